@@ -1,0 +1,53 @@
+// nn/model_config: what a model is, in numbers. Knows no tensor.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace reckon {
+
+enum class NormKind : uint8_t { layer_norm, rms_norm };
+enum class PositionKind : uint8_t { learned, rope };
+enum class MlpKind : uint8_t { gelu, swiglu };
+enum class InitKind : uint8_t { normal, xavier, kaiming, trunc_normal };
+
+/// One decoder-only transformer (GPT-2 and Llama/Qwen families), or the deep linear net `cruncher` (layers, d_model).
+/// Defaults are the preset `tiny`.
+struct ModelConfig {
+  std::string preset = "tiny";
+  bool cruncher = false;           // a stack of square bias-free linear layers with a d_model -> 1 head, trained on squared error
+  int64_t layers = 4;
+  int64_t d_model = 128;
+  int64_t heads = 4;
+  int64_t kv_heads = 4;            // < heads: grouped-query attention
+  int64_t head_dim = 32;           // may differ from d_model / heads
+  int64_t d_ff = 512;
+  int64_t vocab = 256;
+  int64_t max_seq_len = 256;       // rows of the learned position table, length of the KV cache
+  NormKind norm = NormKind::layer_norm;
+  double norm_eps = 1e-5;
+  PositionKind position = PositionKind::learned;
+  double rope_theta = 10000.0;
+  MlpKind mlp = MlpKind::gelu;
+  bool qkv_bias = true;
+  bool proj_bias = true;           // attention output projection
+  bool mlp_bias = true;
+  bool norm_bias = true;           // layer_norm only
+  bool qk_norm = false;            // RMSNorm over head_dim on q and k before RoPE
+  bool tied_head = true;
+  InitKind init = InitKind::normal;
+  double init_std = 0.02;          // normal and trunc_normal (cut at +-3 std)
+  bool residual_scaling = true;    // GPT-2: projections into the residual stream have std / sqrt(2 layers)
+  bool operator==(const ModelConfig&) const = default;
+};
+
+/// The preset's full definition; throws Error (usage) naming the nearest preset if the name is unknown.
+ModelConfig model_preset(std::string_view name);
+/// All preset names in the order of the documentation.
+std::span<const std::string> model_preset_names();
+/// Throws Error (usage) naming key, value and limit if the numbers cannot form a model.
+void validate(const ModelConfig& config);
+/// Learned scalars, each counted once (a tied head counts with the embedding).
+int64_t parameter_count(const ModelConfig& config);
+}  // namespace reckon

@@ -1,0 +1,90 @@
+// train/config: every key of a run, its default, its limits and its help text. One table serves parsing, checking, printing and help.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "reckon/nn/model_config.h"
+
+namespace reckon {
+
+enum class Precision : uint8_t { fp32, bf16 };
+enum class Recompute : uint8_t { none, full };
+enum class OptimizerKind : uint8_t { sgd, momentum, adagrad, adamw };
+enum class ScheduleKind : uint8_t { constant, cosine };
+enum class SampleOrder : uint8_t { random, sequential };
+
+struct TrainConfig {
+  int64_t micro_batch = 8;         // sequences per micro-batch
+  int64_t seq_len = 128;           // tokens per sequence
+  int64_t grad_accum = 1;          // micro-batches per optimizer step
+  int64_t steps = 200;             // optimizer steps of the whole run
+  int64_t stop_after = 0;          // save and stop after this step, exit 0 (0: never)
+  Precision precision = Precision::fp32;
+  Recompute recompute = Recompute::none;
+};
+
+struct OptimConfig {
+  OptimizerKind name = OptimizerKind::adamw;
+  double lr = 1e-3;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0.1;       // matrices and embeddings only: never norms and biases
+  double momentum = 0.9;
+  double clip_norm = 1.0;          // global gradient norm; 0: no clipping
+  ScheduleKind schedule = ScheduleKind::cosine;
+  int64_t warmup_steps = 20;
+  double min_lr_ratio = 0.1;       // final learning rate / lr
+};
+
+struct DataConfig {
+  std::string path;                // a text file or a token file; empty: synthetic tokens
+  std::string tokenizer = "bytes"; // bytes | bpe:N | a path
+  double validation_fraction = 0.05;  // the tail of the data
+  SampleOrder order = SampleOrder::random;
+};
+
+struct EvalConfig {
+  int64_t every = 0;               // steps between evaluations (0: at the end only)
+  int64_t batches = 20;            // micro-batches per evaluation
+};
+
+struct CheckpointConfig {
+  int64_t every = 0;               // steps between checkpoints (0: at the end only)
+  int64_t keep = 2;                // newest checkpoints kept (0: all)
+};
+
+struct MemoryConfig {
+  int64_t budget_bytes = 0;        // 0: available memory
+};
+
+/// Everything a run is determined by.
+struct Config {
+  ModelConfig model;
+  TrainConfig train;
+  OptimConfig optim;
+  DataConfig data;
+  EvalConfig eval;
+  CheckpointConfig checkpoint;
+  MemoryConfig memory;
+  std::string device = "cpu";
+  std::string run_dir = "runs/latest";  // key run.dir
+  int64_t seed = 1;
+};
+
+/// Builds a configuration: preset defaults, then the TOML file (if path is not empty), then `key.path=value` overrides in order.
+/// model.preset is applied first, wherever it is named. Throws Error (usage) with file:line for unknown keys ("did you mean"), wrong
+/// types, values out of range and impossible combinations; every mistake is one line.
+Config load_config(const std::string& toml_path, std::span<const std::string> overrides);
+/// The whole configuration as TOML, every key resolved; load_config of it gives the same configuration.
+std::string to_toml(const Config& config);
+/// One row a key: name, type, default, help; for --help and the documentation.
+struct KeyHelp {
+  std::string key, type, default_value, help;
+};
+std::vector<KeyHelp> config_keys();
+}  // namespace reckon
