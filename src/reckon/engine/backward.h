@@ -1,0 +1,37 @@
+// engine/backward: reverse-mode differentiation of a recorded graph, newest node first.
+#pragma once
+#include "reckon/engine/node.h"
+
+namespace reckon {
+
+struct BackwardOptions {
+  bool retain_graph = false;  // keep the graph for another backward pass
+  bool create_graph = false;  // record the backward pass itself, so that gradients can be differentiated; implies retain_graph
+};
+
+/// Accumulates the gradient of `root` into the grad of every leaf that requires one. `seed` is the gradient of root (default: ones; root
+/// must then have one element). Kept tensors are released as their node finishes. Throws Error if root is not part of a graph.
+void backward(const Tensor& root, const Tensor& seed = {}, const BackwardOptions& options = {});
+
+/// Gradients of `root` with respect to `inputs` (leaves or results), one each, undefined where there is none; no leaf's grad changes.
+Tensors grad(const Tensor& root, const Tensors& inputs, const Tensor& seed = {}, const BackwardOptions& options = {});
+
+namespace detail {
+struct Segment : NodePayload {
+  virtual Tensor run(const Tensors& in) const = 0;
+};
+Tensor checkpoint(Ref<Segment> segment, Tensors in);
+}  // namespace detail
+
+/// Runs `segment(inputs) -> Tensor` without recording it; backward runs it a second time. Trades one more forward pass for its activations.
+/// What the segment captures must outlive the backward pass; parameters it uses get their gradients as usual. Chen et al. 2016, arXiv:1604.06174.
+template <class F>
+Tensor checkpoint(F segment, Tensors in) {
+  struct Closure final : detail::Segment {
+    F function;
+    explicit Closure(F f) : function(std::move(f)) {}
+    Tensor run(const Tensors& inputs) const override { return function(inputs); }
+  };
+  return detail::checkpoint(Ref<detail::Segment>(new Closure(std::move(segment))), std::move(in));
+}
+}  // namespace reckon

@@ -1,0 +1,160 @@
+#include "reckon/engine/call.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "reckon/base/debug.h"
+#include "reckon/engine/context.h"
+#include "reckon/engine/meter.h"
+#include "reckon/engine/node.h"
+
+namespace reckon {
+namespace {
+std::string list(const Tensors& tensors) {
+  std::string s;
+  for (const Tensor& t : tensors) s += (s.empty() ? "" : " ") + to_string(t);
+  return s;
+}
+
+// Inputs in a layout that the row accepts; a copy is an operation of its own, visible in the trace.
+void fix_layouts(const OpDef& op, Tensors& in) {
+  for (size_t i = 0; i < in.size(); ++i) {
+    const bool any = op.traits.view || (op.traits.any_stride >> i & 1u), inner = op.traits.inner_contiguous >> i & 1u;
+    if (any || in[i].is_contiguous() || (inner && in[i].layout().inner_contiguous())) continue;
+    check(!(op.traits.mutates >> i & 1u), "{}: input {} is written and must be contiguous  (inputs: {})", op.name, i, list(in));
+    in[i] = call(op::contiguous, tensors(std::move(in[i])))[0];
+  }
+}
+
+Plan make_plan(const OpDef& op, const Tensors& in, const Params& params, Device& device) {
+  Plan plan(params, device.profile());
+  plan.in.reserve(in.size());
+  for (const Tensor& t : in) plan.in.push_back(t.spec());
+  try {
+    op.plan(plan);
+    if (op.id >= 0 && device.kernel(op.id).book) device.kernel(op.id).book(plan);
+  } catch (const Error& error) {
+    fail_as(error.kind(), "{}: {}  (inputs: {})", op.name, error.what(), list(in));
+  }
+  return plan;
+}
+
+// The input whose storage output 0 may take: nobody else holds it and it is exactly as large.
+int reusable(const OpDef& op, const Tensors& in, const TensorSpec& out, bool is_tracked) {
+  for (size_t i = 0; i < in.size(); ++i) {
+    if (!(op.traits.reuse >> i & 1u)) continue;
+    if (is_tracked && op.vjp && (op.keep.in >> i & 1u)) continue;
+    const TensorState& s = in[i].state();
+    if (s.use_count() == 1 && s.storage->use_count() == 1 && s.layout.offset == 0 && s.layout.is_contiguous() && s.layout.shape == out.shape &&
+        size_of(s.dtype) == size_of(out.dtype) && s.storage->block().requested == out.bytes())
+      return int(i);
+  }
+  return -1;
+}
+
+Category output_category(bool is_tracked) {
+  const Context& c = context();
+  if (c.has_category) return c.category;
+  // What a forward pass makes may be kept for backward, also by a checkpoint that records nothing while it runs.
+  return is_tracked || c.phase == Phase::forward ? Category::activation : Category::temporary;
+}
+
+Tensors make_outputs(const OpDef& op, const Plan& plan, const Tensors& in, Device& device, bool is_tracked) {
+  Tensors out;
+  out.reserve(plan.out.size());
+  const int taken = plan.out.empty() ? -1 : reusable(op, in, plan.out[0], is_tracked);
+  for (size_t i = 0; i < plan.out.size(); ++i) {
+    if (i == 0 && taken >= 0) {
+      out.push_back(in[size_t(taken)].alias(Layout(plan.out[0].shape), plan.out[0].dtype));
+    } else {
+      out.emplace_back(device, plan.out[i], output_category(is_tracked), context().module, op.name);
+    }
+  }
+  return out;
+}
+
+void check_finite(const OpDef& op, Device& device, const Tensors& tensors, const char* what) {
+  for (const Tensor& t : tensors) {
+    if (!is_float(t.dtype()) || !t.is_contiguous()) continue;
+    const int64_t bad = device.count_nonfinite(t.raw(), t.dtype(), t.numel());
+    if (bad > 0)
+      fail("{}{}{} gave {} NaN or infinite values of {} in its {} {} ({} pass)", op.name, context().module ? " in " : "", module_path(context().module), bad,
+           t.numel(), what, to_string(t), name_of(context().phase));
+  }
+}
+
+void launch(const OpDef& op, const Plan& plan, const Tensors& in, Tensors& out, const Params& params, Device& device, MeterRow* row) {
+  Ref<Storage> scratch;
+  if (plan.workspace > 0) scratch = Ref<Storage>(new Storage(device, plan.workspace, Category::temporary, context().module, op.name));
+  if (device.is_meta()) return;
+  const Kernel kernel = op.traits.own_kernel ? op.traits.own_kernel : device.kernel(op.id).run;
+  const KernelArgs args{in, out, params, scratch ? scratch->data() : nullptr, plan.workspace, device.profile().lanes};
+  if (row && context().meter->timing) {
+    const auto start = std::chrono::steady_clock::now();
+    kernel(args);
+    device.synchronize();
+    row->seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  } else {
+    kernel(args);
+  }
+}
+
+void remember(const OpDef& op, Tensors& in, Tensors& out, const Params& params) {
+  const Ref<Node> node(new Node(op, params, in, out));
+  for (size_t i = 0; i < out.size(); ++i) {
+    if (op.traits.detached_outputs >> i & 1u || !is_float(out[i].dtype())) continue;
+    TensorState& state = out[i].state();
+    state.requires_grad = true;
+    state.grad_fn = Ref<RefCounted>(node);
+    state.output_index = int(i);
+  }
+}
+}  // namespace
+
+bool tracked(const Tensors& in) {
+  return context().grad_enabled && std::any_of(in.begin(), in.end(), [](const Tensor& t) { return t.requires_grad(); });
+}
+
+Tensors call(const OpDef& op, Tensors in, const Params& params) {
+  check(!in.empty() && in[0].defined(), "{}: the first input is undefined", op.name);
+  Device& device = in[0].device();
+  return call_on(device, op, std::move(in), params);
+}
+
+Tensors call_on(Device& device, const OpDef& op, Tensors in, const Params& params) {
+  for (const Tensor& t : in) {
+    check(t.defined(), "{}: an input is undefined  (inputs: {})", op.name, list(in));
+    check(&t.device() == &device, "{}: inputs live on two devices  (inputs: {})", op.name, list(in));
+  }
+  fix_layouts(op, in);
+  const Plan plan = make_plan(op, in, params, device);
+  const bool is_tracked = tracked(in);
+  const uint32_t all_outputs = (1u << plan.out.size()) - 1;
+  check(op.vjp || !is_tracked || op.traits.detached_outputs == all_outputs, "{}: has no gradient rule, but an input requires one  (inputs: {})", op.name, list(in));
+  if (debug(Debug::ops)) debug_line(Debug::ops, text("{} [{}] {}", op.name, module_path(context().module), list(in)));
+  MeterRow* row = context().meter ? &context().meter->charge(op, plan) : nullptr;
+
+  Tensors out;
+  if (op.traits.view) {
+    out.push_back(in[0].alias(op.traits.view(in[0].layout(), params)));
+  } else {
+    out = make_outputs(op, plan, in, device, is_tracked);
+    launch(op, plan, in, out, params, device, row);
+    for (size_t i = 0; i < in.size(); ++i)
+      if (op.traits.mutates >> i & 1u) in[i].storage().bump_version();
+    if (context().finite_check && !device.is_meta()) {
+      check_finite(op, device, out, "output");
+      for (size_t i = 0; i < in.size(); ++i)
+        if (op.traits.mutates >> i & 1u) check_finite(op, device, {in[i]}, "result");
+    }
+  }
+  if (op.vjp && is_tracked) remember(op, in, out, params);
+  return out;
+}
+
+FillParams::FillParams(const TensorSpec& spec, double v) : value(v), dtype(spec.dtype), rank(uint8_t(spec.shape.rank())) {
+  std::copy(spec.shape.begin(), spec.shape.end(), extents);
+}
+
+TensorSpec FillParams::spec() const { return {Shape(std::span<const int64_t>(extents, rank)), dtype}; }
+}  // namespace reckon

@@ -1,0 +1,93 @@
+// engine/context: the only ambient state of a thread: grad mode, module path, phase, meter. Scopes set it and put it back.
+#pragma once
+#include <string>
+#include <string_view>
+
+#include "reckon/memory/allocator.h"
+
+namespace reckon {
+
+class Device;
+class Meter;
+
+struct Context {
+  bool grad_enabled = true;
+  bool recomputing = false;        // inside a checkpoint's second forward pass
+  bool finite_check = false;       // every kernel's outputs are searched for NaN and infinity; the first finding throws
+  bool has_category = false;       // category below overrides the default
+  Category category = Category::activation;
+  Phase phase = Phase::init;
+  uint32_t module = 0;             // id of the current module path; 0 is the root ""
+  Meter* meter = nullptr;
+};
+Context& context();
+
+/// The dotted path of a module id ("blocks.3.attn"). Ids are handed out in the order of first use and are the same in every thread.
+std::string module_path(uint32_t id);
+uint32_t module_id(std::string_view path);
+
+namespace detail {
+// Restores one field of the context when it leaves the scope.
+template <class T>
+class Restore {
+ public:
+  Restore(T& field, T value) : field_(field), old_(field) { field_ = value; }
+  ~Restore() { field_ = old_; }
+  Restore(const Restore&) = delete;
+  Restore& operator=(const Restore&) = delete;
+
+ private:
+  T& field_;
+  T old_;
+};
+}  // namespace detail
+
+/// No graph is recorded.
+class NoGrad {
+  detail::Restore<bool> restore_{context().grad_enabled, false};
+};
+class EnableGrad {
+  detail::Restore<bool> restore_{context().grad_enabled, true};
+};
+class FiniteCheck {
+  detail::Restore<bool> restore_{context().finite_check, true};
+};
+/// Everything allocated inside belongs to this category.
+class CategoryScope {
+ public:
+  explicit CategoryScope(Category category) : has_(context().has_category, true), category_(context().category, category) {}
+
+ private:
+  detail::Restore<bool> has_;
+  detail::Restore<Category> category_;
+};
+/// Appends a name to the module path.
+class ModuleScope {
+ public:
+  explicit ModuleScope(std::string_view name);
+  /// Continues at a path met before (backward).
+  explicit ModuleScope(uint32_t id) : restore_(context().module, id) {}
+
+ private:
+  detail::Restore<uint32_t> restore_;
+};
+/// The phase of the context and of the device's allocator.
+class PhaseScope {
+ public:
+  PhaseScope(Device& device, Phase phase);
+  ~PhaseScope();
+  PhaseScope(const PhaseScope&) = delete;
+  PhaseScope& operator=(const PhaseScope&) = delete;
+
+ private:
+  Device& device_;
+  Phase old_;
+};
+class MeterScope {
+ public:
+  explicit MeterScope(Meter& meter) : restore_(context().meter, &meter) {}
+
+ private:
+  detail::Restore<Meter*> restore_;
+};
+}  // namespace reckon

@@ -1,0 +1,60 @@
+#include "reckon/engine/meter.h"
+
+#include <deque>
+#include <map>
+#include <tuple>
+
+#include "reckon/engine/context.h"
+
+namespace reckon {
+
+Flops& Flops::operator+=(const Flops& o) {
+  matmul += o.matmul;
+  vector += o.vector;
+  model += o.model;
+  return *this;
+}
+
+struct Meter::State {
+  std::deque<MeterRow> rows;
+  std::map<std::tuple<Phase, uint32_t, const OpDef*, bool>, MeterRow*> index;
+};
+
+Meter::Meter() : state_(new State) {}
+Meter::~Meter() { delete state_; }
+
+int64_t bytes_moved(const Plan& plan) {
+  if (plan.bytes_moved >= 0) return plan.bytes_moved;
+  int64_t bytes = 0;
+  for (const TensorSpec& spec : plan.in) bytes += spec.bytes();
+  for (const TensorSpec& spec : plan.out) bytes += spec.bytes();
+  return bytes;
+}
+
+MeterRow& Meter::charge(const OpDef& op, const Plan& plan) {
+  const Context& c = context();
+  MeterRow*& row = state_->index[{c.phase, c.module, &op, c.recomputing}];
+  if (!row) row = &state_->rows.emplace_back(MeterRow{.phase = c.phase, .module = c.module, .op = op.name, .recomputed = c.recomputing, .flops = {}});
+  ++row->calls;
+  row->flops += plan.flops;
+  row->bytes += op.traits.view ? 0 : bytes_moved(plan);
+  return *row;
+}
+
+void Meter::reset() {
+  state_->index.clear();
+  state_->rows.clear();
+}
+
+std::vector<MeterRow> Meter::rows() const { return {state_->rows.begin(), state_->rows.end()}; }
+
+Flops Meter::total() const {
+  Flops sum;
+  for (const MeterRow& row : state_->rows) {
+    sum.matmul += row.flops.matmul;
+    sum.vector += row.flops.vector;
+    if (!row.recomputed) sum.model += row.flops.model;
+  }
+  return sum;
+}
+}  // namespace reckon

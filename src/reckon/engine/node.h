@@ -1,0 +1,99 @@
+// engine/node: one recorded call of the graph. A node keeps what its row's masks say and no more.
+#pragma once
+#include "reckon/engine/call.h"
+
+namespace reckon {
+
+class Node;
+
+/// Where the gradient of one input goes: to an earlier node, to a leaf, or nowhere.
+struct Edge {
+  Ref<Node> node;      // null for leaves and for inputs that need no gradient
+  int output = 0;      // which output of node
+  Tensor leaf;         // defined for a leaf that requires a gradient
+  bool wanted() const { return node || leaf.defined(); }
+};
+
+/// Work that a node carries when its row is not enough: a checkpointed segment.
+struct NodePayload : RefCounted {};
+
+class Node : public RefCounted {
+ public:
+  Node(const OpDef& op, const Params& params, const Tensors& in, const Tensors& out, Ref<NodePayload> payload = {});
+  ~Node() override;
+
+  const OpDef& op() const { return *op_; }
+  const char* name() const { return op_->name; }
+  const Params& params() const { return params_; }
+  uint32_t module() const { return module_; }
+  /// Nodes are numbered as they are recorded: a topological order.
+  uint64_t sequence() const { return sequence_; }
+  /// One edge an input: the node that made it, or the leaf itself.
+  const std::vector<Edge>& next_functions() const { return edges_; }
+  const std::vector<TensorSpec>& in_specs() const { return in_specs_; }
+  const std::vector<TensorSpec>& out_specs() const { return out_specs_; }
+  Device& device() const { return *device_; }
+
+  /// The kept input or output. Throws Error if it was changed in place after it was kept, or if backward already released it.
+  Tensor in(size_t i) const { return kept(in_, i, "input"); }
+  Tensor out(size_t i) const { return kept(out_, i, "output"); }
+  NodePayload* payload() const { return payload_.get(); }
+
+  /// Called with the gradients of the outputs before the node's rule runs; may replace them.
+  using Hook = void (*)(const Node& node, Tensors& dy, void* user);
+  void add_hook(Hook hook, void* user) { hooks_.push_back({hook, user}); }
+  void run_hooks(Tensors& dy) const {
+    for (const auto& [hook, user] : hooks_) hook(*this, dy, user);
+  }
+
+  /// Forgets kept tensors and edges.
+  void release();
+
+ private:
+  friend struct Vjp;
+  struct Kept {
+    Tensor tensor;
+    uint64_t version = 0;
+  };
+  Tensor kept(const std::vector<Kept>& list, size_t i, const char* what) const;
+
+  const OpDef* op_;
+  Params params_;
+  uint64_t sequence_;
+  uint32_t module_;
+  bool released_ = false;
+  Ref<Device> device_;
+  std::vector<TensorSpec> in_specs_, out_specs_;
+  std::vector<Kept> in_, out_;
+  std::vector<Edge> edges_;
+  std::vector<std::pair<Hook, void*>> hooks_;
+  Ref<NodePayload> payload_;
+};
+
+/// The node that made a tensor; null for leaves.
+Node* node_of(const Tensor& tensor);
+
+/// What a gradient rule is given. It returns one tensor an input; an undefined one means not needed, or already accumulated in its slot.
+struct Vjp {
+  Node& node;
+  Tensors dy;        // one an output, all defined; may be moved from
+  uint32_t needs;    // bit i: the gradient of input i is wanted
+  bool last_use;     // the graph is released: kept tensors may be taken over
+  bool use_slots;    // gradients may be accumulated into leaves directly
+
+  bool needs_in(int i) const { return needs >> i & 1u; }
+  Tensor in(size_t i) { return take(node.in_, i, "input"); }
+  Tensor out(size_t i) { return take(node.out_, i, "output"); }
+  template <class T>
+  T as() const { return node.params().as<T>(); }
+  /// The gradient slot of input i if it is a parameter with one, else undefined. A rule that writes it must call filled(i) after.
+  Tensor slot(int i) const;
+  /// True if the slot already holds contributions, so that the rule must add to it (beta = 1) instead of overwriting.
+  bool slot_filled(int i) const;
+  void filled(int i) const;
+
+ private:
+  // Moves the kept tensor out if this is its last use, so that the rule's operation may reuse its storage.
+  Tensor take(std::vector<Node::Kept>& list, size_t i, const char* what);
+};
+}  // namespace reckon

@@ -1,0 +1,58 @@
+// ops/creation: tensors from nothing, from the host and from keyed random numbers.
+#include "reckon/ops/ops.h"
+#include "reckon/ops/rows.h"
+
+namespace reckon {
+namespace {
+void plan_fill(Plan& p) { p.output(p.params.as<FillParams>().spec()); }
+void plan_arange(Plan& p) {
+  const auto a = p.params.as<ArangeParams>();
+  check(a.count >= 0, "a negative count, {}", a.count);
+  p.output({a.count}, a.dtype);
+}
+void plan_mask(Plan& p) {
+  const auto m = p.params.as<MaskParams>();
+  p.output({m.queries, m.keys}, DType::boolean);
+}
+void plan_random(Plan& p) {
+  check(is_float(p.in[0].dtype), "only floating-point tensors are filled with random numbers, got {}", p.in[0].dtype);
+  p.flops.vector = 10 * p.in[0].numel();
+}
+// slot, g: slot (+)= g
+void plan_accumulate(Plan& p) {
+  check(p.in[0].shape == p.in[1].shape, "the gradient {} does not match its slot {}", p.in[1], p.in[0]);
+  p.flops.vector = p.params.as<AccumulateParams>().keep ? p.in[0].numel() : 0;
+}
+}  // namespace
+
+const OpDef op::empty{k_empty, "empty", plan_fill};
+const OpDef op::fill{k_fill, "fill", plan_fill};
+const OpDef op::arange{k_arange, "arange", plan_arange};
+const OpDef op::causal_mask{k_causal_mask, "causal_mask", plan_mask};
+const OpDef op::random{k_random, "random", plan_random, nullptr, {}, {.mutates = 0b1}};
+const OpDef op::accumulate{k_accumulate, "accumulate", plan_accumulate, nullptr, {}, {.mutates = 0b1}};
+
+Tensor empty(Device& device, const TensorSpec& spec) { return call_on(device, op::empty, {}, FillParams(spec, 0))[0]; }
+Tensor full(Device& device, const TensorSpec& spec, double value) { return call_on(device, op::fill, {}, FillParams(spec, value))[0]; }
+Tensor zeros(Device& device, const TensorSpec& spec) { return full(device, spec, 0); }
+Tensor ones(Device& device, const TensorSpec& spec) { return full(device, spec, 1); }
+Tensor arange(Device& device, int64_t count, DType dtype, double start, double step) {
+  return call_on(device, op::arange, {}, ArangeParams{count, start, step, dtype})[0];
+}
+Tensor from_bytes(Device& device, const TensorSpec& spec, const void* host, int64_t bytes) {
+  Tensor t = empty(device, spec);
+  t.write(host, bytes);
+  return t;
+}
+Tensor causal_mask(Device& device, int64_t queries, int64_t keys) { return call_on(device, op::causal_mask, {}, MaskParams{queries, keys})[0]; }
+void fill_uniform_(const Tensor& x, uint64_t key, double low, double high) {
+  call(op::random, {x}, RandomParams{RandomParams::uniform, key, float(low), float(high)});
+}
+void fill_normal_(const Tensor& x, uint64_t key, double mean, double std) {
+  call(op::random, {x}, RandomParams{RandomParams::normal, key, float(mean), float(std)});
+}
+void fill_trunc_normal_(const Tensor& x, uint64_t key, double std, double bound) {
+  check(bound > 0 && std >= 0, "fill_trunc_normal_: wants std >= 0 and bound > 0, got {} and {}", std, bound);
+  call(op::random, {x}, RandomParams{RandomParams::trunc_normal, key, float(std), float(bound)});
+}
+}  // namespace reckon

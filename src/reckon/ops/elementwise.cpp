@@ -1,0 +1,215 @@
+// ops/elementwise: unary and binary operations with broadcasting, comparisons and selection.
+#include <numbers>
+
+#include "reckon/ops/ops.h"
+#include "reckon/ops/rows.h"
+
+namespace reckon {
+namespace {
+void check_same_dtype(const Plan& p, size_t a = 0, size_t b = 1) {
+  check(p.in[a].dtype == p.in[b].dtype, "dtypes differ: {} and {}; cast one of them", p.in[a].dtype, p.in[b].dtype);
+}
+void check_float(const Plan& p, size_t i = 0) { check(is_float(p.in[i].dtype), "wants a floating-point tensor, got {}", p.in[i].dtype); }
+
+template <int kCost>
+void plan_unary(Plan& p) {
+  check_float(p);
+  p.output(p.in[0]);
+  p.flops.vector = kCost * p.in[0].numel();
+}
+// dy and the kept tensor -> dx
+template <int kCost>
+void plan_unary_back(Plan& p) {
+  check(p.in[0] == p.in[1], "dy {} does not match {}", p.in[0], p.in[1]);
+  p.output(p.in[1]);
+  p.flops.vector = kCost * p.in[1].numel();
+}
+void plan_binary(Plan& p) {
+  check_same_dtype(p);
+  check(p.in[0].dtype != DType::boolean && p.in[0].dtype != DType::u8, "has no {} arithmetic", p.in[0].dtype);
+  p.output(broadcast(p.in[0].shape, p.in[1].shape), p.in[0].dtype);
+  p.flops.vector = p.out[0].numel();
+}
+void plan_float_binary(Plan& p) {
+  check_float(p);
+  plan_binary(p);
+}
+void plan_compare(Plan& p) {
+  check_same_dtype(p);
+  p.output(broadcast(p.in[0].shape, p.in[1].shape), DType::boolean);
+  p.flops.vector = p.out[0].numel();
+}
+void plan_where(Plan& p) {
+  check(p.in[0].dtype == DType::boolean, "the condition is {}, not bool", p.in[0].dtype);
+  check_same_dtype(p, 1, 2);
+  p.output(broadcast(p.in[0].shape, broadcast(p.in[1].shape, p.in[2].shape)), p.in[1].dtype);
+}
+
+Tensor binary(const OpDef& row, const Tensor& a, const Tensor& b) { return call(row, tensors(a, b))[0]; }
+Tensor unary(const OpDef& row, const Tensor& x) { return call(row, tensors(x))[0]; }
+
+Tensors vjp_add(Vjp& v) {
+  const Shape &a = v.node.in_specs()[0].shape, &b = v.node.in_specs()[1].shape;
+  Tensors dx(2);
+  if (v.needs_in(0)) dx[0] = sum_to(v.dy[0], a);
+  if (v.needs_in(1)) dx[1] = sum_to(v.dy[0], b);
+  return dx;
+}
+Tensors vjp_sub(Vjp& v) {
+  const Shape &a = v.node.in_specs()[0].shape, &b = v.node.in_specs()[1].shape;
+  Tensors dx(2);
+  if (v.needs_in(1)) dx[1] = neg(sum_to(v.dy[0], b));
+  if (v.needs_in(0)) dx[0] = sum_to(v.dy[0], a);
+  return dx;
+}
+Tensors vjp_mul(Vjp& v) {
+  const Tensor a = v.in(0), b = v.in(1);
+  Tensors dx(2);
+  if (v.needs_in(0)) dx[0] = sum_to(mul(v.dy[0], b), a.shape());
+  if (v.needs_in(1)) dx[1] = sum_to(mul(v.dy[0], a), b.shape());
+  return dx;
+}
+Tensors vjp_div(Vjp& v) {  // y = a / b: da = dy / b, db = -dy a / b^2
+  const Tensor a = v.in(0), b = v.in(1);
+  Tensors dx(2);
+  if (v.needs_in(0)) dx[0] = sum_to(div(v.dy[0], b), a.shape());
+  if (v.needs_in(1)) dx[1] = sum_to(neg(div(mul(v.dy[0], a), square(b))), b.shape());
+  return dx;
+}
+// Where both are equal the gradient goes to both, half each.
+Tensors vjp_extremum(Vjp& v, bool is_max) {
+  const Tensor a = v.in(0), b = v.in(1);
+  const Tensor half = affine(v.dy[0], 0.5), zero = affine(v.dy[0], 0.0);
+  const Tensor tie = equal(a, b), a_wins = is_max ? less(b, a) : less(a, b), b_wins = is_max ? less(a, b) : less(b, a);
+  Tensors dx(2);
+  if (v.needs_in(0)) dx[0] = sum_to(where(a_wins, v.dy[0], where(tie, half, zero)), a.shape());
+  if (v.needs_in(1)) dx[1] = sum_to(where(b_wins, v.dy[0], where(tie, half, zero)), b.shape());
+  return dx;
+}
+Tensors vjp_maximum(Vjp& v) { return vjp_extremum(v, true); }
+Tensors vjp_minimum(Vjp& v) { return vjp_extremum(v, false); }
+Tensors vjp_pow(Vjp& v) {  // y = a^b: da = dy b a^(b-1), db = dy a^b log a
+  const Tensor a = v.in(0), b = v.in(1);
+  Tensors dx(2);
+  if (v.needs_in(0)) dx[0] = sum_to(mul(v.dy[0], mul(b, pow(a, affine(b, 1, -1)))), a.shape());
+  if (v.needs_in(1)) dx[1] = sum_to(mul(v.dy[0], mul(pow(a, b), log(a))), b.shape());
+  return dx;
+}
+
+void plan_affine(Plan& p) {
+  check_float(p);
+  p.output(p.in[0]);
+  p.flops.vector = 2 * p.in[0].numel();
+}
+Tensors vjp_affine(Vjp& v) { return {affine(std::move(v.dy[0]), v.as<AffineParams>().alpha)}; }
+Tensors vjp_neg(Vjp& v) { return {neg(v.dy[0])}; }
+Tensors vjp_exp(Vjp& v) { return {mul(v.dy[0], v.out(0))}; }
+Tensors vjp_log(Vjp& v) { return {div(v.dy[0], v.in(0))}; }
+Tensors vjp_sqrt(Vjp& v) { return {div(affine(v.dy[0], 0.5), v.out(0))}; }
+Tensors vjp_rsqrt(Vjp& v) {  // y = x^-1/2: dx = -dy y^3 / 2
+  const Tensor y = v.out(0);
+  return {mul(affine(v.dy[0], -0.5), mul(y, square(y)))};
+}
+Tensors vjp_square(Vjp& v) { return {mul(v.dy[0], affine(v.in(0), 2))}; }
+Tensors vjp_reciprocal(Vjp& v) { return {neg(mul(v.dy[0], square(v.out(0))))}; }
+Tensors vjp_abs(Vjp& v) {  // the subgradient at 0 is 0
+  const Tensor x = v.in(0), zero = affine(x, 0.0);
+  return {where(less(zero, x), v.dy[0], where(less(x, zero), neg(v.dy[0]), zero))};
+}
+Tensor back(const OpDef& row, Vjp& v, Tensor kept) { return call(row, tensors(std::move(v.dy[0]), std::move(kept)))[0]; }
+Tensors vjp_tanh(Vjp& v) { return {back(op::tanh_back, v, v.out(0))}; }
+Tensors vjp_sigmoid(Vjp& v) { return {back(op::sigmoid_back, v, v.out(0))}; }
+Tensors vjp_relu(Vjp& v) { return {back(op::relu_back, v, v.out(0))}; }
+Tensors vjp_gelu(Vjp& v) { return {back(op::gelu_back, v, v.in(0))}; }
+Tensors vjp_silu(Vjp& v) { return {back(op::silu_back, v, v.in(0))}; }
+Tensors vjp_where(Vjp& v) {
+  const Tensor condition = v.in(0), zero = affine(v.dy[0], 0.0);
+  Tensors dx(3);
+  if (v.needs_in(1)) dx[1] = sum_to(where(condition, v.dy[0], zero), v.node.in_specs()[1].shape);
+  if (v.needs_in(2)) dx[2] = sum_to(where(condition, zero, v.dy[0]), v.node.in_specs()[2].shape);
+  return dx;
+}
+
+void plan_swiglu(Plan& p) {
+  check_float(p);
+  check(p.in[0].shape.rank() >= 1 && p.in[0].shape.last() % 2 == 0, "the last axis holds gate and up: its extent must be even, got {}", p.in[0].shape);
+  p.output(p.in[0].shape.with(-1, p.in[0].shape.last() / 2), p.in[0].dtype);
+  p.flops.vector = 6 * p.out[0].numel();
+}
+void plan_swiglu_back(Plan& p) {
+  p.output(p.in[1]);
+  p.flops.vector = 14 * p.in[0].numel();
+}
+Tensors vjp_swiglu(Vjp& v) { return {back(op::swiglu_back, v, v.in(0))}; }
+}  // namespace
+
+// Costs per element are listed in docs/flops.md. A unary operation may write over its input when nobody else holds it.
+#define BINARY(name, plan, vjp, kept) \
+  const OpDef op::name{k_##name, #name, plan, vjp, {.in = kept}, {.reuse = 0b11, .any_stride = 0b11}}
+BINARY(add, plan_binary, vjp_add, 0);
+BINARY(sub, plan_binary, vjp_sub, 0);
+BINARY(mul, plan_binary, vjp_mul, 0b11);
+BINARY(div, plan_float_binary, vjp_div, 0b11);
+BINARY(maximum, plan_binary, vjp_maximum, 0b11);
+BINARY(minimum, plan_binary, vjp_minimum, 0b11);
+BINARY(pow, plan_float_binary, vjp_pow, 0b11);
+#undef BINARY
+const OpDef op::affine{k_affine, "affine", plan_affine, vjp_affine, {}, {.reuse = 0b1}};
+#define UNARY(name, cost, kept_in, kept_out) \
+  const OpDef op::name{k_##name, #name, plan_unary<cost>, vjp_##name, {.in = kept_in, .out = kept_out}, {.reuse = 0b1}}
+UNARY(neg, 1, 0, 0);
+UNARY(exp, 1, 0, 1);
+UNARY(log, 1, 1, 0);
+UNARY(sqrt, 1, 0, 1);
+UNARY(rsqrt, 1, 0, 1);
+UNARY(square, 1, 1, 0);
+UNARY(reciprocal, 1, 0, 1);
+UNARY(abs, 1, 1, 0);
+UNARY(tanh, 1, 0, 1);
+UNARY(sigmoid, 4, 0, 1);
+UNARY(relu, 1, 0, 1);
+UNARY(gelu, 9, 1, 0);
+UNARY(silu, 5, 1, 0);
+#undef UNARY
+const OpDef op::tanh_back{k_tanh_back, "tanh_back", plan_unary_back<3>, nullptr, {}, {.reuse = 0b1}};
+const OpDef op::sigmoid_back{k_sigmoid_back, "sigmoid_back", plan_unary_back<3>, nullptr, {}, {.reuse = 0b1}};
+const OpDef op::relu_back{k_relu_back, "relu_back", plan_unary_back<1>, nullptr, {}, {.reuse = 0b1}};
+const OpDef op::gelu_back{k_gelu_back, "gelu_back", plan_unary_back<19>, nullptr, {}, {.reuse = 0b11}};
+const OpDef op::silu_back{k_silu_back, "silu_back", plan_unary_back<9>, nullptr, {}, {.reuse = 0b11}};
+const OpDef op::equal{k_equal, "equal", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1}};
+const OpDef op::less{k_less, "less", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1}};
+const OpDef op::less_equal{k_less_equal, "less_equal", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1}};
+const OpDef op::where{k_where, "where", plan_where, vjp_where, {.in = 0b1}, {.any_stride = 0b111}};
+const OpDef op::swiglu{k_swiglu, "swiglu", plan_swiglu, vjp_swiglu, {.in = 0b1}};
+const OpDef op::swiglu_back{k_swiglu_back, "swiglu_back", plan_swiglu_back, nullptr, {}, {.reuse = 0b10}};
+
+Tensor add(Tensor a, Tensor b) { return call(op::add, tensors(std::move(a), std::move(b)))[0]; }
+Tensor sub(const Tensor& a, const Tensor& b) { return binary(op::sub, a, b); }
+Tensor mul(const Tensor& a, const Tensor& b) { return binary(op::mul, a, b); }
+Tensor div(const Tensor& a, const Tensor& b) { return binary(op::div, a, b); }
+Tensor maximum(const Tensor& a, const Tensor& b) { return binary(op::maximum, a, b); }
+Tensor minimum(const Tensor& a, const Tensor& b) { return binary(op::minimum, a, b); }
+Tensor pow(const Tensor& a, const Tensor& b) { return binary(op::pow, a, b); }
+Tensor affine(Tensor x, double alpha, double beta) { return call(op::affine, tensors(std::move(x)), AffineParams{alpha, beta})[0]; }
+#define UNARY(name) \
+  Tensor name(const Tensor& x) { return unary(op::name, x); }
+UNARY(neg)
+UNARY(exp)
+UNARY(log)
+UNARY(sqrt)
+UNARY(rsqrt)
+UNARY(square)
+UNARY(reciprocal)
+UNARY(abs)
+UNARY(tanh)
+UNARY(sigmoid)
+UNARY(relu)
+UNARY(gelu)
+UNARY(silu)
+UNARY(swiglu)
+#undef UNARY
+Tensor equal(const Tensor& a, const Tensor& b) { return binary(op::equal, a, b); }
+Tensor less(const Tensor& a, const Tensor& b) { return binary(op::less, a, b); }
+Tensor less_equal(const Tensor& a, const Tensor& b) { return binary(op::less_equal, a, b); }
+Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) { return call(op::where, tensors(condition, a, b))[0]; }
+}  // namespace reckon

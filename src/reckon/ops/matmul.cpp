@@ -1,0 +1,133 @@
+// ops/matmul: matrix products and the linear layer.
+#include "reckon/ops/ops.h"
+#include "reckon/ops/rows.h"
+
+namespace reckon {
+namespace {
+struct MatmulExtents {
+  int64_t m, n, k;
+  Shape batch;
+};
+MatmulExtents extents(const Plan& p) {
+  const auto q = p.params.as<MatmulParams>();
+  const Shape &a = p.in[0].shape, &b = p.in[1].shape;
+  check(p.in[0].dtype == p.in[1].dtype && is_float(p.in[0].dtype), "wants two floating-point matrices of one dtype, got {} and {}", p.in[0], p.in[1]);
+  check(a.rank() >= 2 && b.rank() >= 2, "wants at least two axes each, got {} and {}", a, b);
+  const int64_t k = a[q.transpose_a ? -2 : -1], k2 = b[q.transpose_b ? -1 : -2];
+  check(k == k2, "inner sizes differ: {} times {}", a, b);
+  return {a[q.transpose_a ? -1 : -2], b[q.transpose_b ? -2 : -1], k, broadcast(a.first(a.rank() - 2), b.first(b.rank() - 2))};
+}
+void plan_matmul(Plan& p) {
+  const MatmulExtents e = extents(p);
+  p.output(e.batch.appended(e.m).appended(e.n), p.in[0].dtype);
+  p.matmul_flops(checked_multiply(checked_multiply(2 * e.batch.numel(), checked_multiply(e.m, e.n)), e.k));
+}
+Tensor matmul_by(const Tensor& a, const Tensor& b, bool ta, bool tb) { return call(op::matmul, tensors(a, b), MatmulParams{ta, tb})[0]; }
+
+// Y = op(A) op(B): dA = dY op(B)^T (transposed if A was), dB = op(A)^T dY, each summed over broadcast axes.
+Tensors vjp_matmul(Vjp& v) {
+  const auto q = v.as<MatmulParams>();
+  const Tensor a = v.in(0), b = v.in(1), dy = v.dy[0];
+  Tensors dx(2);
+  if (v.needs_in(0)) dx[0] = sum_to(q.transpose_a ? matmul_by(b, dy, q.transpose_b, true) : matmul_by(dy, b, false, !q.transpose_b), a.shape());
+  if (v.needs_in(1)) dx[1] = sum_to(q.transpose_b ? matmul_by(dy, a, true, q.transpose_a) : matmul_by(a, dy, !q.transpose_a, false), b.shape());
+  return dx;
+}
+
+// ---- linear: x [..., K], w [N, K], bias [N]
+void plan_linear(Plan& p) {
+  const Shape &x = p.in[0].shape, &w = p.in[1].shape;
+  check(p.in[0].dtype == p.in[1].dtype && is_float(p.in[0].dtype), "x and w differ in dtype: {} and {}", p.in[0], p.in[1]);
+  check(w.rank() == 2 && x.rank() >= 1, "wants x [..., K] and w [N, K], got {} and {}", x, w);
+  check(x.last() == w.last(), "inner sizes differ: x {} and w {}", x, w);
+  const int64_t m = x.rows(), n = w[0], k = w[1];
+  const bool bias = p.in.size() > 2;
+  if (bias) check(p.in[2] == TensorSpec{{n}, p.in[0].dtype}, "bias {} does not match w {}", p.in[2], p.in[1]);
+  p.output(x.with(-1, n), p.in[0].dtype);
+  p.matmul_flops(checked_multiply(checked_multiply(2 * m, n), k));
+  if (bias) p.flops.vector = m * n;
+}
+// dy [..., N], w [N, K] -> dx [..., K]
+void plan_linear_back_x(Plan& p) {
+  const Shape &dy = p.in[0].shape, &w = p.in[1].shape;
+  check(w.rank() == 2 && dy.rank() >= 1 && dy.last() == w[0], "dy {} does not match w {}", dy, w);
+  const int64_t m = dy.rows(), n = w[0], k = w[1];
+  p.output(dy.with(-1, k), p.in[0].dtype);
+  p.matmul_flops(2 * m * n * k);
+}
+// dy [..., N], x [..., K] (, slot [N, K]) -> dw [N, K], or into the slot
+void plan_linear_back_w(Plan& p) {
+  const auto q = p.params.as<LinearParams>();
+  const Shape &dy = p.in[0].shape, &x = p.in[1].shape;
+  check(dy.rank() == x.rank() && dy.rows() == x.rows(), "dy {} and x {} have different rows", dy, x);
+  const int64_t m = dy.rows(), n = dy.last(), k = x.last();
+  const bool slot = p.in.size() > 2;
+  if (slot) {
+    check(p.in[2].shape == Shape{n, k}, "slot {} is not [{}, {}]", p.in[2], n, k);
+  } else {
+    p.output({n, k}, q.out);
+  }
+  p.matmul_flops(2 * m * n * k);
+}
+// dy [..., N] (, slot [N]) -> db [N]: column sums
+void plan_linear_back_b(Plan& p) {
+  const auto q = p.params.as<LinearParams>();
+  const int64_t n = p.in[0].shape.last();
+  if (p.in.size() > 1) {
+    check(p.in[1].shape == Shape{n}, "slot {} is not [{}]", p.in[1], n);
+  } else {
+    p.output({n}, q.out);
+  }
+  p.flops.vector = p.in[0].numel();
+}
+
+Tensors vjp_linear(Vjp& v) {
+  const size_t inputs = v.node.in_specs().size();
+  Tensors dx(inputs);
+  const Tensor dy = std::move(v.dy[0]);
+  // One gradient of a parameter: into its slot if it has one, else a fresh tensor of the parameter's dtype.
+  const auto weight_gradient = [&](const OpDef& row, int i, Tensors in) {
+    if (!v.needs_in(i)) return;
+    const Tensor slot = v.slot(i);
+    if (slot.defined()) {
+      in.push_back(slot);
+      call(row, std::move(in), LinearParams{v.slot_filled(i), slot.dtype()});
+      v.filled(i);
+    } else {
+      dx[size_t(i)] = call(row, std::move(in), LinearParams{false, v.node.in_specs()[size_t(i)].dtype})[0];
+    }
+  };
+  if (inputs > 2) weight_gradient(op::linear_back_b, 2, tensors(dy));
+  weight_gradient(op::linear_back_w, 1, tensors(dy, v.in(0)));
+  if (v.needs_in(0)) dx[0] = call(op::linear_back_x, tensors(dy, v.in(1)))[0];
+  return dx;
+}
+}  // namespace
+
+const OpDef op::matmul{k_matmul, "matmul", plan_matmul, vjp_matmul, {.in = 0b11}};
+const OpDef op::linear{k_linear, "linear", plan_linear, vjp_linear, {.in = 0b11}};
+const OpDef op::linear_back_x{k_linear_back_x, "linear_back_x", plan_linear_back_x};
+const OpDef op::linear_back_w{k_linear_back_w, "linear_back_w", plan_linear_back_w, nullptr, {}, {.mutates = 0b100}};
+const OpDef op::linear_back_b{k_linear_back_b, "linear_back_b", plan_linear_back_b, nullptr, {}, {.mutates = 0b10}};
+
+namespace {
+// A matrix whose last two axes are swapped views of contiguous ones is passed as "transposed" instead of being copied.
+struct Operand {
+  Tensor tensor;
+  bool transposed = false;
+};
+Operand operand(const Tensor& t) {
+  if (t.rank() < 2 || t.is_contiguous()) return {t};
+  const Tensor swapped = transpose(t);
+  return swapped.is_contiguous() ? Operand{swapped, true} : Operand{t};
+}
+}  // namespace
+
+Tensor matmul(const Tensor& a, const Tensor& b) {
+  const Operand x = operand(a), y = operand(b);
+  return matmul_by(x.tensor, y.tensor, x.transposed, y.transposed);
+}
+Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias) {
+  return call(op::linear, bias.defined() ? tensors(x, w, bias) : tensors(x, w))[0];
+}
+}  // namespace reckon

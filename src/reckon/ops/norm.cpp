@@ -1,0 +1,105 @@
+// ops/norm: LayerNorm, RMSNorm and QK-norm, over the last axis.
+#include "reckon/ops/ops.h"
+#include "reckon/ops/rows.h"
+
+namespace reckon {
+namespace {
+void check_norm(const Plan& p, size_t weights) {
+  check(is_float(p.in[0].dtype), "wants a floating-point tensor, got {}", p.in[0].dtype);
+  check(p.in[0].shape.rank() >= 1, "x needs at least one axis");
+  for (size_t i = 1; i <= weights; ++i)
+    check(p.in[i] == TensorSpec{{p.in[0].shape.last()}, p.in[0].dtype}, "weight {} does not match the last axis of x {}", p.in[i], p.in[0]);
+}
+// in: x, weight (, bias) -> y, mean, rstd
+void plan_layer_norm(Plan& p) {
+  check_norm(p, p.in.size() - 1);
+  const TensorSpec x = p.in[0];
+  p.output(x);
+  p.output(x.shape.without_last(), statistics_dtype(x.dtype));
+  p.output(x.shape.without_last(), statistics_dtype(x.dtype));
+  p.flops.vector = 8 * x.numel();
+}
+// in: dy, x, weight, mean, rstd -> dx, dw, db as needed (needs bits 0, 1, 2)
+void plan_layer_norm_back(Plan& p) {
+  check(p.in[0] == p.in[1], "dy {} does not match x {}", p.in[0], p.in[1]);
+  if (p.needs(0)) p.output(p.in[1]);
+  if (p.needs(1)) p.output(p.in[2].shape, statistics_dtype(p.in[2].dtype));
+  if (p.needs(2)) p.output(p.in[2].shape, statistics_dtype(p.in[2].dtype));
+  p.flops.vector = 13 * p.in[1].numel();
+}
+// in: x, weight -> y, rstd
+void plan_rms_norm(Plan& p) {
+  check_norm(p, 1);
+  p.output(p.in[0]);
+  p.output(p.in[0].shape.without_last(), statistics_dtype(p.in[0].dtype));
+  p.flops.vector = 4 * p.in[0].numel();
+}
+// in: dy, x, weight, rstd -> dx, dw as needed
+void plan_rms_norm_back(Plan& p) {
+  check(p.in[0] == p.in[1], "dy {} does not match x {}", p.in[0], p.in[1]);
+  if (p.needs(0)) p.output(p.in[1]);
+  if (p.needs(1)) p.output(p.in[2].shape, statistics_dtype(p.in[2].dtype));
+  p.flops.vector = 9 * p.in[1].numel();
+}
+
+// The outputs that were computed, put back at their inputs; parameter gradients leave in the parameter's dtype.
+Tensors scatter(const Vjp& v, uint32_t needs, Tensors computed) {
+  Tensors dx(v.node.in_specs().size());
+  size_t at = 0;
+  for (size_t i = 0; i < dx.size(); ++i) {
+    if (!(needs >> i & 1u)) continue;
+    dx[i] = std::move(computed[at++]);
+    if (!v.slot(int(i)).defined()) dx[i] = cast(dx[i], v.node.in_specs()[i].dtype);
+  }
+  return dx;
+}
+Tensors vjp_layer_norm(Vjp& v) {
+  const uint32_t needs = v.needs & (v.node.in_specs().size() > 2 ? 0b111u : 0b011u);
+  return scatter(v, needs, call(op::layer_norm_back, tensors(std::move(v.dy[0]), v.in(0), v.in(1), v.out(1), v.out(2)), {v.as<NormParams>(), needs}));
+}
+Tensors vjp_rms_norm(Vjp& v) {
+  const uint32_t needs = v.needs & 0b11u;
+  return scatter(v, needs, call(op::rms_norm_back, tensors(std::move(v.dy[0]), v.in(0), v.in(1), v.out(1)), {v.as<NormParams>(), needs}));
+}
+
+// ---- QK-norm. in: qkv [..., (H + 2 KV) D], wq [D], wk [D] -> y, rstd [rows, H + KV]
+void plan_qk_norm(Plan& p) {
+  const auto q = p.params.as<QkNormParams>();
+  const int64_t width = (q.heads + 2 * int64_t(q.kv_heads)) * q.head_dim;
+  check(is_float(p.in[0].dtype) && p.in[0].shape.rank() >= 1 && p.in[0].shape.last() == width, "qkv {} is not [..., {}]", p.in[0], width);
+  for (int i = 1; i <= 2; ++i) check(p.in[size_t(i)] == TensorSpec{{q.head_dim}, p.in[0].dtype}, "weight {} is not [{}]", p.in[size_t(i)], q.head_dim);
+  p.output(p.in[0]);
+  p.output({p.in[0].shape.rows(), q.heads + q.kv_heads}, statistics_dtype(p.in[0].dtype));
+  p.flops.vector = 4 * p.in[0].shape.rows() * (q.heads + q.kv_heads) * q.head_dim;
+}
+// in: dy, qkv, wq, wk, rstd -> dqkv, dwq, dwk as needed
+void plan_qk_norm_back(Plan& p) {
+  const auto q = p.params.as<QkNormParams>();
+  check(p.in[0] == p.in[1], "dy {} does not match qkv {}", p.in[0], p.in[1]);
+  if (p.needs(0)) p.output(p.in[1]);
+  for (int i = 1; i <= 2; ++i)
+    if (p.needs(i)) p.output(p.in[2].shape, statistics_dtype(p.in[2].dtype));
+  const int64_t rows = p.in[1].shape.rows();
+  p.flops.vector = 9 * rows * (q.heads + q.kv_heads) * q.head_dim;
+}
+Tensors vjp_qk_norm(Vjp& v) {
+  const uint32_t needs = v.needs & 0b111u;
+  return scatter(v, needs, call(op::qk_norm_back, tensors(std::move(v.dy[0]), v.in(0), v.in(1), v.in(2), v.out(1)), {v.as<QkNormParams>(), needs}));
+}
+}  // namespace
+
+const OpDef op::layer_norm{k_layer_norm, "layer_norm", plan_layer_norm, vjp_layer_norm, {.in = 0b011, .out = 0b110}, {.detached_outputs = 0b110}};
+const OpDef op::layer_norm_back{k_layer_norm_back, "layer_norm_back", plan_layer_norm_back};
+const OpDef op::rms_norm{k_rms_norm, "rms_norm", plan_rms_norm, vjp_rms_norm, {.in = 0b11, .out = 0b10}, {.detached_outputs = 0b10}};
+const OpDef op::rms_norm_back{k_rms_norm_back, "rms_norm_back", plan_rms_norm_back};
+const OpDef op::qk_norm{k_qk_norm, "qk_norm", plan_qk_norm, vjp_qk_norm, {.in = 0b111, .out = 0b10}, {.detached_outputs = 0b10}};
+const OpDef op::qk_norm_back{k_qk_norm_back, "qk_norm_back", plan_qk_norm_back};
+
+Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
+  return call(op::layer_norm, bias.defined() ? tensors(x, weight, bias) : tensors(x, weight), NormParams{eps})[0];
+}
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) { return call(op::rms_norm, tensors(x, weight), NormParams{eps})[0]; }
+Tensor qk_norm(const Tensor& qkv, const Tensor& q_weight, const Tensor& k_weight, int64_t heads, int64_t kv_heads, int64_t head_dim, double eps) {
+  return call(op::qk_norm, tensors(qkv, q_weight, k_weight), QkNormParams{eps, int32_t(heads), int32_t(kv_heads), int32_t(head_dim)})[0];
+}
+}  // namespace reckon

@@ -1,0 +1,129 @@
+// ops/ops: the public operations, as a user writes them. Every one can run on meta, is planned, and says if it has no gradient.
+// Float types are f32, f64, bf16 and f16; all tensors of one call live on one device.
+#pragma once
+#include "reckon/engine/call.h"
+
+namespace reckon {
+
+// ---- creation ------------------------------------------------------------------------------------------------------------------
+Tensor empty(Device& device, const TensorSpec& spec);
+Tensor full(Device& device, const TensorSpec& spec, double value);
+Tensor zeros(Device& device, const TensorSpec& spec);
+Tensor ones(Device& device, const TensorSpec& spec);
+/// start, start + step, ... : `count` values.
+Tensor arange(Device& device, int64_t count, DType dtype = DType::i64, double start = 0, double step = 1);
+/// Copies host values (row-major, of T's dtype) into a new tensor.
+template <class T>
+Tensor from_values(Device& device, const Shape& shape, std::span<const T> values);
+Tensor from_bytes(Device& device, const TensorSpec& spec, const void* host, int64_t bytes);
+/// bool [queries, keys]: true where a query may look: key <= query + (keys - queries).
+Tensor causal_mask(Device& device, int64_t queries, int64_t keys);
+
+// Random fills write x in place; element i is a function of (key, i) only. Outside of autograd.
+void fill_uniform_(const Tensor& x, uint64_t key, double low = 0, double high = 1);
+void fill_normal_(const Tensor& x, uint64_t key, double mean = 0, double std = 1);
+/// Normal with standard deviation `std` before cutting; values beyond +-bound (an absolute value) do not occur.
+void fill_trunc_normal_(const Tensor& x, uint64_t key, double std, double bound);
+
+// ---- views: no copy ------------------------------------------------------------------------------------------------------------
+/// Throws Error if the strides do not allow the new shape without a copy.
+Tensor view(const Tensor& x, const Shape& shape);
+/// view() if possible, else of a contiguous copy.
+Tensor reshape(const Tensor& x, const Shape& shape);
+Tensor permute(const Tensor& x, std::initializer_list<int> axes);
+Tensor transpose(const Tensor& x, int axis_a = -2, int axis_b = -1);
+/// Elements start, start + step, ... below stop along an axis; negative start and stop count from the end.
+Tensor slice(const Tensor& x, int axis, int64_t start, int64_t stop, int64_t step = 1);
+/// One index along an axis; the axis goes away.
+Tensor select(const Tensor& x, int axis, int64_t index);
+/// Axes of extent 1, and missing leading axes, are repeated without a copy.
+Tensor expand(const Tensor& x, const Shape& shape);
+Tensor unsqueeze(const Tensor& x, int axis);
+Tensor squeeze(const Tensor& x, int axis);
+/// Row-major copy, or x itself if it is that already.
+Tensor contiguous(const Tensor& x);
+Tensor cast(const Tensor& x, DType dtype);
+
+// ---- element-wise, broadcast -----------------------------------------------------------------------------------------------------
+Tensor add(Tensor a, Tensor b);
+Tensor sub(const Tensor& a, const Tensor& b);
+Tensor mul(const Tensor& a, const Tensor& b);
+Tensor div(const Tensor& a, const Tensor& b);
+Tensor maximum(const Tensor& a, const Tensor& b);
+Tensor minimum(const Tensor& a, const Tensor& b);
+Tensor pow(const Tensor& a, const Tensor& b);
+/// alpha * x + beta.
+Tensor affine(Tensor x, double alpha, double beta = 0);
+Tensor neg(const Tensor& x);
+Tensor exp(const Tensor& x);
+Tensor log(const Tensor& x);
+Tensor sqrt(const Tensor& x);
+Tensor rsqrt(const Tensor& x);
+Tensor square(const Tensor& x);
+Tensor reciprocal(const Tensor& x);
+Tensor abs(const Tensor& x);
+Tensor tanh(const Tensor& x);
+Tensor sigmoid(const Tensor& x);
+Tensor relu(const Tensor& x);
+/// The tanh approximation ("gelu_new"). Hendrycks & Gimpel 2016, arXiv:1606.08415.
+Tensor gelu(const Tensor& x);
+Tensor silu(const Tensor& x);
+/// bool results, no gradient.
+Tensor equal(const Tensor& a, const Tensor& b);
+Tensor less(const Tensor& a, const Tensor& b);
+Tensor less_equal(const Tensor& a, const Tensor& b);
+/// condition (bool) ? a : b.
+Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
+
+// ---- reductions ------------------------------------------------------------------------------------------------------------------
+/// Over the named axes (none: all). Low-precision inputs are summed in f32.
+Tensor sum(const Tensor& x, std::initializer_list<int> axes = {}, bool keepdim = false);
+Tensor mean(const Tensor& x, std::initializer_list<int> axes = {}, bool keepdim = false);
+Tensor max(const Tensor& x, std::initializer_list<int> axes = {}, bool keepdim = false);
+/// Sums broadcast axes away until the shape is `shape`.
+Tensor sum_to(const Tensor& x, const Shape& shape);
+/// Over the last axis.
+Tensor softmax(const Tensor& x);
+Tensor log_softmax(const Tensor& x);
+
+// ---- matrix products ---------------------------------------------------------------------------------------------------------------
+/// a [..., M, K], b [..., K, N] -> [..., M, N]; leading axes broadcast. f16 and bf16 accumulate in f32.
+Tensor matmul(const Tensor& a, const Tensor& b);
+/// y = x w^T + bias: x [..., K], w [N, K], bias [N] or undefined -> [..., N].
+Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias = {});
+
+// ---- transformer -------------------------------------------------------------------------------------------------------------------
+/// (x - mean) / sqrt(var + eps) * weight + bias over the last axis C; weight [C], bias [C] or undefined. Ba et al. 2016, arXiv:1607.06450.
+Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps = 1e-5);
+/// x / sqrt(mean(x^2) + eps) * weight over the last axis; the mean is taken in f32 (f64 for f64). Zhang & Sennrich 2019, arXiv:1910.07467.
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps = 1e-6);
+/// RMS norm of each query and key head of packed qkv [..., (H + 2 KV) D] with weights q, k [D]; values pass through.
+Tensor qk_norm(const Tensor& qkv, const Tensor& q_weight, const Tensor& k_weight, int64_t heads, int64_t kv_heads, int64_t head_dim, double eps = 1e-6);
+/// silu(gate) * up of packed x [..., 2F] = (gate | up) -> [..., F]. Shazeer 2020, arXiv:2002.05202.
+Tensor swiglu(const Tensor& x);
+/// Rows of table [V, C] by ids (i32, any shape S) -> [S..., C]. An id outside [0, V) gives a row of NaN.
+Tensor embedding(const Tensor& table, const Tensor& ids);
+/// Rotary positions, half-split pairs, on the first `rotated_heads` heads of x [B, T, heads D]; row t has position t + position[0].
+/// position (i64 [1]) may be undefined: 0. Su et al. 2021, arXiv:2104.09864.
+Tensor rope(Tensor x, int64_t rotated_heads, int64_t head_dim, double theta, const Tensor& position = {});
+/// Attention over packed qkv [B, T, (H + 2 KV) D] -> [B, T, H D]; softmax of q k^T * scale (0: 1 / sqrt(D)). Only the log-sum-exp of each
+/// row is kept for backward. Dao et al. 2022, arXiv:2205.14135.
+Tensor attention(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal = true, double scale = 0);
+/// The same by plain matmul, mask and softmax: the reference, with T x T scores in memory.
+Tensor attention_plain(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal = true, double scale = 0);
+/// Writes the keys and values of new rows into caches [B, KV, max_T, D] at position (i64 [1]) and attends over everything up to each row.
+Tensor attention_with_cache(const Tensor& qkv, const Tensor& k_cache, const Tensor& v_cache, const Tensor& position, int64_t heads, int64_t kv_heads,
+                            int64_t head_dim, double scale = 0);
+
+// ---- losses --------------------------------------------------------------------------------------------------------------------------
+/// Mean negative log-likelihood (nats) over targets != ignore_index: logits [..., V], targets i32 [...] -> scalar f32 (f64 for f64).
+/// backward overwrites the logits if nobody else holds them.
+Tensor cross_entropy(Tensor logits, const Tensor& targets, int64_t ignore_index = -100);
+/// Mean of (a - b)^2.
+Tensor mse_loss(const Tensor& a, const Tensor& b);
+
+template <class T>
+Tensor from_values(Device& device, const Shape& shape, std::span<const T> values) {
+  return from_bytes(device, {shape, DTypeOf<T>::value}, values.data(), int64_t(values.size_bytes()));
+}
+}  // namespace reckon

@@ -1,0 +1,86 @@
+// ops/reduce: sums and maxima over any axes, softmax over the last.
+#include "reckon/ops/ops.h"
+#include "reckon/ops/rows.h"
+
+namespace reckon {
+namespace {
+Shape reduced_shape(const Shape& in, const ReduceParams& r) {
+  int64_t e[kMaxRank];
+  size_t n = 0;
+  for (int axis = 0; axis < in.rank(); ++axis) {
+    if (!(r.axes >> axis & 1u)) e[n++] = in[axis];
+    else if (r.keepdim) e[n++] = 1;
+  }
+  return Shape(std::span<const int64_t>(e, n));
+}
+void plan_sum(Plan& p) {
+  check(is_float(p.in[0].dtype), "wants a floating-point tensor, got {}", p.in[0].dtype);
+  p.output(reduced_shape(p.in[0].shape, p.params.as<ReduceParams>()), p.in[0].dtype);
+  p.flops.vector = p.in[0].numel();
+}
+void plan_max(Plan& p) {
+  plan_sum(p);
+  check(p.out[0].numel() == 0 || p.in[0].numel() > 0, "the maximum over an empty axis of {} is undefined", p.in[0].shape);
+}
+// A reduced tensor, stretched back over the axes that were reduced.
+Tensor stretch(const Tensor& y, const Shape& to, const ReduceParams& r) {
+  const Shape kept = reduced_shape(to, {r.axes, true});
+  return expand(reshape(y, kept), to);
+}
+Tensors vjp_sum(Vjp& v) { return {stretch(v.dy[0], v.node.in_specs()[0].shape, v.as<ReduceParams>())}; }
+// Equal maxima share the gradient evenly.
+Tensors vjp_max(Vjp& v) {
+  const auto r = v.as<ReduceParams>();
+  const Tensor x = v.in(0);
+  const Tensor hits = cast(equal(x, stretch(v.out(0), x.shape(), r)), x.dtype());
+  const Tensor count = call(op::sum, tensors(hits), r)[0];
+  return {mul(hits, stretch(div(v.dy[0], count), x.shape(), r))};
+}
+
+void plan_softmax(Plan& p) {
+  check(is_float(p.in[0].dtype), "wants a floating-point tensor, got {}", p.in[0].dtype);
+  check(p.in[0].shape.rank() >= 1, "wants at least one axis");
+  p.output(p.in[0]);
+  p.flops.vector = 5 * p.in[0].numel();
+}
+void plan_softmax_back(Plan& p) {  // dy, y
+  check(p.in[0] == p.in[1], "dy {} does not match {}", p.in[0], p.in[1]);
+  p.output(p.in[1]);
+  p.flops.vector = 4 * p.in[1].numel();
+}
+Tensors vjp_softmax(Vjp& v) { return {call(op::softmax_back, tensors(std::move(v.dy[0]), v.out(0)))[0]}; }
+Tensors vjp_log_softmax(Vjp& v) { return {call(op::log_softmax_back, tensors(std::move(v.dy[0]), v.out(0)))[0]}; }
+
+ReduceParams reduce_params(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
+  ReduceParams r{0, keepdim};
+  for (const int axis : axes) r.axes |= 1u << x.shape().resolve(axis);
+  if (axes.size() == 0) r.axes = (1u << x.rank()) - 1;
+  return r;
+}
+}  // namespace
+
+const OpDef op::sum{k_sum, "sum", plan_sum, vjp_sum, {}, {.any_stride = 0b1}};
+const OpDef op::max{k_max, "max", plan_max, vjp_max, {.in = 0b1, .out = 0b1}, {.any_stride = 0b1}};
+const OpDef op::softmax{k_softmax, "softmax", plan_softmax, vjp_softmax, {.out = 0b1}, {.reuse = 0b1}};
+const OpDef op::softmax_back{k_softmax_back, "softmax_back", plan_softmax_back, nullptr, {}, {.reuse = 0b1}};
+const OpDef op::log_softmax{k_log_softmax, "log_softmax", plan_softmax, vjp_log_softmax, {.out = 0b1}, {.reuse = 0b1}};
+const OpDef op::log_softmax_back{k_log_softmax_back, "log_softmax_back", plan_softmax_back, nullptr, {}, {.reuse = 0b1}};
+
+Tensor sum(const Tensor& x, std::initializer_list<int> axes, bool keepdim) { return call(op::sum, tensors(x), reduce_params(x, axes, keepdim))[0]; }
+Tensor max(const Tensor& x, std::initializer_list<int> axes, bool keepdim) { return call(op::max, tensors(x), reduce_params(x, axes, keepdim))[0]; }
+Tensor mean(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
+  const Tensor total = sum(x, axes, keepdim);
+  check(x.numel() > 0 || total.numel() == 0, "mean: the mean over an empty axis of {} is undefined", x.shape());
+  return total.numel() ? affine(total, double(total.numel()) / double(x.numel())) : total;
+}
+Tensor sum_to(const Tensor& x, const Shape& shape) {
+  if (x.shape() == shape) return x;
+  ReduceParams r{0, false};
+  const int lead = x.rank() - shape.rank();
+  for (int axis = 0; axis < x.rank(); ++axis)
+    if (axis < lead || (shape[axis - lead] == 1 && x.shape()[axis] != 1)) r.axes |= 1u << axis;
+  return reshape(call(op::sum, tensors(x), r)[0], shape);
+}
+Tensor softmax(const Tensor& x) { return call(op::softmax, tensors(x))[0]; }
+Tensor log_softmax(const Tensor& x) { return call(op::log_softmax, tensors(x))[0]; }
+}  // namespace reckon

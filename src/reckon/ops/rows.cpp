@@ -1,0 +1,14 @@
+#include "reckon/ops/rows.h"
+
+#include <span>
+
+namespace reckon {
+std::span<const OpDef* const> all_ops() {
+  static const OpDef* const rows[] = {
+#define OP(name) &op::name,
+#include "reckon/ops/ops.def"
+#undef OP
+      &op::reshape, &op::permute, &op::slice, &op::expand};
+  return rows;
+}
+}  // namespace reckon

@@ -1,0 +1,97 @@
+// ops/rows: the ids of the kernel table and the row of every operation. For this room, backends and tests; users include ops/ops.h.
+#pragma once
+#include "reckon/engine/call.h"
+#include "reckon/engine/node.h"
+
+namespace reckon {
+
+enum KernelId : int {
+#define OP(name) k_##name,
+#include "reckon/ops/ops.def"
+#undef OP
+  kKernelCount
+};
+
+namespace op {
+#define OP(name) extern const OpDef name;
+#include "reckon/ops/ops.def"
+#undef OP
+// Views: no kernel.
+extern const OpDef reshape, permute, slice, expand;
+}  // namespace op
+
+/// Every row: those of ops.def in its order, then the views.
+std::span<const OpDef* const> all_ops();
+
+// ---- Parameters of the rows, as the kernels read them.
+struct AffineParams {
+  double alpha, beta;  // alpha * x + beta
+};
+struct RandomParams {
+  enum Kind : int32_t { uniform, normal, trunc_normal } kind;
+  uint64_t key;
+  float a, b;  // uniform: [a, b); normal: mean a, std b; trunc_normal: mean 0, std a, cut at +-b
+};
+struct ArangeParams {
+  int64_t count;
+  double start, step;
+  DType dtype;
+};
+struct MaskParams {
+  int64_t queries, keys;
+};
+struct SliceParams {
+  int32_t axis;
+  int64_t extent;  // of the sliced axis in the input
+  int64_t start, stop, step;
+};
+struct ReduceParams {
+  uint32_t axes;  // bit i: axis i is reduced
+  bool keepdim;
+};
+struct MatmulParams {
+  bool transpose_a, transpose_b;
+};
+struct LinearParams {
+  bool accumulate;  // linear_back_w and _b: add to the slot instead of overwriting it
+  DType out;        // dtype of a fresh output; bf16 activations may have f32 gradients
+};
+struct NormParams {
+  double eps;
+};
+struct QkNormParams {
+  double eps;
+  int32_t heads, kv_heads, head_dim;
+};
+struct EmbeddingParams {
+  int32_t vocab;
+  bool accumulate;
+};
+struct RopeParams {
+  double theta;
+  int32_t rotated_heads, head_dim;
+  bool inverse;
+  bool has_position;  // input 1 is the i64 position of the first row
+};
+struct AttentionParams {
+  int32_t heads, kv_heads, head_dim;
+  float scale;
+  bool causal;
+};
+struct CrossEntropyParams {
+  int32_t ignore_index;
+};
+struct ClipParams {
+  double max_norm;
+};
+struct OptimizerParams {
+  double weight_decay;
+};
+
+/// Places in the step_scalars tensor (f64): everything of a step that changes from one to the next.
+enum StepScalar : int {
+  kLearningRate, kBeta1, kBeta2, kBias1, kBias2, kEpsilon, kMomentum,  // Bias i: 1 - beta_i^t
+  kGradNorm, kClipCoefficient, kUpdateOk,                              // written by op::clip; update skipped unless kUpdateOk is 1
+  kStepScalars = 16
+};
+}  // namespace reckon

@@ -1,0 +1,185 @@
+// ops/transformer: embedding, rotary positions, attention and its cache, cross-entropy.
+#include <cmath>
+
+#include "reckon/ops/ops.h"
+#include "reckon/ops/rows.h"
+
+namespace reckon {
+namespace {
+// ---- embedding. in: table [V, C], ids [...] -> [..., C]
+void plan_embedding(Plan& p) {
+  check(p.in[0].shape.rank() == 2 && is_float(p.in[0].dtype), "the table must be a floating-point [V, C], got {}", p.in[0]);
+  check(p.in[1].dtype == DType::i32, "ids must be i32, got {}", p.in[1].dtype);
+  p.output(p.in[1].shape.appended(p.in[0].shape[1]), p.in[0].dtype);
+  p.bytes_moved = 2 * p.out[0].bytes() + p.in[1].bytes();
+}
+// in: dy [..., C], ids [...] (, slot [V, C]) -> dtable [V, C], or into the slot
+void plan_embedding_back(Plan& p) {
+  const auto e = p.params.as<EmbeddingParams>();
+  check(p.in[0].shape.without_last() == p.in[1].shape, "dy {} does not match ids {}", p.in[0], p.in[1]);
+  const Shape table{e.vocab, p.in[0].shape.last()};
+  if (p.in.size() > 2) {
+    check(p.in[2].shape == table, "slot {} is not {}", p.in[2], table);
+  } else {
+    p.output(table, p.in[0].dtype);
+  }
+  p.flops.vector = p.in[0].numel();
+}
+Tensors vjp_embedding(Vjp& v) {
+  Tensors dx(2);
+  if (!v.needs_in(0)) return dx;
+  EmbeddingParams e{int32_t(v.node.in_specs()[0].shape[0]), false};
+  const Tensor slot = v.slot(0);
+  if (slot.defined()) {
+    e.accumulate = v.slot_filled(0);
+    call(op::embedding_back, tensors(v.dy[0], v.in(1), slot), e);
+    v.filled(0);
+  } else {
+    dx[0] = call(op::embedding_back, tensors(v.dy[0], v.in(1)), e)[0];
+  }
+  return dx;
+}
+
+// ---- rope. in: x [B, T, heads D] (, position i64 [1]) -> y
+void plan_rope(Plan& p) {
+  const auto r = p.params.as<RopeParams>();
+  check(is_float(p.in[0].dtype) && p.in[0].shape.rank() == 3, "x must be a floating-point [B, T, heads D], got {}", p.in[0]);
+  check(r.head_dim % 2 == 0, "head_dim {} is odd; rotary positions need pairs", r.head_dim);
+  check(int64_t(r.rotated_heads) * r.head_dim <= p.in[0].shape.last(), "{} heads of {} do not fit in {}", r.rotated_heads, r.head_dim, p.in[0]);
+  if (r.has_position) check(p.in[1] == TensorSpec{{1}, DType::i64}, "position must be i64[1], got {}", p.in[1]);
+  p.output(p.in[0]);
+  p.flops.vector = 3 * p.in[0].shape.rows() * r.rotated_heads * r.head_dim;
+}
+Tensors vjp_rope(Vjp& v) {
+  auto r = v.as<RopeParams>();
+  r.inverse = !r.inverse;
+  Tensors dx(v.node.in_specs().size());
+  dx[0] = call(op::rope, r.has_position ? tensors(std::move(v.dy[0]), v.in(1)) : tensors(std::move(v.dy[0])), r)[0];
+  return dx;
+}
+
+// ---- attention. in: qkv [B, T, (H + 2 KV) D] -> out [B, T, H D], lse [B, H, T]
+int64_t packed_width(const AttentionParams& a) { return (a.heads + 2 * int64_t(a.kv_heads)) * a.head_dim; }
+void check_qkv(const Plan& p, const AttentionParams& a, size_t i = 0) {
+  check(a.heads > 0 && a.kv_heads > 0 && a.heads % a.kv_heads == 0, "{} heads are not a multiple of {} key-value heads", a.heads, a.kv_heads);
+  check(a.head_dim >= 1 && a.head_dim <= 256, "head_dim {} is outside 1 to 256", a.head_dim);
+  check(is_float(p.in[i].dtype) && p.in[i].shape.rank() == 3 && p.in[i].shape.last() == packed_width(a), "qkv {} is not [B, T, {}]", p.in[i], packed_width(a));
+}
+// Pairs of query and key that count.
+int64_t score_count(const AttentionParams& a, int64_t B, int64_t T) { return B * a.heads * (a.causal ? T * (T + 1) / 2 : T * T); }
+
+void plan_attention(Plan& p) {
+  const auto a = p.params.as<AttentionParams>();
+  check_qkv(p, a);
+  const int64_t B = p.in[0].shape[0], T = p.in[0].shape[1];
+  p.output({B, T, int64_t(a.heads) * a.head_dim}, p.in[0].dtype);
+  p.output({B, a.heads, T}, statistics_dtype(p.in[0].dtype));
+  p.matmul_flops(4 * score_count(a, B, T) * a.head_dim);
+  p.flops.vector = 5 * score_count(a, B, T);
+}
+// in: dout, qkv, out, lse -> dqkv
+void plan_attention_back(Plan& p) {
+  const auto a = p.params.as<AttentionParams>();
+  check_qkv(p, a, 1);
+  const int64_t B = p.in[1].shape[0], T = p.in[1].shape[1];
+  check(p.in[0] == p.in[2], "dout {} does not match out {}", p.in[0], p.in[2]);
+  p.output(p.in[1]);
+  p.matmul_flops(8 * score_count(a, B, T) * a.head_dim);  // dV, dP, dQ, dK; what a backend computes again it books
+  p.flops.vector = 8 * score_count(a, B, T);
+}
+Tensors vjp_attention(Vjp& v) {
+  return {call(op::attention_back, tensors(std::move(v.dy[0]), v.in(0), v.out(0), v.out(1)), v.as<AttentionParams>())[0]};
+}
+
+// ---- generation: caches [B, KV, max_T, D], position i64 [1]
+void check_cache(const Plan& p, const AttentionParams& a, size_t k, size_t v, size_t position) {
+  check_qkv(p, a);
+  const Shape& c = p.in[k].shape;
+  check(p.in[k] == p.in[v] && c.rank() == 4 && c[0] == p.in[0].shape[0] && c[1] == a.kv_heads && c[3] == a.head_dim && p.in[k].dtype == p.in[0].dtype,
+        "caches {} and {} are not [B, {}, max_T, {}] of qkv's dtype", p.in[k], p.in[v], a.kv_heads, a.head_dim);
+  check(p.in[position] == TensorSpec{{1}, DType::i64}, "position must be i64[1], got {}", p.in[position]);
+}
+void plan_kv_append(Plan& p) { check_cache(p, p.params.as<AttentionParams>(), 1, 2, 3); }  // qkv, k, v, position
+void plan_attention_cached(Plan& p) {                                                      // qkv, k, v, position -> out
+  const auto a = p.params.as<AttentionParams>();
+  check_cache(p, a, 1, 2, 3);
+  const int64_t B = p.in[0].shape[0], T = p.in[0].shape[1], longest = p.in[1].shape[2];
+  p.output({B, T, int64_t(a.heads) * a.head_dim}, p.in[0].dtype);
+  p.matmul_flops(4 * B * T * a.heads * a.head_dim * longest);  // a bound: the position is not known to the plan
+}
+
+// ---- cross-entropy. in: logits [..., V], targets i32 [...] -> loss [], lse [rows], count [] of targets that are not ignored
+void plan_cross_entropy(Plan& p) {
+  check(is_float(p.in[0].dtype) && p.in[0].shape.rank() >= 1 && p.in[0].shape.last() >= 1, "logits must be a floating-point [..., V], got {}", p.in[0]);
+  check(p.in[1] == TensorSpec{p.in[0].shape.without_last(), DType::i32}, "targets {} do not match logits {}", p.in[1], p.in[0]);
+  const DType stat = statistics_dtype(p.in[0].dtype);
+  p.output(Shape{}, stat);
+  p.output({p.in[1].numel()}, stat);
+  p.output({2}, DType::f64);  // targets that count, sum of their losses
+  p.flops.vector = 4 * p.in[0].numel();
+}
+// in: dloss [], logits, targets, lse, count -> dlogits
+void plan_cross_entropy_back(Plan& p) {
+  p.output(p.in[1]);
+  p.flops.vector = 4 * p.in[1].numel();
+}
+Tensors vjp_cross_entropy(Vjp& v) {
+  Tensor logits = v.in(0);
+  Tensors in = tensors(v.dy[0], std::move(logits), v.in(1), v.out(1), v.out(2));
+  return {call(op::cross_entropy_back, std::move(in), v.as<CrossEntropyParams>())[0], Tensor()};
+}
+}  // namespace
+
+const OpDef op::embedding{k_embedding, "embedding", plan_embedding, vjp_embedding, {.in = 0b10}};
+const OpDef op::embedding_back{k_embedding_back, "embedding_back", plan_embedding_back, nullptr, {}, {.mutates = 0b100}};
+const OpDef op::rope{k_rope, "rope", plan_rope, vjp_rope, {.in = 0b10}, {.reuse = 0b1}};
+const OpDef op::attention{k_attention, "attention", plan_attention, vjp_attention, {.in = 0b1, .out = 0b11}, {.detached_outputs = 0b10}};
+const OpDef op::attention_back{k_attention_back, "attention_back", plan_attention_back};
+const OpDef op::kv_append{k_kv_append, "kv_append", plan_kv_append, nullptr, {}, {.mutates = 0b110}};
+const OpDef op::attention_cached{k_attention_cached, "attention_cached", plan_attention_cached};
+const OpDef op::cross_entropy{k_cross_entropy, "cross_entropy", plan_cross_entropy, vjp_cross_entropy, {.in = 0b11, .out = 0b110}, {.detached_outputs = 0b110}};
+const OpDef op::cross_entropy_back{k_cross_entropy_back, "cross_entropy_back", plan_cross_entropy_back, nullptr, {}, {.reuse = 0b10}};
+
+Tensor embedding(const Tensor& table, const Tensor& ids) { return call(op::embedding, tensors(table, ids))[0]; }
+Tensor rope(Tensor x, int64_t rotated_heads, int64_t head_dim, double theta, const Tensor& position) {
+  const RopeParams r{theta, int32_t(rotated_heads), int32_t(head_dim), false, position.defined()};
+  return call(op::rope, position.defined() ? tensors(std::move(x), position) : tensors(std::move(x)), r)[0];
+}
+
+namespace {
+AttentionParams attention_params(int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal, double scale) {
+  return {int32_t(heads), int32_t(kv_heads), int32_t(head_dim), float(scale != 0 ? scale : 1.0 / std::sqrt(double(head_dim))), causal};
+}
+}  // namespace
+
+Tensor attention(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal, double scale) {
+  return call(op::attention, tensors(qkv), attention_params(heads, kv_heads, head_dim, causal, scale))[0];
+}
+
+Tensor attention_plain(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal, double scale) {
+  check(qkv.rank() == 3 && qkv.shape().last() == (heads + 2 * kv_heads) * head_dim && heads % kv_heads == 0, "attention_plain: qkv {} is not [B, T, ({} + 2 {}) {}]",
+        qkv, heads, kv_heads, head_dim);
+  const int64_t B = qkv.shape()[0], T = qkv.shape()[1], group = heads / kv_heads, D = head_dim;
+  const Tensor split = reshape(qkv, {B, T, heads + 2 * kv_heads, D});
+  // [B, KV, group, T, D]: the query heads of a group share one key head by broadcasting.
+  const Tensor q = reshape(permute(slice(split, 2, 0, heads), {0, 2, 1, 3}), {B, kv_heads, group, T, D});
+  const Tensor k = unsqueeze(permute(slice(split, 2, heads, heads + kv_heads), {0, 2, 1, 3}), 2);
+  const Tensor v = unsqueeze(permute(slice(split, 2, heads + kv_heads, heads + 2 * kv_heads), {0, 2, 1, 3}), 2);
+  Tensor scores = affine(matmul(q, transpose(k)), scale != 0 ? scale : 1.0 / std::sqrt(double(D)));
+  if (causal) scores = where(causal_mask(qkv.device(), T, T), scores, full(qkv.device(), {Shape{}, qkv.dtype()}, -INFINITY));
+  const Tensor out = matmul(softmax(scores), v);
+  return reshape(permute(reshape(out, {B, heads, T, D}), {0, 2, 1, 3}), {B, T, heads * D});
+}
+
+Tensor attention_with_cache(const Tensor& qkv, const Tensor& k_cache, const Tensor& v_cache, const Tensor& position, int64_t heads, int64_t kv_heads,
+                            int64_t head_dim, double scale) {
+  const AttentionParams a = attention_params(heads, kv_heads, head_dim, true, scale);
+  call(op::kv_append, tensors(qkv, k_cache, v_cache, position), a);
+  return call(op::attention_cached, tensors(qkv, k_cache, v_cache, position), a)[0];
+}
+
+Tensor cross_entropy(Tensor logits, const Tensor& targets, int64_t ignore_index) {
+  return call(op::cross_entropy, tensors(std::move(logits), targets), CrossEntropyParams{int32_t(ignore_index)})[0];
+}
+Tensor mse_loss(const Tensor& a, const Tensor& b) { return mean(square(sub(a, b))); }
+}  // namespace reckon

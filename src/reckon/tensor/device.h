@@ -1,0 +1,58 @@
+// tensor/device: where tensors live. A device is an allocator, a table of kernels and a few services; meta is any device without data.
+#pragma once
+#include <cstddef>
+#include <string>
+
+#include "reckon/base/ref.h"
+#include "reckon/memory/allocator.h"
+#include "reckon/tensor/shape.h"
+
+namespace reckon {
+
+class Plan;         // engine/op.h
+struct KernelArgs;
+using Kernel = void (*)(const KernelArgs&);
+
+/// What a backend has for one operation. `book` (may be null) adds to a plan what depends on the kernel: its workspace, and the matrix
+/// work it really executes (tiles) where that differs from what is needed. A pure function of the plan; called on meta too.
+struct KernelRow {
+  Kernel run = nullptr;
+  void (*book)(Plan&) = nullptr;
+};
+
+enum class Mode : uint8_t { real, meta };
+
+/// What a plan may know of a machine. Workspace sizes are functions of it, so a machine that is not here can be planned.
+struct DeviceProfile {
+  std::string name = "cpu";
+  int lanes = 2;  // kernels that need scratch run on at most this many threads
+};
+
+class Device : public RefCounted {
+ public:
+  Device(DeviceProfile profile, Mode mode, RawMemory* memory, const KernelRow* kernels)
+      : profile_(std::move(profile)), mode_(mode), memory_(memory), kernels_(kernels), allocator_(*memory) {}
+  ~Device() override { delete memory_; }
+
+  const DeviceProfile& profile() const { return profile_; }
+  bool is_meta() const { return mode_ == Mode::meta; }
+  Allocator& allocator() { return allocator_; }
+  std::byte* base() const { return memory_->base(); }
+  const KernelRow& kernel(int id) const { return kernels_[id]; }
+
+  /// Host to device and back; bytes may be 0. Not called on meta.
+  virtual void copy_in(void* device, const void* host, size_t bytes) = 0;
+  virtual void copy_out(void* host, const void* device, size_t bytes) = 0;
+  /// Returns when all kernels launched so far are done.
+  virtual void synchronize() = 0;
+  /// Number of NaN and infinite values among `count` contiguous elements.
+  virtual int64_t count_nonfinite(const void* data, DType dtype, int64_t count) = 0;
+
+ private:
+  DeviceProfile profile_;
+  Mode mode_;
+  RawMemory* memory_;  // owned
+  const KernelRow* kernels_;
+  Allocator allocator_;
+};
+}  // namespace reckon

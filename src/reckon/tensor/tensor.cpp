@@ -1,0 +1,131 @@
+#include "reckon/tensor/tensor.h"
+
+#include <algorithm>
+
+namespace reckon {
+
+Storage::Storage(Device& device, int64_t bytes, Category category, uint32_t module, const char* op)
+    : device_(&device), block_(device.allocator().allocate(bytes, category, module, op)) {
+  data_ = device.base() ? device.base() + block_.offset : nullptr;
+}
+Storage::~Storage() { device_->allocator().free(block_); }
+
+Layout::Layout(const Shape& s) : shape(s) {
+  int64_t stride = 1;
+  for (int axis = s.rank() - 1; axis >= 0; --axis) {
+    strides[axis] = stride;
+    stride *= std::max<int64_t>(s[axis], 1);
+  }
+}
+
+bool Layout::is_contiguous() const {
+  if (shape.numel() == 0) return true;
+  int64_t expected = 1;
+  for (int axis = shape.rank() - 1; axis >= 0; --axis) {
+    if (shape[axis] != 1 && strides[axis] != expected) return false;
+    expected *= shape[axis];
+  }
+  return true;
+}
+
+bool Layout::inner_contiguous() const { return shape.rank() == 0 || shape.last() <= 1 || strides[shape.rank() - 1] == 1; }
+
+Tensor::Tensor(Device& device, const TensorSpec& spec, Category category, uint32_t module, const char* op) : state_(new TensorState) {
+  state_->storage = Ref<Storage>(new Storage(device, spec.bytes(), category, module, op));
+  state_->layout = Layout(spec.shape);
+  state_->dtype = spec.dtype;
+}
+
+Tensor Tensor::alias(const Layout& layout) const { return alias(layout, dtype()); }
+Tensor Tensor::alias(const Layout& layout, DType dtype) const {
+  Ref<TensorState> view(new TensorState);
+  view->storage = state().storage;
+  view->layout = layout;
+  view->dtype = dtype;
+  return Tensor(view);
+}
+
+void* Tensor::raw() const {
+  std::byte* start = state().storage->data();
+  return start ? start + layout().offset * size_of(dtype()) : nullptr;
+}
+
+void Tensor::check_readable(DType wanted) const {
+  check(!device().is_meta(), "a tensor on meta has no data: a step must not branch on values");
+  check(dtype() == wanted, "the tensor holds {}, not {}", dtype(), wanted);
+}
+
+namespace {
+double load(const void* address, DType dtype, int64_t at) {
+  switch (dtype) {
+    case DType::f32: return static_cast<const float*>(address)[at];
+    case DType::f64: return static_cast<const double*>(address)[at];
+    case DType::bf16: return double(float(static_cast<const bfloat16*>(address)[at]));
+    case DType::f16: return double(float(static_cast<const float16*>(address)[at]));
+    case DType::i32: return static_cast<const int32_t*>(address)[at];
+    case DType::i64: return double(static_cast<const int64_t*>(address)[at]);
+    case DType::u8: return static_cast<const uint8_t*>(address)[at];
+    case DType::boolean: return static_cast<const uint8_t*>(address)[at] != 0;
+  }
+  return 0;
+}
+}  // namespace
+
+double Tensor::item() const {
+  check(numel() == 1, "item() wants exactly one element, the tensor is {}", *this);
+  return to_vector()[0];
+}
+
+std::vector<double> Tensor::to_vector() const {
+  check_readable(dtype());
+  std::vector<double> values;
+  values.reserve(size_t(numel()));
+  if (numel() == 0) return values;
+  device().synchronize();
+  // The span of storage that the layout reaches, copied once, then walked.
+  const Layout& l = layout();
+  int64_t reach = 1;
+  for (int axis = 0; axis < rank(); ++axis) reach += (shape()[axis] - 1) * l.strides[axis];
+  std::vector<std::byte> host(size_t(reach * size_of(dtype())));
+  device().copy_out(host.data(), raw(), host.size());
+  int64_t index[kMaxRank] = {};
+  for (int64_t n = 0; n < numel(); ++n) {
+    int64_t at = 0;
+    for (int axis = 0; axis < rank(); ++axis) at += index[axis] * l.strides[axis];
+    values.push_back(load(host.data(), dtype(), at));
+    for (int axis = rank() - 1; axis >= 0 && ++index[axis] == shape()[axis]; --axis) index[axis] = 0;
+  }
+  return values;
+}
+
+void Tensor::write(const void* host, int64_t bytes) const {
+  check(is_contiguous() && bytes == spec().bytes(), "write wants {} contiguous bytes for {}, got {}", spec().bytes(), *this, bytes);
+  state().storage->bump_version();
+  if (!device().is_meta()) device().copy_in(raw(), host, size_t(bytes));
+}
+
+Tensor& Tensor::set_requires_grad(bool on) {
+  check(!on || is_float(dtype()), "only floating-point tensors have gradients, this one is {}", *this);
+  check(is_leaf() || on, "requires_grad can only be switched off on leaves; use detached()");
+  state().requires_grad = on || !is_leaf();
+  return *this;
+}
+
+Tensor Tensor::grad() const { return state().grad_filled ? Tensor(state().grad) : Tensor(); }
+
+void Tensor::set_grad_slot(const Tensor& slot) {
+  check(slot.shape() == shape() && is_float(slot.dtype()), "gradient slot {} does not fit {}", slot, *this);
+  state().grad = slot.ref();
+  state().grad_is_slot = true;
+  state().grad_filled = false;
+}
+
+void Tensor::zero_grad() {
+  state().grad_filled = false;
+  if (!state().grad_is_slot) state().grad = {};
+}
+
+Tensor Tensor::detached() const { return alias(layout()); }
+
+std::string to_string(const Tensor& tensor) { return tensor.defined() ? to_string(tensor.spec()) : "undefined"; }
+}  // namespace reckon
