@@ -130,7 +130,10 @@ Block Allocator::allocate(int64_t bytes, Category category, uint32_t module, con
     check_as(Failure::memory, s.within_budget(block.bytes), "out of memory: {} ({}) needs {} on top of {} live; the budget is {}; largest: {}", op,
              name_of(category), human_bytes(block.bytes), human_bytes(s.ledger.live), human_bytes(s.budget), s.holders());
     block.offset = s.place(block.bytes);
-    if (std::byte* base = s.memory.base()) RECKON_UNPOISON(base + block.offset, size_t(bytes));
+    if (std::byte* base = s.memory.base()) {
+      RECKON_POISON(base + block.offset, size_t(block.bytes));
+      RECKON_UNPOISON(base + block.offset, size_t(bytes));
+    }
   }
   ++s.next_serial;
   Ledger& l = s.ledger;

@@ -116,9 +116,11 @@ Tensor attention_with_cache(const Tensor& qkv, const Tensor& k_cache, const Tens
                             int64_t head_dim, double scale = 0);
 
 // ---- losses --------------------------------------------------------------------------------------------------------------------------
-/// Mean negative log-likelihood (nats) over targets != ignore_index: logits [..., V], targets i32 [...] -> scalar f32 (f64 for f64).
+/// Targets with this value take no part in the loss.
+inline constexpr int32_t kIgnoredTarget = -100;
+/// Mean negative log-likelihood (nats) over the targets that are not ignored: logits [..., V], targets i32 [...] -> scalar f32 (f64 for f64).
 /// backward overwrites the logits if nobody else holds them.
-Tensor cross_entropy(Tensor logits, const Tensor& targets, int64_t ignore_index = -100);
+Tensor cross_entropy(Tensor logits, const Tensor& targets);
 /// Mean of (a - b)^2.
 Tensor mse_loss(const Tensor& a, const Tensor& b);
 

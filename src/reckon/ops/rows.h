@@ -74,12 +74,9 @@ struct RopeParams {
   bool has_position;  // input 1 is the i64 position of the first row
 };
 struct AttentionParams {
+  double scale;
   int32_t heads, kv_heads, head_dim;
-  float scale;
   bool causal;
-};
-struct CrossEntropyParams {
-  int32_t ignore_index;
 };
 struct ClipParams {
   double max_norm;

@@ -115,7 +115,7 @@ void plan_cross_entropy(Plan& p) {
   const DType stat = statistics_dtype(p.in[0].dtype);
   p.output(Shape{}, stat);
   p.output({p.in[1].numel()}, stat);
-  p.output({2}, DType::f64);  // targets that count, sum of their losses
+  p.output(Shape{}, stat);
   p.flops.vector = 4 * p.in[0].numel();
 }
 // in: dloss [], logits, targets, lse, count -> dlogits
@@ -126,7 +126,7 @@ void plan_cross_entropy_back(Plan& p) {
 Tensors vjp_cross_entropy(Vjp& v) {
   Tensor logits = v.in(0);
   Tensors in = tensors(v.dy[0], std::move(logits), v.in(1), v.out(1), v.out(2));
-  return {call(op::cross_entropy_back, std::move(in), v.as<CrossEntropyParams>())[0], Tensor()};
+  return {call(op::cross_entropy_back, std::move(in))[0], Tensor()};
 }
 }  // namespace
 
@@ -148,7 +148,7 @@ Tensor rope(Tensor x, int64_t rotated_heads, int64_t head_dim, double theta, con
 
 namespace {
 AttentionParams attention_params(int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal, double scale) {
-  return {int32_t(heads), int32_t(kv_heads), int32_t(head_dim), float(scale != 0 ? scale : 1.0 / std::sqrt(double(head_dim))), causal};
+  return {scale != 0 ? scale : 1.0 / std::sqrt(double(head_dim)), int32_t(heads), int32_t(kv_heads), int32_t(head_dim), causal};
 }
 }  // namespace
 
@@ -178,8 +178,6 @@ Tensor attention_with_cache(const Tensor& qkv, const Tensor& k_cache, const Tens
   return call(op::attention_cached, tensors(qkv, k_cache, v_cache, position), a)[0];
 }
 
-Tensor cross_entropy(Tensor logits, const Tensor& targets, int64_t ignore_index) {
-  return call(op::cross_entropy, tensors(std::move(logits), targets), CrossEntropyParams{int32_t(ignore_index)})[0];
-}
+Tensor cross_entropy(Tensor logits, const Tensor& targets) { return call(op::cross_entropy, tensors(std::move(logits), targets))[0]; }
 Tensor mse_loss(const Tensor& a, const Tensor& b) { return mean(square(sub(a, b))); }
 }  // namespace reckon

@@ -1,0 +1,72 @@
+#include "reckon/backend/cpu/device.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "reckon/backend/cpu/kernels.h"
+#include "reckon/base/error.h"
+#include "reckon/base/parallel.h"
+#include "reckon/base/text.h"
+
+namespace reckon {
+namespace {
+
+// One long range of addresses, made usable from the front as the allocator asks. Nothing is given back before the end: a page that was
+// touched once stays, because first touches are what is slow.
+class MappedMemory final : public RawMemory {
+ public:
+  MappedMemory() {
+    // Addresses cost nothing; take fewer where the system limits them.
+    for (reserved_ = int64_t(1) << 40; reserved_ >= kStep; reserved_ /= 2) {
+      void* range = mmap(nullptr, size_t(reserved_), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (range != MAP_FAILED) {
+        base_ = static_cast<std::byte*>(range);
+        return;
+      }
+    }
+    fail_as(Failure::memory, "the system refuses to reserve addresses: {}", std::strerror(errno));
+  }
+  ~MappedMemory() override { munmap(base_, size_t(reserved_)); }
+
+  void grow(int64_t bytes) override {
+    if (bytes <= usable_) return;
+    const int64_t end = (bytes + kStep - 1) / kStep * kStep;
+    check_as(Failure::memory, end <= reserved_, "out of memory: {} are needed, the system lets this process address {}", human_bytes(bytes), human_bytes(reserved_));
+    check_as(Failure::memory, mprotect(base_ + usable_, size_t(end - usable_), PROT_READ | PROT_WRITE) == 0, "out of memory: the system refuses {} ({})",
+             human_bytes(bytes), std::strerror(errno));
+    madvise(base_ + usable_, size_t(end - usable_), MADV_HUGEPAGE);  // a wish; without it the pages are small
+    usable_ = end;
+  }
+  std::byte* base() const override { return base_; }
+
+ private:
+  static constexpr int64_t kStep = 32 << 20;  // a multiple of the huge page
+  std::byte* base_ = nullptr;
+  int64_t reserved_ = 0, usable_ = 0;
+};
+
+// Offsets without bytes.
+class NoMemory final : public RawMemory {
+ public:
+  void grow(int64_t) override {}
+  std::byte* base() const override { return nullptr; }
+};
+
+class CpuDevice final : public Device {
+ public:
+  CpuDevice(const DeviceProfile& profile, Mode mode)
+      : Device(profile, mode, mode == Mode::meta ? static_cast<RawMemory*>(new NoMemory) : new MappedMemory, cpu::kernel_table()) {}
+  void copy_in(void* device, const void* host, size_t bytes) override { std::memcpy(device, host, bytes); }
+  void copy_out(void* host, const void* device, size_t bytes) override { std::memcpy(host, device, bytes); }
+  void synchronize() override {}
+  int64_t count_nonfinite(const void* data, DType dtype, int64_t count) override { return cpu::count_nonfinite(dtype, data, count); }
+};
+}  // namespace
+
+DeviceProfile local_cpu_profile() { return {"cpu", std::max(2, core_count())}; }
+
+Ref<Device> open_cpu(Mode mode, const DeviceProfile& profile) { return Ref<Device>(new CpuDevice(profile, mode)); }
+}  // namespace reckon

@@ -1,0 +1,23 @@
+#include <array>
+
+#include "reckon/backend/cpu/kernels.h"
+
+namespace reckon::cpu {
+namespace {
+constexpr std::array<KernelRow, kKernelCount> make_table() {
+  std::array<KernelRow, kKernelCount> rows{};
+#define OP(name) rows[k_##name].run = kernel::name;
+#include "reckon/ops/ops.def"
+#undef OP
+#define BOOK(name) rows[k_##name].book = book::name;
+  BOOK(matmul) BOOK(linear) BOOK(linear_back_x) BOOK(linear_back_w) BOOK(linear_back_b)
+  BOOK(layer_norm_back) BOOK(rms_norm_back) BOOK(qk_norm_back) BOOK(embedding_back) BOOK(rope)
+  BOOK(attention) BOOK(attention_back) BOOK(attention_cached) BOOK(cross_entropy) BOOK(sum) BOOK(max) BOOK(sum_of_squares)
+#undef BOOK
+  return rows;
+}
+constexpr std::array<KernelRow, kKernelCount> kTable = make_table();
+}  // namespace
+
+const KernelRow* kernel_table() { return kTable.data(); }
+}  // namespace reckon::cpu

@@ -1,0 +1,174 @@
+#include "reckon/nn/decoder.h"
+
+#include <cmath>
+
+#include "reckon/engine/backward.h"
+#include "reckon/engine/context.h"
+
+namespace reckon {
+namespace {
+Init matrix_init(const ModelConfig& c) {
+  switch (c.init) {
+    case InitKind::xavier: return {Init::xavier, 0, 1};
+    case InitKind::kaiming: return {Init::kaiming, 0, 1};
+    case InitKind::trunc_normal: return {Init::trunc_normal, c.init_std, 1};
+    case InitKind::normal: break;
+  }
+  return {Init::normal, c.init_std, 1};
+}
+// Projections into the residual stream: their sum over 2 L branches keeps the variance of one. Radford et al. 2019.
+Init residual_init(const ModelConfig& c) {
+  Init init = matrix_init(c);
+  if (c.residual_scaling) init.gain = 1 / std::sqrt(2.0 * double(std::max<int64_t>(c.layers, 1)));
+  return init;
+}
+// Embeddings are tables, not maps: fan-in rules do not apply to them.
+Init table_init(const ModelConfig& c) { return {c.init == InitKind::trunc_normal ? Init::trunc_normal : Init::normal, c.init_std, 1}; }
+}  // namespace
+
+Linear::Linear(Parameters& p, const std::string& name, int64_t in, int64_t out, bool with_bias, const Init& init)
+    : weight(&p.declare(name + ".weight", {out, in}, init, true)) {
+  if (with_bias) bias = &p.declare(name + ".bias", {out}, {Init::zeros}, false);
+}
+Tensor Linear::operator()(const Tensor& x) const { return linear(x, weight->value, bias ? bias->value : Tensor()); }
+
+Norm::Norm(Parameters& p, const std::string& name, const ModelConfig& c, int64_t width)
+    : kind(c.norm), eps(c.norm_eps), weight(&p.declare(name + ".weight", {width}, {Init::ones}, false)) {
+  if (kind == NormKind::layer_norm && c.norm_bias) bias = &p.declare(name + ".bias", {width}, {Init::zeros}, false);
+}
+Tensor Norm::operator()(const Tensor& x) const {
+  return kind == NormKind::rms_norm ? rms_norm(x, weight->value, eps) : layer_norm(x, weight->value, bias ? bias->value : Tensor(), eps);
+}
+
+KvCache::KvCache(Device& device, const ModelConfig& c, int64_t B, int64_t max_tokens, DType dtype) {
+  const CategoryScope scope(Category::cache);
+  for (int64_t layer = 0; layer < c.layers; ++layer) {
+    k.push_back(zeros(device, {{B, c.kv_heads, max_tokens, c.head_dim}, dtype}));
+    v.push_back(zeros(device, {{B, c.kv_heads, max_tokens, c.head_dim}, dtype}));
+  }
+  position = zeros(device, {{1}, DType::i64});
+}
+
+DecoderBlock::DecoderBlock(Parameters& p, const ModelConfig& c, int64_t index)
+    : config_(c),
+      index_(index),
+      name_(text("blocks.{}", index)),
+      norm1_(p, name_ + ".norm1", c, c.d_model),
+      qkv_(p, name_ + ".attn.qkv", c.d_model, (c.heads + 2 * c.kv_heads) * c.head_dim, c.qkv_bias, matrix_init(c)),
+      proj_(p, name_ + ".attn.proj", c.heads * c.head_dim, c.d_model, c.proj_bias, residual_init(c)),
+      norm2_(p, name_ + ".norm2", c, c.d_model),
+      up_(p, name_ + (c.mlp == MlpKind::swiglu ? ".mlp.gate_up" : ".mlp.up"), c.d_model, (c.mlp == MlpKind::swiglu ? 2 : 1) * c.d_ff, c.mlp_bias, matrix_init(c)),
+      down_(p, name_ + ".mlp.down", c.d_ff, c.d_model, c.mlp_bias, residual_init(c)) {
+  if (!c.qk_norm) return;
+  q_norm_ = &p.declare(name_ + ".attn.q_norm.weight", {c.head_dim}, {Init::ones}, false);
+  k_norm_ = &p.declare(name_ + ".attn.k_norm.weight", {c.head_dim}, {Init::ones}, false);
+}
+
+Tensor DecoderBlock::operator()(Tensor x, KvCache* cache) const {
+  const ModuleScope scope(name_);
+  // Each branch ends before the sum, so that its own tensors are gone when the residual stream is written.
+  Tensor branch = attend(x, cache);
+  x = add(std::move(x), std::move(branch));
+  branch = feed_forward(x);
+  return add(std::move(x), std::move(branch));
+}
+
+Tensor DecoderBlock::attend(const Tensor& x, KvCache* cache) const {
+  const ModelConfig& c = config_;
+  Tensor y;
+  {
+    const ModuleScope scope("norm1");
+    y = norm1_(x);
+  }
+  const ModuleScope scope("attn");
+  y = qkv_(y);
+  if (q_norm_) y = qk_norm(y, q_norm_->value, k_norm_->value, c.heads, c.kv_heads, c.head_dim, c.norm_eps);
+  if (c.position == PositionKind::rope) y = rope(std::move(y), c.heads + c.kv_heads, c.head_dim, c.rope_theta, cache ? cache->position : Tensor());
+  if (cache) {
+    y = attention_with_cache(y, cache->k[size_t(index_)], cache->v[size_t(index_)], cache->position, c.heads, c.kv_heads, c.head_dim);
+  } else {
+    y = attention(y, c.heads, c.kv_heads, c.head_dim);
+  }
+  return proj_(y);
+}
+
+Tensor DecoderBlock::feed_forward(const Tensor& x) const {
+  Tensor y;
+  {
+    const ModuleScope scope("norm2");
+    y = norm2_(x);
+  }
+  const ModuleScope scope("mlp");
+  y = up_(y);
+  y = config_.mlp == MlpKind::swiglu ? swiglu(y) : gelu(y);
+  return down_(y);
+}
+
+Decoder::Decoder(const ModelConfig& config) : config_(config) {
+  validate(config_);
+  check_as(Failure::usage, !config_.cruncher, "preset cruncher is not a decoder");
+  embed_ = &parameters_.declare("embed.weight", {config_.vocab, config_.d_model}, table_init(config_), true);
+  if (config_.position == PositionKind::learned)
+    positions_ = &parameters_.declare("positions.weight", {config_.max_seq_len, config_.d_model}, table_init(config_), true);
+  blocks_.reserve(size_t(config_.layers));
+  for (int64_t i = 0; i < config_.layers; ++i) blocks_.emplace_back(parameters_, config_, i);
+  norm_ = &final_norm_.emplace_back(parameters_, "norm", config_, config_.d_model);
+  if (!config_.tied_head) head_ = &parameters_.declare("head.weight", {config_.vocab, config_.d_model}, matrix_init(config_), true);
+}
+
+Tensor Decoder::embed(const Tensor& tokens, const Tensor& positions) const {
+  const ModuleScope scope("embed");
+  Tensor x = embedding(embed_->value, tokens);
+  return positions_ ? add(std::move(x), embedding(positions_->value, positions)) : x;
+}
+
+Tensor Decoder::head(const Tensor& x) const {
+  Tensor y;
+  {
+    const ModuleScope scope("norm");
+    y = (*norm_)(x);
+  }
+  const ModuleScope scope("head");
+  return linear(y, head_ ? head_->value : embed_->value);
+}
+
+Tensor Decoder::logits(const Tensor& tokens, bool recompute) const {
+  check(tokens.rank() == 2, "tokens must be [B, T], got {}", tokens);
+  const int64_t T = tokens.shape()[1];
+  check(!positions_ || T <= config_.max_seq_len, "{} tokens are longer than model.max_seq_len {}", T, config_.max_seq_len);
+  Tensor x = embed(tokens, positions_ ? arange(tokens.device(), T, DType::i32) : Tensor());
+  for (const DecoderBlock& block : blocks_)
+    x = recompute ? checkpoint([&block](const Tensors& in) { return block(in[0]); }, tensors(std::move(x))) : block(std::move(x));
+  return head(x);
+}
+
+Tensor Decoder::loss(const Tensor& tokens, const Tensor& targets, bool recompute) const {
+  Tensor y = logits(tokens, recompute);
+  const ModuleScope scope("loss");
+  return cross_entropy(std::move(y), targets);
+}
+
+Tensor Decoder::next_logits(const Tensor& tokens, const Tensor& positions, KvCache& cache) const {
+  Tensor x = embed(tokens, positions);
+  for (const DecoderBlock& block : blocks_) x = block(std::move(x), &cache);
+  const int64_t T = tokens.shape()[1];
+  return head(contiguous(slice(x, 1, T - 1, T)));
+}
+
+Cruncher::Cruncher(const ModelConfig& config) {
+  validate(config);
+  const Init init = matrix_init(config);
+  for (int64_t i = 0; i < config.layers; ++i) layers_.emplace_back(parameters_, text("layers.{}", i), config.d_model, config.d_model, false, init);
+  layers_.emplace_back(parameters_, "head", config.d_model, 1, false, init);
+}
+
+Tensor Cruncher::loss(const Tensor& x, const Tensor& y) const {
+  Tensor z = x;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const ModuleScope scope(i + 1 < layers_.size() ? text("layers.{}", i) : "head");
+    z = layers_[i](z);
+  }
+  const ModuleScope scope("loss");
+  return mse_loss(z, y);
+}
+}  // namespace reckon

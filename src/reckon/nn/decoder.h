@@ -1,0 +1,92 @@
+// nn/decoder: one decoder-only transformer for the GPT-2 and the Llama/Qwen families, and the deep linear net Cruncher.
+#pragma once
+#include "reckon/nn/parameters.h"
+
+namespace reckon {
+
+/// y = x w^T + b
+struct Linear {
+  Parameter* weight;          // [out, in]
+  Parameter* bias = nullptr;  // [out], optional
+  Linear(Parameters& p, const std::string& name, int64_t in, int64_t out, bool with_bias, const Init& init);
+  Tensor operator()(const Tensor& x) const;
+};
+
+struct Norm {
+  NormKind kind;
+  double eps;
+  Parameter* weight;          // [C]
+  Parameter* bias = nullptr;  // [C], layer_norm only, optional
+  Norm(Parameters& p, const std::string& name, const ModelConfig& config, int64_t width);
+  Tensor operator()(const Tensor& x) const;
+};
+
+/// Keys and values of past tokens of one layer, preallocated to their maximum.
+struct KvCache {
+  std::vector<Tensor> k, v;  // [B, KV, max_T, D] a layer
+  Tensor position;           // i64 [1]: rows already in the cache
+  KvCache(Device& device, const ModelConfig& config, int64_t B, int64_t max_tokens, DType dtype);
+};
+
+class DecoderBlock {
+ public:
+  DecoderBlock(Parameters& p, const ModelConfig& config, int64_t index);
+  /// x [B, T, C] -> [B, T, C]; with a cache, the tokens continue at cache->position.
+  Tensor operator()(Tensor x, KvCache* cache = nullptr) const;
+
+ private:
+  Tensor attend(const Tensor& x, KvCache* cache) const;
+  Tensor feed_forward(const Tensor& x) const;
+  const ModelConfig& config_;
+  int64_t index_;
+  std::string name_;
+  Norm norm1_;
+  Linear qkv_, proj_;
+  Norm norm2_;
+  Linear up_, down_;             // gelu: up [F, C]; swiglu: gate_up [2F, C]
+  Parameter* q_norm_ = nullptr;  // [D]
+  Parameter* k_norm_ = nullptr;
+};
+
+/// tokens -> logits. Parameters are declared by the constructor and live in `parameters()`.
+class Decoder {
+ public:
+  explicit Decoder(const ModelConfig& config);
+  Decoder(const Decoder&) = delete;
+  const ModelConfig& config() const { return config_; }
+  Parameters& parameters() { return parameters_; }
+
+  /// tokens i32 [B, T] -> logits [B, T, V]; recompute: each block keeps only its input and runs again in backward.
+  Tensor logits(const Tensor& tokens, bool recompute = false) const;
+  /// Mean cross-entropy (nats) of targets i32 [B, T].
+  Tensor loss(const Tensor& tokens, const Tensor& targets, bool recompute = false) const;
+  /// tokens i32 [B, Tn] continue at cache.position; positions i32 [Tn] are their absolute positions. Logits of the last token: [B, 1, V].
+  Tensor next_logits(const Tensor& tokens, const Tensor& positions, KvCache& cache) const;
+
+ private:
+  Tensor embed(const Tensor& tokens, const Tensor& positions) const;
+  Tensor head(const Tensor& x) const;
+  ModelConfig config_;
+  Parameters parameters_;
+  Parameter* embed_;                  // [V, C]
+  Parameter* positions_ = nullptr;    // [max_seq_len, C], learned positions only
+  std::vector<DecoderBlock> blocks_;
+  Norm* norm_ = nullptr;
+  std::deque<Norm> final_norm_;       // one; after the blocks in declaration order
+  Parameter* head_ = nullptr;         // [V, C]; null: tied to embed_
+};
+
+/// The deep linear net: x [B, D] -> D x D layers without bias -> [B, 1], trained on squared error.
+class Cruncher {
+ public:
+  explicit Cruncher(const ModelConfig& config);
+  Cruncher(const Cruncher&) = delete;
+  Parameters& parameters() { return parameters_; }
+  /// x [B, D], y [B, 1] -> mean squared error
+  Tensor loss(const Tensor& x, const Tensor& y) const;
+
+ private:
+  Parameters parameters_;
+  std::vector<Linear> layers_;
+};
+}  // namespace reckon

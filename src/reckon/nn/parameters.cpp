@@ -1,0 +1,106 @@
+#include "reckon/nn/parameters.h"
+
+#include <cmath>
+
+#include "reckon/base/philox.h"
+#include "reckon/engine/context.h"
+#include "reckon/ops/training.h"
+
+namespace reckon {
+
+double init_std(const Init& init, int64_t fan_out, int64_t fan_in) {
+  switch (init.kind) {
+    case Init::xavier: return init.gain * std::sqrt(2.0 / double(fan_in + fan_out));
+    case Init::kaiming: return init.gain * std::sqrt(2.0 / double(fan_in));
+    default: return init.gain * init.std;
+  }
+}
+
+Parameter& Parameters::declare(std::string name, const Shape& shape, const Init& init, bool decay) {
+  check(buckets_.empty(), "parameter {} is declared after the model was materialized", name);
+  check(find(name) == nullptr, "parameter {} is declared twice", name);
+  return parameters_.emplace_back(Parameter{std::move(name), shape, init, decay, {}, -1, 0});
+}
+
+Parameter* Parameters::find(std::string_view name) {
+  for (Parameter& p : parameters_)
+    if (p.name == name) return &p;
+  return nullptr;
+}
+
+int64_t Parameters::count() const {
+  int64_t count = 0;
+  for (const Parameter& p : parameters_) count += p.shape.numel();
+  return count;
+}
+
+void Parameters::zero_grad() {
+  for (Parameter& p : parameters_) p.value.zero_grad();
+}
+
+Tensor Parameters::view_of(const Tensor& flat, const Parameter& parameter) {
+  Layout layout(parameter.shape);
+  layout.offset = parameter.offset;
+  return flat.alias(layout);
+}
+
+void Parameters::lay_out() {
+  for (const bool decay : {true, false}) {
+    Bucket bucket{decay, 0, {}, {}, {}};
+    for (Parameter& p : parameters_) {
+      if (p.decay != decay) continue;
+      p.bucket = int(buckets_.size());
+      p.offset = bucket.numel;
+      bucket.numel += (p.shape.numel() + kParameterAlignment - 1) / kParameterAlignment * kParameterAlignment;
+    }
+    if (bucket.numel > 0) buckets_.push_back(bucket);
+  }
+}
+
+void Parameters::materialize(Device& device, const StorageOptions& options, uint64_t seed) {
+  RECKON_ASSERT(buckets_.empty());
+  const NoGrad guard;
+  lay_out();
+  const DType gradient = options.dtype == DType::f64 ? DType::f64 : DType::f32;
+  const bool split = options.dtype == DType::bf16 && options.training;
+  for (Bucket& bucket : buckets_) {
+    // Zeros, so that the padding between parameters stays zero through every optimizer.
+    const auto flat = [&](Category category, DType dtype) {
+      const CategoryScope scope(category);
+      return zeros(device, {{bucket.numel}, dtype});
+    };
+    bucket.values = flat(Category::parameter, options.dtype);
+    if (split) bucket.residual = flat(Category::master, DType::bf16);
+    if (options.training) bucket.gradients = flat(Category::gradient, gradient);
+  }
+  for (Parameter& p : parameters_) {
+    const Bucket& bucket = buckets_[size_t(p.bucket)];
+    p.value = view_of(bucket.values, p);
+    fill(p, seed);
+    if (!options.training) continue;
+    p.value.set_requires_grad();
+    p.value.set_grad_slot(view_of(bucket.gradients, p));
+  }
+}
+
+void Parameters::fill(Parameter& p, uint64_t seed) {
+  if (p.init.kind == Init::zeros) return;
+  const size_t dot = p.name.rfind('.');
+  const ModuleScope scope(std::string_view(p.name).substr(0, dot == std::string::npos ? 0 : dot));
+  const Bucket& bucket = buckets_[size_t(p.bucket)];
+  const bool split = bucket.residual.defined();
+  // With split storage the f32 values are made aside and then stored exactly.
+  const Tensor target = split ? empty(p.value.device(), {p.shape, DType::f32}) : p.value;
+  uint64_t key = mix_key(seed, 0x696E6974);
+  for (const char c : p.name) key = mix_key(key, uint8_t(c));
+  const double std = p.shape.rank() == 2 ? init_std(p.init, p.shape[0], p.shape[1]) : p.init.gain * p.init.std;
+  if (p.init.kind == Init::ones) {
+    fill_uniform_(target, key, 1, 1);
+  } else if (p.init.kind == Init::trunc_normal) {
+    fill_trunc_normal_(target, key, std, 3 * std);
+  } else {
+    fill_normal_(target, key, 0, std);
+  }
+  if (split) split_master_(target, p.value, view_of(bucket.residual, p));
+}
+}  // namespace reckon

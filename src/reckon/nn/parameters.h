@@ -1,0 +1,71 @@
+// nn/parameters: what a model learns: declared by its modules, stored in flat buckets, one per group, in module order.
+#pragma once
+#include <deque>
+
+#include "reckon/nn/model_config.h"
+#include "reckon/ops/ops.h"
+
+namespace reckon {
+
+/// How a parameter starts.
+struct Init {
+  enum Kind : uint8_t { zeros, ones, normal, xavier, kaiming, trunc_normal } kind = zeros;
+  double std = 0.02;   // normal, trunc_normal (cut at +-3 std)
+  double gain = 1;     // multiplies the standard deviation, whatever the kind
+};
+/// The standard deviation of a [fan_out, fan_in] matrix: xavier sqrt(2 / (in + out)), kaiming sqrt(2 / in), else init.std; times gain.
+double init_std(const Init& init, int64_t fan_out, int64_t fan_in);
+
+struct Parameter {
+  std::string name;
+  Shape shape;
+  Init init;
+  bool decay;           // weight decay applies: matrices and embeddings, not norms and biases
+  Tensor value;         // view of a bucket, set by materialize()
+  int bucket = -1;
+  int64_t offset = 0;   // elements from the start of the bucket
+};
+
+/// Parameters of one group in one block of memory. Optimizers step whole buckets.
+struct Bucket {
+  bool decay;
+  int64_t numel = 0;    // padded
+  Tensor values;        // [numel] f32, f64 or bf16: what the model computes with
+  Tensor residual;      // [numel] 16-bit words: with bf16 values the exact f32 master weights; else undefined
+  Tensor gradients;     // [numel] f32 (f64 for f64); undefined without training
+};
+
+/// Each parameter starts at a multiple of this many elements, so that bf16 ones are aligned to a block too.
+inline constexpr int64_t kParameterAlignment = 32;
+
+struct StorageOptions {
+  DType dtype = DType::f32;  // f32, f64, or bf16 with a residual plane
+  bool training = true;      // allocate gradients (and the residual plane)
+};
+
+class Parameters {
+ public:
+  /// Declares one; the reference stays valid. The module path of the context does not matter, `name` is the whole name.
+  Parameter& declare(std::string name, const Shape& shape, const Init& init, bool decay);
+  /// Allocates the buckets and fills every parameter; its values depend on (seed, name, element) only. Call once, after all are declared.
+  void materialize(Device& device, const StorageOptions& options, uint64_t seed);
+
+  std::deque<Parameter>& all() { return parameters_; }
+  const std::deque<Parameter>& all() const { return parameters_; }
+  std::vector<Bucket>& buckets() { return buckets_; }
+  const std::vector<Bucket>& buckets() const { return buckets_; }
+  Parameter* find(std::string_view name);
+  /// Learned scalars, without padding.
+  int64_t count() const;
+  /// Marks every gradient empty: the next contribution overwrites it.
+  void zero_grad();
+  /// The same range of a flat bucket tensor (values, gradients, optimizer state, residual) in the parameter's shape.
+  static Tensor view_of(const Tensor& flat, const Parameter& parameter);
+
+ private:
+  void lay_out();
+  void fill(Parameter& parameter, uint64_t seed);
+  std::deque<Parameter> parameters_;
+  std::vector<Bucket> buckets_;
+};
+}  // namespace reckon
