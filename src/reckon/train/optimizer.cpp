@@ -1,0 +1,84 @@
+#include "reckon/train/optimizer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "reckon/engine/context.h"
+#include "reckon/ops/rows.h"
+#include "reckon/ops/training.h"
+
+namespace reckon {
+
+double learning_rate(const OptimConfig& c, int64_t step, int64_t total) {
+  if (step < c.warmup_steps) return c.lr * double(step + 1) / double(c.warmup_steps);
+  if (c.schedule == ScheduleKind::constant) return c.lr;
+  const double length = double(std::max<int64_t>(1, total - c.warmup_steps));
+  const double progress = std::min(1.0, double(step - c.warmup_steps) / length);
+  return c.lr * (c.min_lr_ratio + (1 - c.min_lr_ratio) * 0.5 * (1 + std::cos(std::numbers::pi * progress)));
+}
+
+namespace {
+std::vector<std::string> state_names(OptimizerKind kind) {
+  switch (kind) {
+    case OptimizerKind::sgd: return {};
+    case OptimizerKind::momentum: return {"momentum"};
+    case OptimizerKind::adagrad: return {"sum_of_squares"};
+    case OptimizerKind::adamw: return {"m", "v"};
+  }
+  return {};
+}
+const OpDef& step_row(OptimizerKind kind) {
+  switch (kind) {
+    case OptimizerKind::sgd: return op::sgd_step;
+    case OptimizerKind::momentum: return op::momentum_step;
+    case OptimizerKind::adagrad: return op::adagrad_step;
+    case OptimizerKind::adamw: break;
+  }
+  return op::adamw_step;
+}
+}  // namespace
+
+Optimizer::Optimizer(Device& device, Parameters& parameters, const OptimConfig& config) : parameters_(parameters), config_(config) {
+  const CategoryScope scope(Category::optimizer);
+  scalars_ = zeros(device, {{kStepScalars}, DType::f64});
+  for (const std::string& name : state_names(config.name)) {
+    State state{name, {}};
+    for (const Bucket& bucket : parameters.buckets()) state.buckets.push_back(zeros(device, bucket.gradients.spec()));
+    states_.push_back(std::move(state));
+  }
+}
+
+void Optimizer::write_scalars(int64_t step, int64_t total_steps) const {
+  double s[kStepScalars] = {};
+  s[kLearningRate] = learning_rate(config_, step, total_steps);
+  s[kBeta1] = config_.beta1;
+  s[kBeta2] = config_.beta2;
+  s[kBias1] = 1 - std::pow(config_.beta1, double(step + 1));
+  s[kBias2] = 1 - std::pow(config_.beta2, double(step + 1));
+  s[kEpsilon] = config_.eps;
+  s[kMomentum] = config_.momentum;
+  scalars_.write(s, sizeof s);
+}
+
+void Optimizer::step(const Tensor& loss) const {
+  const NoGrad guard;
+  const ModuleScope scope("optimizer");
+  Tensors sums;
+  for (const Bucket& bucket : parameters_.buckets()) sums.push_back(sum_of_squares(bucket.gradients));
+  clip_(scalars_, loss, sums, config_.clip_norm);
+  for (size_t i = 0; i < parameters_.buckets().size(); ++i) {
+    const Bucket& bucket = parameters_.buckets()[i];
+    Tensors in = tensors(scalars_, bucket.values, bucket.gradients);
+    for (const State& state : states_) in.push_back(state.buckets[i]);
+    if (bucket.residual.defined()) in.push_back(bucket.residual);
+    call(step_row(config_.name), std::move(in), OptimizerParams{bucket.decay ? config_.weight_decay : 0.0});
+  }
+}
+
+Optimizer::Outcome Optimizer::outcome() const {
+  if (scalars_.device().is_meta()) return {};
+  const std::vector<double> s = scalars_.to_vector();
+  return {s[kGradNorm], s[kUpdateOk] == 1};
+}
+}  // namespace reckon

@@ -1,0 +1,127 @@
+#include "reckon/train/step.h"
+
+#include <cmath>
+
+#include "reckon/base/philox.h"
+#include "reckon/engine/backward.h"
+#include "reckon/engine/context.h"
+
+namespace reckon {
+namespace {
+constexpr uint64_t kSyntheticSite = 0x73796E7468;  // keys of different uses never meet
+constexpr uint64_t kCruncherSite = 0x6372756E6368;
+
+DType storage_dtype(const Config& config) { return config.train.precision == Precision::bf16 ? DType::bf16 : DType::f32; }
+}  // namespace
+
+void SyntheticBatches::fill(int64_t first, int64_t count, int64_t seq_len, int32_t* inputs, int32_t* targets) const {
+  const uint64_t key = mix_key(seed_, kSyntheticSite);
+  for (int64_t row = 0; row < count; ++row) {
+    const auto token = [&](int64_t t) { return int32_t(philox(key, uint64_t(first + row), uint64_t(t))[0] % uint64_t(vocab_)); };
+    for (int64_t t = 0; t < seq_len; ++t) {
+      inputs[row * seq_len + t] = token(t);
+      targets[row * seq_len + t] = token(t + 1);
+    }
+  }
+}
+
+TrainStep::TrainStep(const Config& config, Device& device) : config_(config), device_(device) {
+  const PhaseScope phase(device, Phase::init);
+  const ModelConfig& model = config_.model;
+  if (model.cruncher) {
+    cruncher_ = std::make_unique<Cruncher>(model);
+  } else {
+    decoder_ = std::make_unique<Decoder>(model);
+  }
+  parameters().materialize(device, {storage_dtype(config_), true}, uint64_t(config_.seed));
+  optimizer_ = std::make_unique<Optimizer>(device, parameters(), config_.optim);
+
+  const CategoryScope data(Category::data);
+  const int64_t B = config_.train.micro_batch, T = config_.train.seq_len;
+  if (cruncher_) {
+    inputs_ = zeros(device, {{B, model.d_model}, storage_dtype(config_)});
+    targets_ = zeros(device, {{B, 1}, storage_dtype(config_)});
+    return;
+  }
+  inputs_ = zeros(device, {{B, T}, DType::i32});
+  targets_ = zeros(device, {{B, T}, DType::i32});
+  if (device.is_meta()) return;
+  host_inputs_.resize(size_t(B * T));
+  host_targets_.resize(size_t(B * T));
+}
+
+int64_t TrainStep::tokens_per_step() const {
+  return config_.train.micro_batch * config_.train.grad_accum * (cruncher_ ? 1 : config_.train.seq_len);
+}
+
+void TrainStep::load_batch(int64_t first, const BatchSource& source) {
+  const PhaseScope phase(device_, Phase::data);
+  const ModuleScope scope("data");
+  const NoGrad guard;
+  if (cruncher_) {
+    // Targets are the mean of the inputs: something a linear net can learn.
+    const uint64_t key = mix_key(mix_key(uint64_t(config_.seed), kCruncherSite), uint64_t(first));
+    fill_normal_(inputs_, key);
+    const Tensor sums = mean(inputs_, {1}, true);
+    if (!device_.is_meta()) targets_.write(sums.raw(), sums.spec().bytes());
+    return;
+  }
+  if (!device_.is_meta()) source.fill(first, config_.train.micro_batch, config_.train.seq_len, host_inputs_.data(), host_targets_.data());
+  const int64_t bytes = inputs_.spec().bytes();
+  inputs_.write(host_inputs_.data(), bytes);
+  targets_.write(host_targets_.data(), bytes);
+}
+
+Tensor TrainStep::forward() {
+  return cruncher_ ? cruncher_->loss(inputs_, targets_) : decoder_->loss(inputs_, targets_, config_.train.recompute == Recompute::full);
+}
+
+Tensor TrainStep::accumulate_gradients(int64_t step, const BatchSource& source) {
+  const int64_t k = config_.train.grad_accum, B = config_.train.micro_batch;
+  parameters().zero_grad();
+  Tensor total;
+  for (int64_t micro = 0; micro < k; ++micro) {
+    load_batch((step * k + micro) * B, source);
+    Tensor loss;
+    {
+      const PhaseScope phase(device_, Phase::forward);
+      loss = forward();
+    }
+    const PhaseScope phase(device_, Phase::backward);
+    const NoGrad guard;
+    // The mean over the step's micro-batches: each loss, and so each gradient, counts 1/k.
+    backward(loss, full(device_, loss.spec(), 1.0 / double(k)));
+    Tensor share = affine(loss.detached(), 1.0 / double(k));
+    total = total.defined() ? add(std::move(total), std::move(share)) : std::move(share);
+  }
+  return total;
+}
+
+TrainStep::Result TrainStep::run(int64_t step, const BatchSource& source) {
+  const Tensor loss = accumulate_gradients(step, source);
+  {
+    const PhaseScope phase(device_, Phase::step);
+    optimizer_->write_scalars(step, config_.train.steps);
+    optimizer_->step(loss);
+  }
+  const Optimizer::Outcome outcome = optimizer_->outcome();
+  return {device_.is_meta() ? std::nan("") : loss.item(), outcome.grad_norm, outcome.updated};
+}
+
+void TrainStep::find_nonfinite(int64_t step, const BatchSource& source) {
+  const FiniteCheck check;
+  accumulate_gradients(step, source);
+}
+
+double TrainStep::evaluate(const BatchSource& source, int64_t batches) {
+  const NoGrad guard;
+  double sum = 0;
+  for (int64_t i = 0; i < batches; ++i) {
+    load_batch(i * config_.train.micro_batch, source);
+    const PhaseScope phase(device_, Phase::eval);
+    const Tensor loss = forward();
+    if (!device_.is_meta()) sum += loss.item();
+  }
+  return device_.is_meta() ? std::nan("") : sum / double(batches);
+}
+}  // namespace reckon

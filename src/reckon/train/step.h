@@ -1,0 +1,70 @@
+// train/step: one optimizer step and one evaluation of a model, as ordinary code on tensors: the same on meta, where no data exists.
+#pragma once
+#include <memory>
+
+#include "reckon/engine/meter.h"
+#include "reckon/nn/decoder.h"
+#include "reckon/train/optimizer.h"
+
+namespace reckon {
+
+/// Where token batches come from. Sample i is the same sequence whenever and by whomever it is asked for.
+class BatchSource {
+ public:
+  virtual ~BatchSource() = default;
+  /// Fills `count` rows of seq_len tokens and their targets (the tokens shifted by one), samples first .. first + count - 1.
+  virtual void fill(int64_t first, int64_t count, int64_t seq_len, int32_t* inputs, int32_t* targets) const = 0;
+};
+
+/// Uniform random tokens, keyed by (seed, sample, position).
+class SyntheticBatches final : public BatchSource {
+ public:
+  SyntheticBatches(int64_t vocab, uint64_t seed) : vocab_(vocab), seed_(seed) {}
+  void fill(int64_t first, int64_t count, int64_t seq_len, int32_t* inputs, int32_t* targets) const override;
+
+ private:
+  int64_t vocab_;
+  uint64_t seed_;
+};
+
+/// Model, parameters, gradients, optimizer state and batch tensors of one run: everything that lives from the first step to the last.
+class TrainStep {
+ public:
+  /// Allocates and initializes all of it (phase init).
+  TrainStep(const Config& config, Device& device);
+  TrainStep(const TrainStep&) = delete;
+
+  struct Result {
+    double loss = 0;       // mean over the step's micro-batches, nats; NaN on meta
+    double grad_norm = 0;  // before clipping
+    bool updated = true;   // false: loss or gradient norm was not finite and every parameter is as it was
+  };
+  /// Optimizer step `step` (0-based): micro-batches step * grad_accum ..., then one update.
+  Result run(int64_t step, const BatchSource& source);
+  /// Runs the same step with a finite check after every operation; throws Error naming the first operation and layer that gave a NaN or
+  /// infinity. Parameters are not changed. Returns if every single value was finite.
+  void find_nonfinite(int64_t step, const BatchSource& source);
+  /// Mean loss over `batches` micro-batches from sample 0 of a source, without gradients (phase eval).
+  double evaluate(const BatchSource& source, int64_t batches);
+
+  const Config& config() const { return config_; }
+  Device& device() { return device_; }
+  Parameters& parameters() { return decoder_ ? decoder_->parameters() : cruncher_->parameters(); }
+  const Decoder* decoder() const { return decoder_.get(); }
+  Optimizer& optimizer() { return *optimizer_; }
+  int64_t tokens_per_step() const;
+
+ private:
+  void load_batch(int64_t first, const BatchSource& source);
+  Tensor forward();
+  Tensor accumulate_gradients(int64_t step, const BatchSource& source);
+
+  const Config config_;
+  Device& device_;
+  std::unique_ptr<Decoder> decoder_;
+  std::unique_ptr<Cruncher> cruncher_;
+  std::unique_ptr<Optimizer> optimizer_;
+  Tensor inputs_, targets_;                            // i32 [micro_batch, seq_len]; cruncher: f32 [B, D] and [B, 1]
+  std::vector<int32_t> host_inputs_, host_targets_;    // staging; empty on meta
+};
+}  // namespace reckon
