@@ -116,7 +116,7 @@ std::string CheckpointWriter::commit(const CheckpointState& state, int64_t keep)
   const std::string final_path = join_path(root_, text("{}{}", kStep, step_)), old_name = text("{}{}", kOldStep, step_);
   const std::string old_path = join_path(root_, old_name);
   try {
-    std::sort(files_.begin(), files_.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::sort(files_.begin(), files_.end(), [](const SavedFile& a, const SavedFile& b) { return a.name < b.name; });
     FileWriter writer(join_path(temporary_, kStateFile), FileWriter::Place::direct);
     writer.write(detail::write_state({state, files_}));
     writer.finish();
@@ -209,7 +209,8 @@ CheckpointReader::CheckpointReader(const std::string& path) : path_(without_slas
     files_ = std::move(verified.files);
   } catch (const Error& error) {
     // A folder or pipe where a file should be is damage here, not a mistake of usage.
-    fail_as(error.kind() == Failure::usage ? Failure::corrupt : error.kind(), "{}; {}", std::string(error.what()), way_out(path_));
+    if (error.kind() != Failure::corrupt && error.kind() != Failure::usage) throw;
+    fail_as(Failure::corrupt, "{}; {}", std::string(error.what()), way_out(path_));
   }
 }
 

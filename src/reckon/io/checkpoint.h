@@ -8,7 +8,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "reckon/io/files.h"
@@ -30,6 +29,12 @@ struct CheckpointState {
   bool operator==(const CheckpointState&) const = default;
 };
 
+/// A file of a checkpoint, as state.json lists it.
+struct SavedFile {
+  std::string name;
+  FileDigest digest;
+};
+
 /// Writes one checkpoint. Until commit() returns, the checkpoints that exist are untouched; without it nothing remains.
 /// The caller holds the run directory's lock.
 class CheckpointWriter {
@@ -44,7 +49,8 @@ class CheckpointWriter {
   void add_safetensors(std::string_view name, std::span<const TensorToWrite> tensors, std::span<const MetadataItem> metadata = {});
   void add_file(std::string_view name, std::string_view bytes);
   /// Writes state.json, makes everything durable, gives the folder its name (replacing a former step-N), then removes all but the
-  /// newest `keep` checkpoints (0: keeps all; this one always stays). Returns the folder's path.
+  /// newest `keep` checkpoints (0: keeps all; this one always stays). Returns the folder's path. An Error that says "cannot remove"
+  /// comes after the commit: the checkpoint is then saved.
   std::string commit(const CheckpointState& state, int64_t keep);
 
  private:
@@ -53,7 +59,7 @@ class CheckpointWriter {
   void prune(int64_t keep);
   std::string root_, temporary_;
   int64_t step_;
-  std::vector<std::pair<std::string, FileDigest>> files_;
+  std::vector<SavedFile> files_;
 };
 
 struct CheckpointInfo {

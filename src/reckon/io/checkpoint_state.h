@@ -2,7 +2,6 @@
 #pragma once
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "reckon/io/checkpoint.h"
@@ -11,7 +10,7 @@ namespace reckon::detail {
 
 struct StateDocument {
   CheckpointState state;
-  std::vector<std::pair<std::string, FileDigest>> files;  // sorted by name
+  std::vector<SavedFile> files;  // sorted by name
 };
 std::string write_state(const StateDocument& document);
 /// source: the file's name, for errors. Throws Error (corrupt) unless the hash and every value are right; (failed) for a newer version.

@@ -104,11 +104,11 @@ class HeaderEvents {
   bool number_float(number_float_t, const string_t&) { refuse(); }
   bool binary(binary_t&) { refuse(); }
   bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception& error) {
-    // nlohmann's line is "[json.exception...] parse error at line L, column C: WHAT"; only WHAT is worth showing.
-    const std::string_view what = error.what();
-    const size_t colon = what.find(": ");
-    fail_as(Failure::corrupt, "{}: the header is not valid JSON at byte {}: {}", path_, 8 + position,
-            printable_line(colon == what.npos ? what : what.substr(colon + 2)));
+    // nlohmann's line is "[json.exception...] parse error at line L, column C: WHAT" or "[...] WHAT"; only WHAT is worth showing.
+    std::string_view what = error.what();
+    for (const std::string_view before : {"] ", ": "})
+      if (const size_t at = what.find(before); at != what.npos) what.remove_prefix(at + before.size());
+    fail_as(Failure::corrupt, "{}: the header is not valid JSON at byte {}: {}", path_, 8 + position, printable_line(what));
   }
 
  private:
