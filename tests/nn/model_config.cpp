@@ -129,7 +129,7 @@ TEST(ModelConfig, CruncherIgnoresItsOtherNumbers) {
   EXPECT_EQ(refusal(c), "");
   EXPECT_EQ(parameter_count(c), 5 * 49 + 7);
   c.layers = 0;
-  EXPECT_EQ(refusal(c), "model.layers = 0 must be at least 1");
+  EXPECT_EQ(refusal(c), "model.layers must be at least 1, got 0");
 }
 
 TEST(ModelConfig, UnknownPresetNamesTheNearest) {
@@ -152,9 +152,9 @@ TEST(ModelConfig, RefusesSizesOutsideTheirLimits) {
   };
   for (const auto& size : sizes) {
     for (const int64_t bad : {int64_t(0), int64_t(-1), INT64_MIN})
-      EXPECT_EQ(refusal(with("tiny", size.field, bad)), text("{} = {} must be at least 1", size.key, bad));
+      EXPECT_EQ(refusal(with("tiny", size.field, bad)), text("{} must be at least 1, got {}", size.key, bad));
     for (const int64_t bad : {size.limit + 1, INT64_MAX})
-      EXPECT_EQ(refusal(with("tiny", size.field, bad)), text("{} = {} is above its limit, {}", size.key, bad, size.limit));
+      EXPECT_EQ(refusal(with("tiny", size.field, bad)), text("{} must be at most {}, got {}", size.key, size.limit, bad));
   }
 }
 
@@ -165,10 +165,10 @@ TEST(ModelConfig, RefusesNumbersOutsideTheirLimits) {
     EXPECT_NE(refusal(with("tiny", &ModelConfig::rope_theta, bad)).find("finite"), std::string::npos);
     EXPECT_NE(refusal(with("tiny", &ModelConfig::init_std, bad)).find("model.init_std"), std::string::npos);
   }
-  EXPECT_EQ(refusal(with("tiny", &ModelConfig::norm_eps, 0.0)), "model.norm_eps = 0 must be at least 1e-30");
-  EXPECT_EQ(refusal(with("tiny", &ModelConfig::norm_eps, 2.0)), "model.norm_eps = 2 is above its limit, 1");
-  EXPECT_EQ(refusal(with("tiny", &ModelConfig::rope_theta, 0.5)), "model.rope_theta = 0.5 must be at least 1");
-  EXPECT_EQ(refusal(with("tiny", &ModelConfig::init_std, -0.02)), "model.init_std = -0.02 must be at least 0");
+  EXPECT_EQ(refusal(with("tiny", &ModelConfig::norm_eps, 0.0)), "model.norm_eps must be at least 1e-30, got 0");
+  EXPECT_EQ(refusal(with("tiny", &ModelConfig::norm_eps, 2.0)), "model.norm_eps must be at most 1, got 2");
+  EXPECT_EQ(refusal(with("tiny", &ModelConfig::rope_theta, 0.5)), "model.rope_theta must be at least 1, got 0.5");
+  EXPECT_EQ(refusal(with("tiny", &ModelConfig::init_std, -0.02)), "model.init_std must be at least 0, got -0.02");
 }
 
 TEST(ModelConfig, RefusesImpossibleModels) {

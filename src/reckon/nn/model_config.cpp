@@ -146,14 +146,14 @@ __int128 count_all(const ModelConfig& c) {
 }
 
 void check_integer(const char* key, int64_t value, int64_t limit) {
-  check_as(Failure::usage, value >= 1, "{} = {} must be at least 1", key, value);
-  check_as(Failure::usage, value <= limit, "{} = {} is above its limit, {}", key, value, limit);
+  check_as(Failure::usage, value >= 1, "{} must be at least 1, got {}", key, value);
+  check_as(Failure::usage, value <= limit, "{} must be at most {}, got {}", key, limit, value);
 }
 
 void check_number(const char* key, double value, double low, double high) {
-  check_as(Failure::usage, std::isfinite(value), "{} = {} must be a finite number", key, value);
-  check_as(Failure::usage, value >= low, "{} = {} must be at least {}", key, value, low);
-  check_as(Failure::usage, value <= high, "{} = {} is above its limit, {}", key, value, high);
+  check_as(Failure::usage, std::isfinite(value), "{} must be a finite number, got {}", key, value);
+  check_as(Failure::usage, value >= low, "{} must be at least {}, got {}", key, low, value);
+  check_as(Failure::usage, value <= high, "{} must be at most {}, got {}", key, high, value);
 }
 
 void check_attention(const ModelConfig& c) {
