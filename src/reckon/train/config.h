@@ -1,7 +1,6 @@
 // train/config: every key of a run, its default, its limits and its help text. One table serves parsing, checking, printing and help.
 #pragma once
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,14 +16,28 @@ enum class OptimizerKind : uint8_t { sgd, momentum, adagrad, adamw };
 enum class ScheduleKind : uint8_t { constant, cosine };
 enum class SampleOrder : uint8_t { random, sequential };
 
+/// The words of an enumeration in the order of its values, as configurations spell them.
+std::span<const std::string_view> words_of(Precision);
+std::span<const std::string_view> words_of(Recompute);
+std::span<const std::string_view> words_of(OptimizerKind);
+std::span<const std::string_view> words_of(ScheduleKind);
+std::span<const std::string_view> words_of(SampleOrder);
+/// The configuration's word for the value: "bf16".
+std::string to_string(Precision value);
+std::string to_string(Recompute value);
+std::string to_string(OptimizerKind value);
+std::string to_string(ScheduleKind value);
+std::string to_string(SampleOrder value);
+
 struct TrainConfig {
-  int64_t micro_batch = 8;         // sequences per micro-batch
-  int64_t seq_len = 128;           // tokens per sequence
-  int64_t grad_accum = 1;          // micro-batches per optimizer step
-  int64_t steps = 200;             // optimizer steps of the whole run
-  int64_t stop_after = 0;          // save and stop after this step, exit 0 (0: never)
+  int64_t micro_batch = 8;  // sequences per micro-batch
+  int64_t seq_len = 128;    // tokens per sequence
+  int64_t grad_accum = 1;   // micro-batches per optimizer step
+  int64_t steps = 200;      // optimizer steps of the whole run
+  int64_t stop_after = 0;   // save and stop after this step, exit 0 (0: never)
   Precision precision = Precision::fp32;
   Recompute recompute = Recompute::none;
+  bool operator==(const TrainConfig&) const = default;
 };
 
 struct OptimConfig {
@@ -33,33 +46,38 @@ struct OptimConfig {
   double beta1 = 0.9;
   double beta2 = 0.95;
   double eps = 1e-8;
-  double weight_decay = 0.1;       // matrices and embeddings only: never norms and biases
+  double weight_decay = 0.1;  // matrices and embeddings only: never norms and biases
   double momentum = 0.9;
-  double clip_norm = 1.0;          // global gradient norm; 0: no clipping
+  double clip_norm = 1.0;  // global gradient norm; 0: no clipping
   ScheduleKind schedule = ScheduleKind::cosine;
   int64_t warmup_steps = 20;
-  double min_lr_ratio = 0.1;       // final learning rate / lr
+  double min_lr_ratio = 0.1;  // final learning rate / lr
+  bool operator==(const OptimConfig&) const = default;
 };
 
 struct DataConfig {
-  std::string path;                // a text file or a token file; empty: synthetic tokens
-  std::string tokenizer = "bytes"; // bytes | bpe:N | a path
+  std::string path;                   // a text file or a token file; empty: synthetic tokens
+  std::string tokenizer = "bytes";    // bytes | bpe:N | a path
   double validation_fraction = 0.05;  // the tail of the data
   SampleOrder order = SampleOrder::random;
+  bool operator==(const DataConfig&) const = default;
 };
 
 struct EvalConfig {
-  int64_t every = 0;               // steps between evaluations (0: at the end only)
-  int64_t batches = 20;            // micro-batches per evaluation
+  int64_t every = 0;     // steps between evaluations (0: at the end only)
+  int64_t batches = 20;  // micro-batches per evaluation
+  bool operator==(const EvalConfig&) const = default;
 };
 
 struct CheckpointConfig {
-  int64_t every = 0;               // steps between checkpoints (0: at the end only)
-  int64_t keep = 2;                // newest checkpoints kept (0: all)
+  int64_t every = 0;  // steps between checkpoints (0: at the end only)
+  int64_t keep = 2;   // newest checkpoints kept (0: all)
+  bool operator==(const CheckpointConfig&) const = default;
 };
 
 struct MemoryConfig {
-  int64_t budget_bytes = 0;        // 0: available memory
+  int64_t budget_bytes = 0;  // 0: available memory
+  bool operator==(const MemoryConfig&) const = default;
 };
 
 /// Everything a run is determined by.
@@ -74,15 +92,21 @@ struct Config {
   std::string device = "cpu";
   std::string run_dir = "runs/latest";  // key run.dir
   int64_t seed = 1;
+  bool operator==(const Config&) const = default;
 };
 
 /// Builds a configuration: preset defaults, then the TOML file (if path is not empty), then `key.path=value` overrides in order.
-/// model.preset is applied first, wherever it is named. Throws Error (usage) with file:line for unknown keys ("did you mean"), wrong
-/// types, values out of range and impossible combinations; every mistake is one line.
+/// model.preset is applied first, wherever it is named; sizes of the model that are not named anywhere follow model.d_model and model.heads
+/// (the rule is in the help of model.head_dim, kv_heads and d_ff). Throws Error (usage) with file:line for unknown keys ("did you mean"),
+/// wrong types, values out of range and impossible combinations; every mistake is one line.
 Config load_config(const std::string& toml_path, std::span<const std::string> overrides);
+/// The same from TOML already in memory; `source` names it in messages.
+Config parse_config(std::string_view toml, std::string_view source, std::span<const std::string> overrides);
+/// Throws Error (usage) if a value is out of its range or the combination is impossible. load_config has done this.
+void validate(const Config& config);
 /// The whole configuration as TOML, every key resolved; load_config of it gives the same configuration.
 std::string to_toml(const Config& config);
-/// One row a key: name, type, default, help; for --help and the documentation.
+/// One row a key, in the order of to_toml: name, type with limits, default as TOML, help; for --help and the documentation.
 struct KeyHelp {
   std::string key, type, default_value, help;
 };

@@ -1,0 +1,128 @@
+// train/config: builds a configuration from preset, file and arguments, checks it as a whole, and prints it.
+#include "reckon/train/config.h"
+
+#include <algorithm>
+
+#include "reckon/base/error.h"
+#include "reckon/train/config_table.h"
+#include "reckon/train/config_toml.h"
+
+namespace reckon {
+namespace {
+// Keeps every product of a micro-batch's tokens and a width far from 2^63.
+constexpr int64_t kMaxMicroBatchTokens = int64_t(1) << 32;
+
+bool names_table(std::string_view name) {
+  for (const ConfigKey& key : config_table()) {
+    const std::string_view known = key.name;
+    if (known.size() > name.size() && known.starts_with(name) && known[name.size()] == '.') return true;
+  }
+  return false;
+}
+
+bool is_named(std::span<const Setting> settings, std::string_view key) {
+  return std::any_of(settings.begin(), settings.end(), [&](const Setting& s) { return s.key == key; });
+}
+
+// The head's width and the number of key-value heads follow a changed model.d_model or model.heads unless somebody named them.
+void derive_heads(ModelConfig& m, const ModelConfig& preset, std::span<const Setting> settings) {
+  const bool heads_changed = m.heads != preset.heads;
+  if (heads_changed && !is_named(settings, "model.kv_heads")) {
+    if (preset.kv_heads == preset.heads) m.kv_heads = m.heads;
+    check_as(Failure::usage, m.heads % m.kv_heads == 0,
+             "model.heads = {} is not a multiple of model.kv_heads = {} of the preset {}: set model.kv_heads too", m.heads, m.kv_heads,
+             m.preset);
+  }
+  if ((heads_changed || m.d_model != preset.d_model) && !is_named(settings, "model.head_dim")) {
+    check_as(Failure::usage, m.d_model % m.heads == 0,
+             "model.d_model = {} is not a multiple of model.heads = {}: change one of them, or set model.head_dim", m.d_model, m.heads);
+    m.head_dim = m.d_model / m.heads;
+    check_as(Failure::usage, m.head_dim <= kMaxHeadDim,
+             "model.d_model = {} with model.heads = {} gives model.head_dim = {}, above its limit of {}: set model.heads or model.head_dim",
+             m.d_model, m.heads, m.head_dim, kMaxHeadDim);
+  }
+}
+
+// d_ff keeps the preset's ratio to d_model; a ratio that is not whole is rounded up to a multiple of 32 (a vector of bf16).
+void derive_inner_width(ModelConfig& m, const ModelConfig& preset, std::span<const Setting> settings) {
+  if (m.d_model == preset.d_model || is_named(settings, "model.d_ff")) return;
+  const int64_t scaled = preset.d_ff * m.d_model;  // below 2^44: presets are small against the limits
+  m.d_ff = preset.d_ff % preset.d_model == 0 ? scaled / preset.d_model : (scaled + 32 * preset.d_model - 1) / (32 * preset.d_model) * 32;
+}
+
+void derive_sizes(ModelConfig& m, const ModelConfig& preset, std::span<const Setting> settings) {
+  if (m.cruncher) return;
+  derive_heads(m, preset, settings);
+  derive_inner_width(m, preset, settings);
+}
+
+std::vector<Setting> all_settings(std::string_view toml, std::string_view source, std::span<const std::string> overrides) {
+  std::vector<Setting> settings = read_toml(toml, source);
+  for (const std::string& argument : overrides) settings.push_back(read_argument(argument));
+  return settings;
+}
+}  // namespace
+
+Config load_config(const std::string& toml_path, std::span<const std::string> overrides) {
+  return parse_config(toml_path.empty() ? "" : read_config_file(toml_path), toml_path, overrides);
+}
+
+Config parse_config(std::string_view toml, std::string_view source, std::span<const std::string> overrides) {
+  const std::vector<Setting> settings = all_settings(toml, source, overrides);
+  Config config;
+  const ConfigKey& preset_key = *find_key("model.preset");
+  for (const Setting& s : settings)
+    if (s.key == preset_key.name) assign(config, preset_key, s);
+  const ModelConfig preset = model_preset(config.model.preset);
+  config.model = preset;
+  for (const Setting& s : settings) {
+    if (s.key == preset_key.name) continue;
+    if (const ConfigKey* key = find_key(s.key)) {
+      assign(config, *key, s);
+    } else if (s.type != Setting::Type::table || s.from_argument || !names_table(s.key)) {  // an empty table says nothing
+      fail_unknown_key(s);
+    }
+  }
+  derive_sizes(config.model, preset, settings);
+  validate(config);
+  return config;
+}
+
+void validate(const Config& c) {
+  for (const ConfigKey& key : config_table()) check_value(c, key, "");
+  validate(c.model);
+  check_as(Failure::usage, c.train.micro_batch <= kMaxMicroBatchTokens / c.train.seq_len,
+           "train.micro_batch = {} times train.seq_len = {} is above the limit of {} tokens: use more train.grad_accum instead",
+           c.train.micro_batch, c.train.seq_len, kMaxMicroBatchTokens);
+  if (c.model.cruncher) return;
+  check_as(Failure::usage, c.model.position != PositionKind::learned || c.train.seq_len <= c.model.max_seq_len,
+           "train.seq_len = {} is above model.max_seq_len = {}, and learned positions end there: lower one, raise the other, or use "
+           "model.position=rope",
+           c.train.seq_len, c.model.max_seq_len);
+  const std::string_view tokenizer = c.data.tokenizer;
+  if (tokenizer.starts_with("bpe:") && !c.data.path.empty())
+    check_as(Failure::usage, std::stoll(std::string(tokenizer.substr(4))) <= c.model.vocab,
+             "data.tokenizer = \"{}\" makes more tokens than model.vocab = {}: raise model.vocab", tokenizer, c.model.vocab);
+}
+
+std::string to_toml(const Config& config) {
+  std::string out;
+  std::string_view open;
+  for (const ConfigKey& key : config_table()) {
+    const std::string_view name = key.name;
+    const size_t dot = name.find('.');
+    const std::string_view table = dot == name.npos ? "" : name.substr(0, dot);
+    if (table != open) out += "\n[" + std::string(table) + "]\n";
+    open = table;
+    out += std::string(dot == name.npos ? name : name.substr(dot + 1)) + " = " + value_text(config, key) + "\n";
+  }
+  return out;
+}
+
+std::vector<KeyHelp> config_keys() {
+  const Config defaults;
+  std::vector<KeyHelp> rows;
+  for (const ConfigKey& key : config_table()) rows.push_back({key.name, type_text(key), value_text(defaults, key), key.help});
+  return rows;
+}
+}  // namespace reckon

@@ -1,0 +1,145 @@
+// train/config_keys: the rows of the table. Whoever adds a key adds one row here and one field in config.h.
+#include <limits>
+
+#include "reckon/train/config_table.h"
+
+namespace reckon {
+namespace {
+constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
+constexpr int64_t kMaxSteps = 1'000'000'000;
+constexpr int64_t kMaxCount = 1 << 20;
+
+constexpr std::string_view kPrecisionWords[] = {"fp32", "bf16"}, kLaterPrecisions[] = {"fp16", "fp8"};
+constexpr std::string_view kRecomputeWords[] = {"none", "full"}, kLaterRecomputes[] = {"selective", "auto"};
+constexpr std::string_view kOptimizerWords[] = {"sgd", "momentum", "adagrad", "adamw"};
+constexpr std::string_view kScheduleWords[] = {"constant", "cosine"};
+constexpr std::string_view kOrderWords[] = {"random", "sequential"};
+constexpr std::string_view kDeviceWords[] = {"cpu"}, kLaterDevices[] = {"cuda"};
+
+using Field = void* (*)(Config&);
+using Words = std::span<const std::string_view>;
+
+constexpr ConfigKey plain(const char* name, KeyType type, Field field, const char* help) {
+  return {.name = name, .type = type, .field = field, .help = help};
+}
+constexpr ConfigKey boolean(const char* name, Field field, const char* help) { return plain(name, KeyType::boolean, field, help); }
+constexpr ConfigKey integer(const char* name, Field field, int64_t least, int64_t most, const char* help, KeyType type = KeyType::integer) {
+  return {.name = name, .type = type, .field = field, .help = help, .least = least, .most = most};
+}
+constexpr ConfigKey number(const char* name, Field field, double low, double high, const char* help) {
+  return {.name = name, .type = KeyType::number, .field = field, .help = help, .low = low, .high = high};
+}
+constexpr ConfigKey below(const char* name, Field field, double low, double high, const char* help) {
+  return {.name = name, .type = KeyType::number, .field = field, .help = help, .low = low, .high = high, .below_high = true};
+}
+constexpr ConfigKey word(const char* name, Field field, Words words, Words later, const char* help, KeyType type = KeyType::word) {
+  return {.name = name, .type = type, .field = field, .help = help, .words = words, .later = later};
+}
+
+// The address of a field, without a word about its type: the row says that.
+#define FIELD(member) [](Config& c) -> void* { return &c.member; }
+
+}  // namespace
+
+std::span<const ConfigKey> config_table() {
+  static const ConfigKey keys[] = {
+      word("device", FIELD(device), kDeviceWords, kLaterDevices, "Where tensors live and kernels run.", KeyType::choice),
+      integer("seed", FIELD(seed), 0, kAny,
+              "Key of every random draw: initialization, sample order, sampling. The same seed gives the same bytes."),
+
+      plain("model.preset", KeyType::preset, FIELD(model.preset),
+            "A model by name; applied before every other model key, wherever it is named."),
+      integer("model.layers", FIELD(model.layers), 1, kMaxLayers, "Transformer blocks; for the cruncher, its square layers."),
+      integer("model.d_model", FIELD(model.d_model), 1, kMaxWidth, "Width of the residual stream."),
+      integer("model.heads", FIELD(model.heads), 1, kMaxHeads, "Query heads."),
+      integer(
+          "model.kv_heads", FIELD(model.kv_heads), 1, kMaxHeads,
+          "Key-value heads; must divide model.heads. If only model.heads is changed: follows it where the preset has equally many of both, "
+          "else keeps the preset's number."),
+      integer(
+          "model.head_dim", FIELD(model.head_dim), 1, kMaxHeadDim,
+          "Width of one head; even with RoPE. If only model.d_model or model.heads is changed: model.d_model / model.heads, which must be "
+          "whole."),
+      integer("model.d_ff", FIELD(model.d_ff), 1, kMaxInnerWidth,
+              "Inner width of the MLP. If only model.d_model is changed: in the preset's ratio to it; where that is not a whole ratio "
+              "(SwiGLU), "
+              "rounded up to a multiple of 32."),
+      integer("model.vocab", FIELD(model.vocab), 1, kMaxVocab, "Rows of the embedding; at least the tokenizer's size."),
+      integer("model.max_seq_len", FIELD(model.max_seq_len), 1, kMaxSeqLen,
+              "Longest sequence of generation (the KV cache); with learned positions also the rows of their table, so of training."),
+      word("model.norm", FIELD(model.norm), words_of(NormKind()), {}, "Normalization layer."),
+      number("model.norm_eps", FIELD(model.norm_eps), kMinNormEps, kMaxNormEps, "Added to the variance or mean square before the root."),
+      word("model.position", FIELD(model.position), words_of(PositionKind()), {},
+           "A learned table, or rotary embedding of queries and keys."),
+      number("model.rope_theta", FIELD(model.rope_theta), kMinRopeTheta, kMaxRopeTheta, "Base of the rotary wavelengths."),
+      word("model.mlp", FIELD(model.mlp), words_of(MlpKind()), {}, "Two matrices around GELU, or three with the SwiGLU gate."),
+      boolean("model.qkv_bias", FIELD(model.qkv_bias), "Bias on the query, key and value projections."),
+      boolean("model.proj_bias", FIELD(model.proj_bias), "Bias on the attention's output projection."),
+      boolean("model.mlp_bias", FIELD(model.mlp_bias), "Bias on the MLP's matrices."),
+      boolean("model.norm_bias", FIELD(model.norm_bias), "Bias of layer_norm; rms_norm has none."),
+      boolean("model.qk_norm", FIELD(model.qk_norm), "RMSNorm over each head's queries and keys, before RoPE (Qwen3)."),
+      boolean("model.tied_head", FIELD(model.tied_head), "The output head is the embedding matrix."),
+      word("model.init", FIELD(model.init), words_of(InitKind()), {}, "Distribution of the initial weights."),
+      number("model.init_std", FIELD(model.init_std), 0, kMaxInitStd, "Standard deviation for normal and trunc_normal (cut at 3 of them)."),
+      boolean("model.residual_scaling", FIELD(model.residual_scaling),
+              "Initial projections into the residual stream are divided by sqrt(2 model.layers), as in GPT-2."),
+
+      integer("train.micro_batch", FIELD(train.micro_batch), 1, kMaxCount, "Sequences of a micro-batch."),
+      integer("train.seq_len", FIELD(train.seq_len), 1, kMaxSeqLen,
+              "Tokens of a sequence; with learned positions at most model.max_seq_len."),
+      integer("train.grad_accum", FIELD(train.grad_accum), 1, kMaxCount, "Micro-batches of one optimizer step."),
+      integer("train.steps", FIELD(train.steps), 1, kMaxSteps, "Optimizer steps of the whole run; the schedule ends here."),
+      integer("train.stop_after", FIELD(train.stop_after), 0, kMaxSteps,
+              "Save and stop after this step, as an interruption would; 0: never."),
+      word("train.precision", FIELD(train.precision), kPrecisionWords, kLaterPrecisions,
+           "Number format of parameters and activations; bf16 keeps exact float32 master weights."),
+      word("train.recompute", FIELD(train.recompute), kRecomputeWords, kLaterRecomputes,
+           "What backward computes again instead of keeping: nothing, or every block."),
+
+      word("optim.name", FIELD(optim.name), kOptimizerWords, {}, "Optimizer."),
+      number("optim.lr", FIELD(optim.lr), 0, 1e3, "Learning rate after the warm-up."),
+      below("optim.beta1", FIELD(optim.beta1), 0, 1, "adamw: decay of the first moment."),
+      below("optim.beta2", FIELD(optim.beta2), 0, 1, "adamw: decay of the second moment."),
+      number("optim.eps", FIELD(optim.eps), 1e-30, 1, "adamw, adagrad: added to the root of the second moment."),
+      number("optim.weight_decay", FIELD(optim.weight_decay), 0, 100, "Decay of matrices and embeddings; never of norms and biases."),
+      below("optim.momentum", FIELD(optim.momentum), 0, 1, "momentum: share of the last step's velocity that is kept."),
+      number("optim.clip_norm", FIELD(optim.clip_norm), 0, 1e9, "Largest global norm of the gradient; 0: no clipping."),
+      word("optim.schedule", FIELD(optim.schedule), kScheduleWords, {}, "Course of the learning rate after the warm-up."),
+      integer("optim.warmup_steps", FIELD(optim.warmup_steps), 0, kMaxSteps,
+              "Steps of the linear warm-up. May exceed train.steps: the run then ends within the warm-up."),
+      number("optim.min_lr_ratio", FIELD(optim.min_lr_ratio), 0, 1, "cosine: final learning rate as a share of optim.lr."),
+
+      plain("data.path", KeyType::text, FIELD(data.path), "A text file or a token file; empty: synthetic tokens."),
+      plain("data.tokenizer", KeyType::tokenizer, FIELD(data.tokenizer),
+            "bytes; bpe:N for a byte-pair tokenizer of N tokens trained on the text; or a tokenizer's path."),
+      number("data.validation_fraction", FIELD(data.validation_fraction), 0, 0.9, "Share of the data held out, taken from its tail."),
+      word("data.order", FIELD(data.order), kOrderWords, {}, "Order of the training sequences."),
+
+      integer("eval.every", FIELD(eval.every), 0, kMaxSteps, "Steps between evaluations; 0: at the end only."),
+      integer("eval.batches", FIELD(eval.batches), 1, kMaxCount, "Micro-batches of one evaluation."),
+
+      integer("checkpoint.every", FIELD(checkpoint.every), 0, kMaxSteps,
+              "Steps between checkpoints; 0: at the end only. The last step always saves."),
+      integer("checkpoint.keep", FIELD(checkpoint.keep), 0, kMaxCount, "Newest checkpoints that are kept; 0: all."),
+
+      integer("memory.budget", FIELD(memory.budget_bytes), 0, kAny,
+              "Most memory the run's tensors may take, in bytes or as \"4GiB\" (2^30) or \"4GB\" (10^9); 0: what is available.",
+              KeyType::bytes),
+
+      plain("run.dir", KeyType::text, FIELD(run_dir), "Folder of the run: configuration, metrics, report, checkpoints."),
+  };
+  return keys;
+}
+#undef FIELD
+
+std::span<const std::string_view> words_of(Precision) { return kPrecisionWords; }
+std::span<const std::string_view> words_of(Recompute) { return kRecomputeWords; }
+std::span<const std::string_view> words_of(OptimizerKind) { return kOptimizerWords; }
+std::span<const std::string_view> words_of(ScheduleKind) { return kScheduleWords; }
+std::span<const std::string_view> words_of(SampleOrder) { return kOrderWords; }
+std::string to_string(Precision value) { return std::string(kPrecisionWords[size_t(value)]); }
+std::string to_string(Recompute value) { return std::string(kRecomputeWords[size_t(value)]); }
+std::string to_string(OptimizerKind value) { return std::string(kOptimizerWords[size_t(value)]); }
+std::string to_string(ScheduleKind value) { return std::string(kScheduleWords[size_t(value)]); }
+std::string to_string(SampleOrder value) { return std::string(kOrderWords[size_t(value)]); }
+}  // namespace reckon

@@ -1,0 +1,212 @@
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+
+#include "reckon/train/config_table.h"
+#include "tests/train/config_check.h"
+
+using namespace reckon;
+
+namespace {
+// A file of this test alone, removed at its end.
+struct TemporaryFile {
+  std::string path = testing::TempDir() + "reckon_config_" + std::to_string(getpid()) + ".toml";
+  explicit TemporaryFile(const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
+  ~TemporaryFile() { std::remove(path.c_str()); }
+};
+}  // namespace
+
+TEST(ConfigErrors, UnknownKeysNameTheNearest) {
+  EXPECT_EQ(file_error("# one\n\n[train]\nmicro_bach = 4\n"),
+            "config.toml:4: unknown key 'train.micro_bach', did you mean 'train.micro_batch'?");
+  EXPECT_EQ(file_error("[trian]\nsteps = 4\n"), "config.toml:2: unknown key 'trian.steps', did you mean 'train.steps'?");
+  EXPECT_EQ(file_error("[trian]\n"), "config.toml:1: unknown table 'trian'");
+  EXPECT_EQ(argument_error("lr=1"), "argument 'lr=1': unknown key 'lr', did you mean 'optim.lr'?");
+  EXPECT_EQ(argument_error("train.lr=1"), "argument 'train.lr=1': unknown key 'train.lr', did you mean 'optim.lr'?");
+  EXPECT_EQ(argument_error("train.batch_size=8"),
+            "argument 'train.batch_size=8': unknown key 'train.batch_size', did you mean 'train.micro_batch'?");
+  EXPECT_EQ(argument_error("zebra.crossing=1"), "argument 'zebra.crossing=1': unknown key 'zebra.crossing'");
+  EXPECT_EQ(argument_error("train.steps.x=1"), "argument 'train.steps.x=1': unknown key 'train.steps.x', did you mean 'train.steps'?");
+  expect_contains(argument_error("a\nb\x1b[31m=1"), "unknown key 'a\\nb\\x1B[31m'");
+  expect_contains(file_error(std::string(5000, 'k') + " = 1\n"), "...'");
+}
+
+TEST(ConfigErrors, SuggestionsAreKeys) {
+  for (const char* word :
+       {"batch_size", "block_size", "learning_rate", "n_layer", "hidden_size", "vocab_size", "max_iters", "dtype", "out_dir"}) {
+    const std::string message = argument_error(std::string(word) + "=1");
+    const size_t open = message.find("did you mean '");
+    ASSERT_NE(open, std::string::npos) << message;
+    const std::string key = message.substr(open + 14, message.find('\'', open + 14) - open - 14);
+    EXPECT_TRUE(find_key(key)) << message;
+  }
+}
+
+TEST(ConfigErrors, WrongTypesNameBoth) {
+  EXPECT_EQ(file_error("[train]\nsteps = \"eight\"\n"), "config.toml:2: train.steps expects an integer, got \"eight\"");
+  EXPECT_EQ(file_error("train.steps = 10.0\n"), "config.toml:1: train.steps expects an integer, got 10.0");
+  EXPECT_EQ(file_error("train.steps = true\n"), "config.toml:1: train.steps expects an integer, got true");
+  EXPECT_EQ(file_error("train.steps = [1]\n"), "config.toml:1: train.steps expects an integer, got an array");
+  EXPECT_EQ(file_error("train.steps = 1979-05-27\n"), "config.toml:1: train.steps expects an integer, got a date or time");
+  EXPECT_EQ(file_error("train.steps = {}\n"), "config.toml:1: train.steps expects an integer, got a table");
+  EXPECT_EQ(file_error("[train.steps]\n"), "config.toml:1: train.steps expects an integer, got a table");
+  EXPECT_EQ(file_error("optim.lr = 'fast'\n"), "config.toml:1: optim.lr expects a number, got \"fast\"");
+  EXPECT_EQ(file_error("model.tied_head = 1\n"), "config.toml:1: model.tied_head expects true or false, got 1");
+  EXPECT_EQ(file_error("run.dir = 5\n"), "config.toml:1: run.dir expects a string, got 5");
+  EXPECT_EQ(file_error("model.preset = 5\n"), "config.toml:1: model.preset expects a string, got 5");
+  EXPECT_EQ(file_error("train.precision = 16\n"), "config.toml:1: train.precision expects fp32 or bf16, got 16");
+  EXPECT_EQ(file_error("train.precision = 'bf61'\n"),
+            "config.toml:1: train.precision expects fp32 or bf16, got \"bf61\", did you mean \"bf16\"?");
+  EXPECT_EQ(argument_error("train.steps=abc"), "argument 'train.steps=abc': train.steps expects an integer, got \"abc\"");
+  EXPECT_EQ(argument_error("optim.name=lion"),
+            "argument 'optim.name=lion': optim.name expects sgd, momentum, adagrad or adamw, got \"lion\"");
+  EXPECT_EQ(file_error("model = 'gpt2-124m'\n"), "config.toml:1: 'model' is a table of keys such as model.preset, got \"gpt2-124m\"");
+  EXPECT_EQ(file_error("[[train]]\nsteps = 5\n"), "config.toml:1: 'train' is a table of keys such as train.micro_batch, got an array");
+  EXPECT_EQ(argument_error("train={steps=5}"),
+            "argument 'train={steps=5}': 'train' is a table of keys such as train.micro_batch, got a table");
+  EXPECT_EQ(file_error("[train]\n"), "");
+}
+
+TEST(ConfigErrors, RangesNameTheLimit) {
+  for (const ConfigKey& key : config_table()) {
+    const std::string name = key.name;
+    if (key.type == KeyType::integer || key.type == KeyType::bytes) {
+      const int64_t low = key.least - 1;
+      EXPECT_EQ(argument_error(text("{}={}", name, low)),
+                text("argument '{}={}': {} must be at least {}, got {}", name, low, name, key.least, low));
+      if (key.most == INT64_MAX) continue;
+      const int64_t high = key.most + 1;
+      EXPECT_EQ(argument_error(text("{}={}", name, high)),
+                text("argument '{}={}': {} must be at most {}, got {}", name, high, name, key.most, high));
+    } else if (key.type == KeyType::number) {
+      for (const char* bad : {"nan", "inf", "-inf", "+inf"})
+        expect_contains(argument_error(name + "=" + bad), name + " must be a finite number, got ");
+      expect_contains(argument_error(name + "=-1"), text("{} must be at least {}, got -1", name, key.low));
+      expect_contains(argument_error(name + "=1e300"),
+                      text("{} must be {} {}, got 1e+300", name, key.below_high ? "below" : "at most", key.high));
+      if (key.below_high)
+        expect_contains(argument_error(text("{}={}", name, key.high)), text("must be below {}, got {}", key.high, key.high));
+    }
+  }
+  EXPECT_EQ(file_error("[data]\nvalidation_fraction = 0.95\n"), "config.toml:2: data.validation_fraction must be at most 0.9, got 0.95");
+}
+
+TEST(ConfigErrors, IntegersBeyond64Bits) {
+  EXPECT_EQ(argument_error("train.steps=99999999999999999999"),
+            "argument 'train.steps=99999999999999999999': train.steps does not fit in 64 bits");
+  expect_contains(argument_error("seed=9223372036854775808"), "seed does not fit in 64 bits");
+  expect_contains(argument_error("seed=-9223372036854775808"), "seed must be at least 0, got -9223372036854775808");
+  expect_contains(file_error("[train]\nsteps = 99999999999999999999\n"), "config.toml:2:");
+  expect_contains(file_error("[train]\nsteps = 99999999999999999999\n"), "is not representable in 64 bits");
+}
+
+TEST(ConfigErrors, SyntaxNamesLineAndColumn) {
+  expect_contains(file_error("seed = 1\n[train\nsteps = 5\n"), "config.toml:2:7: not valid TOML: ");
+  expect_contains(file_error("seed = \n"), "config.toml:1:");
+  expect_contains(file_error("seed = 1\n\n[=]\nrun.dir = 'x'\n[["), "config.toml:3: not valid TOML: a key must begin with a letter");
+  expect_contains(file_error("[="), "config.toml:1: not valid TOML: a key must begin with a letter");
+  expect_contains(file_error("run.dir = \"open\nseed = 1\n"), "config.toml:1:");
+  expect_contains(file_error("run.dir = \"\xff\"\n"), "utf-8");
+  expect_contains(file_error(std::string("seed = 1\0", 9)), "not valid TOML");
+  expect_contains(file_error(std::string("\x7f"
+                                         "ELF\x02\x01\x01\0\0",
+                                         9)),
+                  "not valid TOML");
+  for (const char* argument : {"", "=", "=5", "train.steps", "--steps"})
+    EXPECT_EQ(argument_error(argument), text("argument '{}' is not of the form key.path=value, such as train.steps=100", argument));
+}
+
+TEST(ConfigErrors, DuplicateKeys) {
+  expect_contains(file_error("seed = 1\nseed = 2\n"), "config.toml:2:");
+  expect_contains(file_error("seed = 1\nseed = 2\n"), "cannot redefine existing integer 'seed'");
+  expect_contains(file_error("[train]\nsteps = 1\n[train]\nseq_len = 2\n"), "cannot redefine existing table 'train'");
+  EXPECT_EQ(file_error("\"train.steps\" = 5\n[train]\nsteps = 6\n"), "config.toml:3: key 'train.steps' was given in line 1 already");
+}
+
+TEST(ConfigErrors, ValuesOfLaterVersionsSayWhatIsAvailable) {
+  EXPECT_EQ(argument_error("train.precision=fp16"),
+            "argument 'train.precision=fp16': train.precision = \"fp16\" is not available in this version; available: fp32, bf16");
+  EXPECT_EQ(file_error("[train]\nrecompute = 'auto'\n"),
+            "config.toml:2: train.recompute = \"auto\" is not available in this version; available: none, full");
+  for (const char* argument : {"train.precision=fp8", "train.recompute=selective", "device=cuda", "parallel.zero=1", "parallel.world=8",
+                               "parallel.reproducible=true", "offload.optimizer=true"})
+    expect_contains(argument_error(argument), "is not available in this version; available: ");
+  EXPECT_EQ(file_error("[parallel]\nzero = 3\n"),
+            "config.toml:2: parallel.zero is not available in this version; available: one process on one device, without parallel.* keys");
+}
+
+TEST(ConfigErrors, Strings) {
+  EXPECT_EQ(argument_error("run.dir="), "argument 'run.dir=': run.dir must not be empty");
+  expect_contains(argument_error("run.dir=a\nb"), "run.dir has a control character or is not valid UTF-8: \"a\\nb\"");
+  expect_contains(argument_error("run.dir=\xff"), "run.dir has a control character or is not valid UTF-8: \"\\xFF\"");
+  expect_contains(file_error("run.dir = \"a\\u0000b\"\n"), "control character");
+  expect_contains(argument_error("run.dir=" + std::string(5000, 'x')), "run.dir is longer than 4096 bytes");
+  EXPECT_EQ(parse("", {"run.dir=läufe/α"}).run_dir, "läufe/α");
+  expect_contains(argument_error("model.preset=gpt2"), "argument 'model.preset=gpt2': unknown model.preset 'gpt2'");
+  expect_contains(file_error("\n[model]\npreset = 'tinny'\n"), "config.toml:3: unknown model.preset 'tinny', did you mean 'tiny'?");
+}
+
+TEST(ConfigErrors, Tokenizers) {
+  EXPECT_EQ(parse("", {"data.tokenizer=tokenizer.json"}).data.tokenizer, "tokenizer.json");
+  for (const char* bad : {"bpe:", "bpe:x", "bpe:-5", "bpe:4096.0", "bpe:999999999"})
+    expect_contains(argument_error(std::string("data.tokenizer=") + bad), "data.tokenizer expects bpe:N with a number N");
+  expect_contains(argument_error("data.tokenizer=bpe:256"), "N of bpe:N must be from 257 to 16777216, got 256");
+  expect_contains(argument_error("data.tokenizer="), "must not be empty");
+  EXPECT_EQ(usage_error([] {
+              parse("", {"data.tokenizer=bpe:4096", "data.path=x.txt"});
+            }),
+            "data.tokenizer = \"bpe:4096\" makes more tokens than model.vocab = 256: raise model.vocab");
+  EXPECT_EQ(parse("", {"data.tokenizer=bpe:4096", "data.path=x.txt", "model.vocab=4096"}).model.vocab, 4096);
+}
+
+TEST(ConfigErrors, ImpossibleCombinationsNameBothKeys) {
+  const std::string message = argument_error("train.seq_len=512");
+  expect_contains(message, "train.seq_len = 512 is above model.max_seq_len = 256");
+  EXPECT_EQ(parse("", {"train.seq_len=512", "model.position=rope"}).train.seq_len, 512);
+  EXPECT_EQ(parse("", {"train.seq_len=512", "model.max_seq_len=512"}).train.seq_len, 512);
+  EXPECT_EQ(parse("", {"train.seq_len=512", "model.preset=cruncher"}).train.seq_len, 512);
+  EXPECT_EQ(parse("", {"optim.warmup_steps=1000", "train.steps=10"}).optim.warmup_steps, 1000);
+  expect_contains(usage_error([] {
+                    parse("", {"model.position=rope", "train.seq_len=16777216", "train.micro_batch=257"});
+                  }),
+                  "train.micro_batch = 257 times train.seq_len = 16777216 is above the limit");
+  expect_contains(argument_error("model.kv_heads=3"), "model.heads = 4 is not a multiple of model.kv_heads = 3");
+}
+
+TEST(ConfigErrors, FilesThatAreNoConfiguration) {
+  const auto load_error = [](const std::string& path) { return usage_error([&] { load_config(path, {}); }); };
+  expect_contains(load_error("/nonexistent/config.toml"),
+                  "cannot open the configuration /nonexistent/config.toml: No such file or directory");
+  expect_contains(load_error(testing::TempDir()), "is a directory");
+  expect_contains(load_error("/dev/zero"), "/dev/zero is larger than 256.00 KiB: it is not a configuration file");
+  const TemporaryFile good("\xef\xbb\xbf# with a byte order mark and Windows lines\r\n[train]\r\nsteps = 9\r\n");
+  EXPECT_EQ(load_config(good.path, Arguments{"seed=4"}).train.steps, 9);
+}
+
+TEST(ConfigErrors, AHundredMegabytesAreNotRead) {
+  const TemporaryFile large("");
+  ASSERT_EQ(truncate(large.path.c_str(), 100'000'000), 0);
+  expect_contains(usage_error([&] { load_config(large.path, {}); }), "is larger than 256.00 KiB: it is not a configuration file");
+}
+
+TEST(ConfigErrors, DeepNestingIsAMessageNotACrash) {
+  const auto repeated = [](const char* piece, int count) {
+    std::string all;
+    for (int i = 0; i < count; ++i) all += piece;
+    return all;
+  };
+  expect_contains(file_error("seed = " + repeated("[", 100'000)), "nested");
+  expect_contains(file_error("seed = " + repeated("{a = ", 100'000)), "nested");
+  expect_contains(file_error("\n" + repeated("a.", 100'000) + "a = 1\n"), "config.toml:2: more than 250 dots in a line");
+  expect_contains(file_error("[" + repeated("a.", 100'000) + "a]\n"), "more than 250 dots in a line");
+  // The deepest document that gets through: nested inline tables of long dotted keys.
+  std::string deep = "seed = ";
+  for (int i = 0; i < 40; ++i) deep += "[{" + repeated("a.", 240) + "a =\n";
+  expect_contains(file_error(deep), "config.toml:");
+  expect_contains(file_error(repeated("a.", 249) + "a = 1\n"), "unknown key 'a.a.");
+  EXPECT_EQ(file_error("# " + repeated(".", 1000) + "\n"), "");
+  expect_contains(argument_error("seed=" + repeated("[", 100'000)), "seed expects an integer");
+  expect_contains(argument_error("seed={" + repeated("a.", 100'000) + "a=1}"), "seed expects an integer");
+  expect_contains(argument_error(repeated("a.", 100'000) + "a=1"), "unknown key 'a.a.");
+}
