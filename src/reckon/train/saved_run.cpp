@@ -1,0 +1,113 @@
+#include "reckon/train/saved_run.h"
+
+#include "reckon/engine/context.h"
+
+namespace reckon {
+
+std::string continuation_fingerprint(const Config& config) {
+  Config shared = config;
+  shared.train.steps = shared.train.stop_after = 0;
+  shared.eval = {};
+  shared.checkpoint = {};
+  shared.memory = {};
+  shared.run_dir = "";
+  shared.data.path = "";  // a file may move; its content is checked by the data cache
+  std::string text = to_toml(shared);
+  // The learning rate follows the number of steps, except when it is constant.
+  if (config.optim.schedule != ScheduleKind::constant) text += reckon::text("steps {}\n", config.train.steps);
+  return hash_of(text);
+}
+
+namespace {
+// One tensor of a checkpoint: a parameter's part of a flat bucket.
+struct Entry {
+  std::string name;
+  Tensor tensor;
+};
+std::vector<Entry> model_entries(Parameters& parameters) {
+  std::vector<Entry> entries;
+  for (const Parameter& p : parameters.all()) entries.push_back({p.name, p.value});
+  return entries;
+}
+std::vector<Entry> optimizer_entries(TrainStep& step) {
+  std::vector<Entry> entries;
+  Parameters& parameters = step.parameters();
+  for (const Parameter& p : parameters.all()) {
+    const size_t bucket = size_t(p.bucket);
+    // With bf16 values, the 16 bits below them; together they are the f32 master weight.
+    if (parameters.buckets()[bucket].residual.defined()) entries.push_back({"residual." + p.name, Parameters::view_of(parameters.buckets()[bucket].residual, p)});
+    for (const Optimizer::State& state : step.optimizer().states()) entries.push_back({state.name + "." + p.name, Parameters::view_of(state.buckets[bucket], p)});
+  }
+  return entries;
+}
+void copy_out(void* context, int64_t offset, std::span<std::byte> out) {
+  const Tensor& tensor = *static_cast<const Tensor*>(context);
+  tensor.device().copy_out(out.data(), static_cast<const std::byte*>(tensor.raw()) + offset, out.size());
+}
+void add_entries(CheckpointWriter& writer, std::string_view file, std::vector<Entry>& entries) {
+  std::vector<TensorToWrite> list;
+  for (Entry& e : entries) list.push_back({e.name, e.tensor.spec(), nullptr, copy_out, &e.tensor});
+  writer.add_safetensors(file, list);
+}
+void read_entries(const SafetensorsFile& file, std::vector<Entry>& entries) {
+  check_as(Failure::corrupt, file.entries().size() == entries.size(), "{}: holds {} tensors, the model and optimizer have {}", file.path(), file.entries().size(),
+           entries.size());
+  std::vector<std::byte> host;
+  for (Entry& e : entries) {
+    host.resize(size_t(e.tensor.spec().bytes()));
+    file.read(e.name, e.tensor.spec(), host.data());
+    e.tensor.write(host.data(), int64_t(host.size()));
+  }
+}
+}  // namespace
+
+std::string save_checkpoint(TrainStep& step, int64_t steps_done) {
+  const PhaseScope phase(step.device(), Phase::save);
+  const Config& config = step.config();
+  if (step.device().is_meta()) return "";
+  CheckpointWriter writer(config.run_dir, steps_done);
+  std::vector<Entry> model = model_entries(step.parameters()), optimizer = optimizer_entries(step);
+  add_entries(writer, kModelFile, model);
+  add_entries(writer, kOptimizerFile, optimizer);
+  CheckpointState state;
+  state.step = steps_done;
+  state.seed = config.seed;
+  state.data_position = steps_done * config.train.grad_accum * config.train.micro_batch;
+  state.config_fingerprint = continuation_fingerprint(config);
+  return writer.commit(state, config.checkpoint.keep);
+}
+
+int64_t load_checkpoint(TrainStep& step, const CheckpointReader& reader) {
+  const PhaseScope phase(step.device(), Phase::init);
+  check_as(Failure::usage, reader.state().config_fingerprint == continuation_fingerprint(step.config()),
+           "{} was made with another configuration; continue with the one in {}/config.toml (only steps of a constant schedule, eval, checkpoint, memory and paths "
+           "may change)",
+           reader.path(), step.config().run_dir);
+  std::vector<Entry> model = model_entries(step.parameters()), optimizer = optimizer_entries(step);
+  read_entries(reader.open_safetensors(kModelFile), model);
+  read_entries(reader.open_safetensors(kOptimizerFile), optimizer);
+  return reader.state().step;
+}
+
+LoadedModel load_model(const std::string& run_dir, std::span<const std::string> overrides, Device& device) {
+  check_as(Failure::usage, is_directory(run_dir), "run.dir {} is not a directory; train first, or name another with run.dir=DIR", run_dir);
+  const std::string latest = latest_checkpoint(run_dir);
+  check_as(Failure::usage, !latest.empty(), "run.dir {} holds no checkpoint; train first, or name another with run.dir=DIR", run_dir);
+  LoadedModel loaded;
+  loaded.config = load_config(join_path(run_dir, "config.toml"), overrides);
+  loaded.config.run_dir = run_dir;
+  const CheckpointReader reader(latest);
+  loaded.checkpoint = latest;
+  loaded.steps = reader.state().step;
+  check_as(Failure::usage, !loaded.config.model.cruncher, "preset cruncher has no text to evaluate or generate");
+  loaded.decoder = std::make_unique<Decoder>(loaded.config.model);
+  const PhaseScope phase(device, Phase::init);
+  const DType dtype = loaded.config.train.precision == Precision::bf16 ? DType::bf16 : DType::f32;
+  loaded.decoder->parameters().materialize(device, {dtype, false}, 0);
+  std::vector<Entry> model = model_entries(loaded.decoder->parameters());
+  read_entries(reader.open_safetensors(kModelFile), model);
+  const std::string saved = join_path(run_dir, "tokenizer.json");
+  loaded.tokenizer = path_exists(saved) ? Tokenizer::load(saved) : Tokenizer::bytes();
+  return loaded;
+}
+}  // namespace reckon

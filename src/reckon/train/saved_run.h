@@ -1,0 +1,31 @@
+// train/saved_run: a training step's tensors to and from a checkpoint, and a trained model from a run directory.
+#pragma once
+#include <memory>
+
+#include "reckon/io/checkpoint.h"
+#include "reckon/io/tokenizer.h"
+#include "reckon/train/step.h"
+
+namespace reckon {
+
+/// Everything in the configuration that a continued run must share with its beginning, as a hash. Steps, evaluation, checkpoints, the run
+/// directory and the memory budget may change.
+std::string continuation_fingerprint(const Config& config);
+
+/// Saves model, optimizer state and position after `steps_done` steps (phase save); returns the checkpoint's path.
+/// Throws Error on a full disk; the checkpoints that exist stay as they are.
+std::string save_checkpoint(TrainStep& step, int64_t steps_done);
+/// Puts a verified checkpoint's tensors into a fresh step; returns the steps done. Throws Error (usage) if the configuration is another.
+int64_t load_checkpoint(TrainStep& step, const CheckpointReader& reader);
+
+/// A model for evaluation and generation: no gradients, no optimizer.
+struct LoadedModel {
+  Config config;
+  std::unique_ptr<Decoder> decoder;
+  Ref<Tokenizer> tokenizer;
+  int64_t steps = 0;
+  std::string checkpoint;  // its path
+};
+/// From the newest checkpoint of run_dir, with the configuration saved there and `overrides` of keys that do not change the model.
+LoadedModel load_model(const std::string& run_dir, std::span<const std::string> overrides, Device& device);
+}  // namespace reckon
