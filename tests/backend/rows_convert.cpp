@@ -26,7 +26,7 @@ TEST(RowsConvert, EveryPairOfTypes) {
   on_every_target([] {
     for (const DType from : kAll)
       for (const DType to : kAll)
-        for (const int64_t n : {0, 1, 31, 1000, 40001}) {
+        for (const int64_t n : {0, 1, 31, 20001}) {
           const bool whole = !is_float(from) || !is_float(to);
           Buffer source = uniform(from == DType::boolean ? DType::u8 : from, n, 3, 0, whole ? 120 : 2);
           if (from == DType::boolean)

@@ -1,7 +1,7 @@
 // tests/backend/rows_support: typed buffers, a simple random stream, and runs of one check on every instruction set and thread count.
 #pragma once
 #include <gtest/gtest.h>
-#include <hwy/highway.h>
+#include <hwy/targets.h>
 
 #include <algorithm>
 #include <cmath>
@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "reckon/backend/cpu/rows.h"
-#include "reckon/backend/cpu/vec_targets.h"
 #include "reckon/base/parallel.h"
 #include "reckon/base/philox.h"
 #include "reckon/tensor/dtype.h"
