@@ -1,0 +1,217 @@
+// backend/cpu/activation: one read and one write of each element; the slopes are recomputed from what is kept.
+#include "reckon/backend/cpu/activation.h"
+
+#include "reckon/backend/cpu/vec_targets.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "reckon/backend/cpu/activation.cpp"
+#include <hwy/foreach_target.h>
+
+#include "reckon/backend/cpu/vec_math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace reckon::cpu::HWY_NAMESPACE {
+HWY_INLINE V relu_vec(V x) { return hn::IfThenZeroElse(hn::Lt(x, zero()), x); }  // keeps NaN
+HWY_INLINE V relu_slope_vec(V kept) { return hn::IfThenElseZero(hn::Gt(kept, zero()), set(1.0f)); }
+HWY_INLINE V sigmoid_slope_vec(V y) { return hn::Mul(y, hn::Sub(set(1.0f), y)); }
+HWY_INLINE V tanh_slope_vec(V y) { return hn::Mul(hn::Sub(set(1.0f), y), hn::Add(set(1.0f), y)); }
+HWY_INLINE V sigmoid_plain_vec(V x) { return sigmoid_vec(x); }
+
+template <V (*F)(V)>
+void map(DType dtype, const void* x, void* y, int64_t begin, int64_t end) {
+  Reader in(dtype, x);
+  Writer out(dtype, y);
+  for_chunks(end - begin, [&](int64_t c, int64_t n) RECKON_VEC {
+    const float* xs = in.at(begin + c, n);
+    float* ys = out.at(begin + c);
+    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(F(part.load(xs + i)), ys + i); });
+    out.done(begin + c, n);
+  });
+}
+
+template <V (*Slope)(V)>
+void map_back(DType dtype, const void* dy, const void* kept, void* dx, int64_t begin, int64_t end) {
+  Reader in(dtype, kept), grad(dtype, dy);
+  Writer out(dtype, dx);
+  for_chunks(end - begin, [&](int64_t c, int64_t n) RECKON_VEC {
+    const float *xs = in.at(begin + c, n), *dys = grad.at(begin + c, n);
+    float* dxs = out.at(begin + c);
+    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(hn::Mul(part.load(dys + i), Slope(part.load(xs + i))), dxs + i); });
+    out.done(begin + c, n);
+  });
+}
+
+void activation_part(Activation kind, DType dtype, const void* x, void* y, int64_t begin, int64_t end) {
+  switch (kind) {
+    case Activation::gelu:
+      return map<gelu_vec>(dtype, x, y, begin, end);
+    case Activation::relu:
+      return map<relu_vec>(dtype, x, y, begin, end);
+    case Activation::silu:
+      return map<silu_vec>(dtype, x, y, begin, end);
+    case Activation::sigmoid:
+      return map<sigmoid_plain_vec>(dtype, x, y, begin, end);
+    case Activation::tanh:
+      return map<tanh_vec>(dtype, x, y, begin, end);
+  }
+}
+
+void activation_back_part(Activation kind, DType dtype, const void* dy, const void* kept, void* dx, int64_t begin, int64_t end) {
+  switch (kind) {
+    case Activation::gelu:
+      return map_back<gelu_slope_vec>(dtype, dy, kept, dx, begin, end);
+    case Activation::relu:
+      return map_back<relu_slope_vec>(dtype, dy, kept, dx, begin, end);
+    case Activation::silu:
+      return map_back<silu_slope_vec>(dtype, dy, kept, dx, begin, end);
+    case Activation::sigmoid:
+      return map_back<sigmoid_slope_vec>(dtype, dy, kept, dx, begin, end);
+    case Activation::tanh:
+      return map_back<tanh_slope_vec>(dtype, dy, kept, dx, begin, end);
+  }
+}
+
+void swiglu_rows(DType dtype, const void* x, void* y, int64_t width, int64_t begin, int64_t end) {
+  Reader gates(dtype, x), ups(dtype, x);
+  Writer out(dtype, y);
+  for (int64_t row = begin; row < end; ++row) {
+    for_chunks(width, [&](int64_t c, int64_t n) RECKON_VEC {
+      const float *gate = gates.at(row * 2 * width + c, n), *up = ups.at(row * 2 * width + width + c, n);
+      float* ys = out.at(row * width + c);
+      for_vectors(n,
+                  [&](int64_t i, auto part) RECKON_VEC { part.store(hn::Mul(silu_vec(part.load(gate + i)), part.load(up + i)), ys + i); });
+      out.done(row * width + c, n);
+    });
+  }
+}
+
+void swiglu_back_rows(DType dtype, const void* dy, const void* x, void* dx, int64_t width, int64_t begin, int64_t end) {
+  Reader gates(dtype, x), ups(dtype, x), grads(dtype, dy);
+  Writer dgates(dtype, dx), dups(dtype, dx);
+  for (int64_t row = begin; row < end; ++row) {
+    for_chunks(width, [&](int64_t c, int64_t n) RECKON_VEC {
+      const int64_t at_gate = row * 2 * width + c, at_up = at_gate + width;
+      const float *gate = gates.at(at_gate, n), *up = ups.at(at_up, n), *dys = grads.at(row * width + c, n);
+      float *dgate = dgates.at(at_gate), *dup = dups.at(at_up);
+      for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+        const V g = part.load(gate + i), grad = part.load(dys + i), u = part.load(up + i);
+        V s, complement;
+        sigmoid_vec(g, s, complement);
+        const V silu = hn::Mul(g, s);
+        part.store(hn::Mul(grad, silu), dup + i);
+        part.store(hn::Mul(hn::Mul(grad, u), hn::MulAdd(silu, complement, s)), dgate + i);
+      });
+      dgates.done(at_gate, n);
+      dups.done(at_up, n);
+    });
+  }
+}
+}  // namespace reckon::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include <cmath>
+
+#include "reckon/backend/cpu/rows.h"
+#include "reckon/base/error.h"
+#include "reckon/base/parallel.h"
+
+namespace reckon::cpu {
+namespace {
+HWY_EXPORT(activation_part);
+HWY_EXPORT(activation_back_part);
+HWY_EXPORT(swiglu_rows);
+HWY_EXPORT(swiglu_back_rows);
+
+double sigmoid_f64(double x) {
+  const double q = std::exp(-std::abs(x));
+  return (x < 0 ? q : 1) / (1 + q);
+}
+constexpr double kTwiceRootTwoByPi = 1.59576912160573071176;
+
+double value_f64(Activation kind, double x) {
+  switch (kind) {
+    case Activation::gelu:
+      return x * sigmoid_f64(kTwiceRootTwoByPi * (x + 0.044715 * x * x * x));
+    case Activation::relu:
+      return x < 0 ? 0 : x;
+    case Activation::silu:
+      return x * sigmoid_f64(x);
+    case Activation::sigmoid:
+      return sigmoid_f64(x);
+    case Activation::tanh:
+      return std::tanh(x);
+  }
+  return 0;
+}
+
+double slope_f64(Activation kind, double kept) {
+  switch (kind) {
+    case Activation::gelu: {
+      const double u = kTwiceRootTwoByPi * (kept + 0.044715 * kept * kept * kept), s = sigmoid_f64(u);
+      return s + kept * s * sigmoid_f64(-u) * kTwiceRootTwoByPi * (1 + 3 * 0.044715 * kept * kept);
+    }
+    case Activation::relu:
+      return kept > 0 ? 1 : 0;
+    case Activation::silu:
+      return sigmoid_f64(kept) * (1 + kept * sigmoid_f64(-kept));
+    case Activation::sigmoid:
+      return kept * (1 - kept);
+    case Activation::tanh:
+      return (1 - kept) * (1 + kept);
+  }
+  return 0;
+}
+
+void swiglu_row_f64(const double* x, double* y, int64_t width) {
+  for (int64_t j = 0; j < width; ++j) y[j] = value_f64(Activation::silu, x[j]) * x[width + j];
+}
+
+void swiglu_back_row_f64(const double* dy, const double* x, double* dx, int64_t width) {
+  for (int64_t j = 0; j < width; ++j) {
+    const double gate = x[j], up = x[width + j];
+    dx[j] = dy[j] * up * slope_f64(Activation::silu, gate);
+    dx[width + j] = dy[j] * value_f64(Activation::silu, gate);
+  }
+}
+}  // namespace
+
+void activation(Activation kind, DType dtype, const void* x, void* y, int64_t n) {
+  RECKON_ASSERT(is_float(dtype));
+  parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
+    if (dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(activation_part)(kind, dtype, x, y, begin, end);
+    for (int64_t i = begin; i < end; ++i) static_cast<double*>(y)[i] = value_f64(kind, static_cast<const double*>(x)[i]);
+  });
+}
+
+void activation_back(Activation kind, DType dtype, const void* dy, const void* kept, void* dx, int64_t n) {
+  RECKON_ASSERT(is_float(dtype));
+  parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
+    if (dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(activation_back_part)(kind, dtype, dy, kept, dx, begin, end);
+    for (int64_t i = begin; i < end; ++i) {
+      static_cast<double*>(dx)[i] = static_cast<const double*>(dy)[i] * slope_f64(kind, static_cast<const double*>(kept)[i]);
+    }
+  });
+}
+
+void swiglu(DType dtype, const void* x, void* y, int64_t rows, int64_t width) {
+  RECKON_ASSERT(is_float(dtype));
+  parallel_range(rows, rows_per_task(width * 3 * size_of(dtype)), [&](int64_t begin, int64_t end) {
+    if (dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(swiglu_rows)(dtype, x, y, width, begin, end);
+    for (int64_t row = begin; row < end; ++row) {
+      swiglu_row_f64(static_cast<const double*>(x) + row * 2 * width, static_cast<double*>(y) + row * width, width);
+    }
+  });
+}
+
+void swiglu_back(DType dtype, const void* dy, const void* x, void* dx, int64_t rows, int64_t width) {
+  RECKON_ASSERT(is_float(dtype));
+  parallel_range(rows, rows_per_task(width * 5 * size_of(dtype)), [&](int64_t begin, int64_t end) {
+    if (dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(swiglu_back_rows)(dtype, dy, x, dx, width, begin, end);
+    for (int64_t row = begin; row < end; ++row) {
+      swiglu_back_row_f64(static_cast<const double*>(dy) + row * width, static_cast<const double*>(x) + row * 2 * width,
+                          static_cast<double*>(dx) + row * 2 * width, width);
+    }
+  });
+}
+}  // namespace reckon::cpu
+#endif

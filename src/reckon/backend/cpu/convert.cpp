@@ -1,0 +1,190 @@
+// backend/cpu/convert: the pairs that training uses (float32 with bfloat16 and float16) are vectors; every other pair takes two plain
+// loops, through a chunk of doubles (exact for all floats) or of 64-bit integers (exact for all integers).
+#include "reckon/backend/cpu/convert.h"
+
+#include "reckon/backend/cpu/vec_targets.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "reckon/backend/cpu/convert.cpp"
+#include <hwy/foreach_target.h>
+
+#include "reckon/backend/cpu/vec-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace reckon::cpu::HWY_NAMESPACE {
+// Both types are among f32, bf16, f16.
+void convert_floats(DType from_dtype, const void* from, DType to_dtype, void* to, int64_t begin, int64_t end) {
+  HWY_ALIGN float buffer[kChunk];
+  for_chunks(end - begin, [&](int64_t c, int64_t n) RECKON_VEC {
+    const int64_t at = begin + c;
+    if (to_dtype == DType::f32) {  // straight into place, without the buffer
+      read_chunk(from_dtype, from, at, n, static_cast<float*>(to) + at);
+    } else {
+      write_chunk(to_dtype, to, at, n, read_chunk(from_dtype, from, at, n, buffer));
+    }
+  });
+}
+}  // namespace reckon::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "reckon/backend/cpu/rows.h"
+#include "reckon/base/parallel.h"
+
+namespace reckon::cpu {
+namespace {
+HWY_EXPORT(convert_floats);
+
+bool is_vector_type(DType dtype) { return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16; }
+
+constexpr int64_t kPart = 512;  // elements of the intermediate chunk: 4 KiB
+
+// A float that rounds like `value` itself when it is rounded again to fewer bits: the last bit says that bits were lost.
+template <class T>
+float round_to_odd(T value) {
+  const float nearest = float(value);
+  const long double exact = value, got = nearest;
+  if (got == exact || std::isnan(nearest) || std::isinf(double(value))) return nearest;
+  uint32_t bits = std::bit_cast<uint32_t>(nearest);
+  if (std::fabs(got) > std::fabs(exact)) bits -= 1;
+  return std::bit_cast<float>(bits | 1u);
+}
+
+template <class To>
+To truncate(double value) {
+  if (std::isnan(value)) return 0;
+  if (value <= double(std::numeric_limits<To>::min())) return std::numeric_limits<To>::min();
+  if (value >= double(std::numeric_limits<To>::max())) return std::numeric_limits<To>::max();
+  return To(value);
+}
+
+template <class To, class From>
+To convert_one(From value) {
+  if constexpr (std::is_same_v<To, bfloat16> || std::is_same_v<To, float16>) {
+    return To(round_to_odd(value));
+  } else if constexpr (std::is_same_v<To, bool>) {
+    return value != From(0);
+  } else if constexpr (std::is_integral_v<To> && std::is_floating_point_v<From>) {
+    return truncate<To>(value);
+  } else {
+    return To(value);
+  }
+}
+
+template <class From, class Wide>
+void read_part(const void* from, int64_t at, int64_t n, Wide* part) {
+  const From* source = static_cast<const From*>(from) + at;
+  for (int64_t i = 0; i < n; ++i) {
+    if constexpr (std::is_same_v<From, bfloat16> || std::is_same_v<From, float16>) {
+      part[i] = Wide(float(source[i]));
+    } else {
+      part[i] = Wide(source[i]);
+    }
+  }
+}
+
+template <class To, class Wide>
+void write_part(void* to, int64_t at, int64_t n, const Wide* part) {
+  To* place = static_cast<To*>(to) + at;
+  for (int64_t i = 0; i < n; ++i) place[i] = convert_one<To>(part[i]);
+}
+
+template <class Wide>
+void write_any(DType dtype, void* to, int64_t at, int64_t n, const Wide* part) {
+  switch (dtype) {
+    case DType::f32:
+      return write_part<float>(to, at, n, part);
+    case DType::f64:
+      return write_part<double>(to, at, n, part);
+    case DType::bf16:
+      return write_part<bfloat16>(to, at, n, part);
+    case DType::f16:
+      return write_part<float16>(to, at, n, part);
+    case DType::i32:
+      return write_part<int32_t>(to, at, n, part);
+    case DType::i64:
+      return write_part<int64_t>(to, at, n, part);
+    case DType::u8:
+      return write_part<uint8_t>(to, at, n, part);
+    case DType::boolean:
+      return write_part<bool>(to, at, n, part);
+  }
+}
+
+void read_floats(DType dtype, const void* from, int64_t at, int64_t n, double* part) {
+  switch (dtype) {
+    case DType::f32:
+      return read_part<float>(from, at, n, part);
+    case DType::f64:
+      return read_part<double>(from, at, n, part);
+    case DType::bf16:
+      return read_part<bfloat16>(from, at, n, part);
+    default:
+      return read_part<float16>(from, at, n, part);
+  }
+}
+
+void read_integers(DType dtype, const void* from, int64_t at, int64_t n, int64_t* part) {
+  switch (dtype) {
+    case DType::i32:
+      return read_part<int32_t>(from, at, n, part);
+    case DType::i64:
+      return read_part<int64_t>(from, at, n, part);
+    case DType::u8:
+      return read_part<uint8_t>(from, at, n, part);
+    default:  // a bool of any byte but 0 is 1
+      for (int64_t i = 0; i < n; ++i) part[i] = static_cast<const uint8_t*>(from)[at + i] != 0;
+  }
+}
+
+void convert_plain(DType from_dtype, const void* from, DType to_dtype, void* to, int64_t begin, int64_t end) {
+  for (int64_t at = begin; at < end; at += kPart) {
+    const int64_t n = std::min(kPart, end - at);
+    if (is_float(from_dtype)) {
+      double part[kPart];
+      read_floats(from_dtype, from, at, n, part);
+      write_any(to_dtype, to, at, n, part);
+    } else {
+      int64_t part[kPart];
+      read_integers(from_dtype, from, at, n, part);
+      write_any(to_dtype, to, at, n, part);
+    }
+  }
+}
+}  // namespace
+
+void convert(DType from_dtype, const void* from, DType to_dtype, void* to, int64_t n) {
+  if (from_dtype == to_dtype && from_dtype != DType::boolean) return copy_bytes(from, to, n * size_of(from_dtype));
+  const bool vectors = is_vector_type(from_dtype) && is_vector_type(to_dtype);
+  parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
+    if (vectors) {
+      HWY_DYNAMIC_DISPATCH(convert_floats)(from_dtype, from, to_dtype, to, begin, end);
+    } else {
+      convert_plain(from_dtype, from, to_dtype, to, begin, end);
+    }
+  });
+}
+
+void fill(DType dtype, void* data, int64_t n, double value) {
+  double part[kPart];
+  std::fill(part, part + kPart, value);
+  parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin; at < end; at += kPart) write_any(dtype, data, at, std::min(kPart, end - at), part);
+  });
+}
+
+void fill_zero(void* data, int64_t bytes) {
+  parallel_range(bytes, kTaskBytes,
+                 [&](int64_t begin, int64_t end) { std::memset(static_cast<char*>(data) + begin, 0, size_t(end - begin)); });
+}
+
+void copy_bytes(const void* from, void* to, int64_t bytes) {
+  parallel_range(bytes, kTaskBytes, [&](int64_t begin, int64_t end) {
+    std::memcpy(static_cast<char*>(to) + begin, static_cast<const char*>(from) + begin, size_t(end - begin));
+  });
+}
+}  // namespace reckon::cpu
+#endif

@@ -1,0 +1,111 @@
+// backend/cpu/embedding: forward is one copy a row. Backward gives each task its own columns, so that rows of the same id add up in order
+// without locks, at any number of threads.
+#include "reckon/backend/cpu/embedding.h"
+
+#include "reckon/backend/cpu/vec_targets.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "reckon/backend/cpu/embedding.cpp"
+#include <hwy/foreach_target.h>
+
+#include "reckon/backend/cpu/vec-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace reckon::cpu::HWY_NAMESPACE {
+// y[to, to + cols) = table[from, ...) + positions[at, ...) (at < 0: none).
+void embed_row(const Embedding& a, int64_t from, int64_t at, int64_t to) {
+  HWY_ALIGN float table[kChunk], position[kChunk], y[kChunk];
+  for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
+    const float* xs = read_chunk(a.table_dtype, a.table, from + c, n, table);
+    const float* ps = at < 0 ? nullptr : read_chunk(a.table_dtype, a.positions, at + c, n, position);
+    float* ys = write_place(a.y_dtype, a.y, to + c, y);
+    for_vectors(n, [&](int64_t i, auto part)
+                       RECKON_VEC { part.store(ps ? hn::Add(part.load(xs + i), part.load(ps + i)) : part.load(xs + i), ys + i); });
+    write_chunk(a.y_dtype, a.y, to + c, n, y);
+  });
+}
+
+// to[0, n) += dy[at, at + n), n <= kChunk.
+void add_row(DType dtype, const void* dy, int64_t at, int64_t n, float* to) {
+  HWY_ALIGN float buffer[kChunk];
+  const float* from = read_chunk(dtype, dy, at, n, buffer);
+  for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(hn::Add(part.load(to + i), part.load(from + i)), to + i); });
+}
+
+// Columns [c, c + n) of both gradients, over all rows in order.
+void embed_back_columns(const EmbeddingBack& a, int64_t c, int64_t n) {
+  float *dtable = static_cast<float*>(a.dtable), *dpositions = static_cast<float*>(a.dpositions);
+  for (int64_t i = 0; i < a.rows; ++i) {
+    const int64_t id = a.ids[i];
+    if (dtable && id >= 0 && id < a.vocab) add_row(a.dtype, a.dy, i * a.cols + c, n, dtable + id * a.cols + c);
+    if (dpositions && i % a.T < a.max_positions) add_row(a.dtype, a.dy, i * a.cols + c, n, dpositions + i % a.T * a.cols + c);
+  }
+}
+}  // namespace reckon::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include <algorithm>
+#include <limits>
+
+#include "reckon/backend/cpu/convert.h"
+#include "reckon/backend/cpu/rows.h"
+#include "reckon/base/error.h"
+#include "reckon/base/parallel.h"
+
+namespace reckon::cpu {
+namespace {
+HWY_EXPORT(embed_row);
+HWY_EXPORT(embed_back_columns);
+
+// Columns of one backward task: a few cache lines, so that even a narrow model has tasks for several threads.
+constexpr int64_t kColumns = 64;
+
+void embed_row_f64(const Embedding& a, int64_t from, int64_t at, int64_t to) {
+  const double *table = static_cast<const double*>(a.table), *positions = static_cast<const double*>(a.positions);
+  for (int64_t c = 0; c < a.cols; ++c) static_cast<double*>(a.y)[to + c] = table[from + c] + (at < 0 ? 0 : positions[at + c]);
+}
+
+void embed_back_columns_f64(const EmbeddingBack& a, int64_t begin, int64_t n) {
+  double *dtable = static_cast<double*>(a.dtable), *dpositions = static_cast<double*>(a.dpositions);
+  for (int64_t i = 0; i < a.rows; ++i) {
+    const double* dy = static_cast<const double*>(a.dy) + i * a.cols;
+    const int64_t id = a.ids[i];
+    for (int64_t c = begin; c < begin + n; ++c) {
+      if (dtable && id >= 0 && id < a.vocab) dtable[id * a.cols + c] += dy[c];
+      if (dpositions && i % a.T < a.max_positions) dpositions[i % a.T * a.cols + c] += dy[c];
+    }
+  }
+}
+
+void embed_one(const Embedding& a, int64_t row, int64_t first) {
+  const int64_t id = a.ids[row], position = a.positions ? first + row % a.T : 0;
+  if (id < 0 || id >= a.vocab || position < 0 || (a.positions && position >= a.max_positions)) {
+    for (int64_t c = 0; c < a.cols; ++c) store_float(a.y_dtype, a.y, row * a.cols + c, std::numeric_limits<double>::quiet_NaN());
+    return;
+  }
+  const int64_t from = id * a.cols, at = a.positions ? position * a.cols : -1, to = row * a.cols;
+  if (a.y_dtype == DType::f64) return embed_row_f64(a, from, at, to);
+  HWY_DYNAMIC_DISPATCH(embed_row)(a, from, at, to);
+}
+}  // namespace
+
+void embedding(const Embedding& a) {
+  RECKON_ASSERT(is_float(a.table_dtype) && is_float(a.y_dtype) && (a.table_dtype == DType::f64) == (a.y_dtype == DType::f64));
+  const int64_t first = a.first_position ? *a.first_position : 0;
+  parallel_range(a.rows, rows_per_task(a.cols * 2 * size_of(a.y_dtype)), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) embed_one(a, row, first);
+  });
+}
+
+void embedding_back(const EmbeddingBack& a) {
+  RECKON_ASSERT(is_float(a.dtype));
+  const int64_t bytes = size_of(statistics_dtype(a.dtype));
+  if (!a.accumulate && a.dtable) fill_zero(a.dtable, a.vocab * a.cols * bytes);
+  if (!a.accumulate && a.dpositions) fill_zero(a.dpositions, a.max_positions * a.cols * bytes);
+  parallel_range(a.cols, kColumns, [&](int64_t begin, int64_t end) {
+    if (a.dtype == DType::f64) return embed_back_columns_f64(a, begin, end - begin);
+    HWY_DYNAMIC_DISPATCH(embed_back_columns)(a, begin, end - begin);
+  });
+}
+}  // namespace reckon::cpu
+#endif

@@ -1,0 +1,182 @@
+// backend/cpu/norm: one task normalizes whole rows; a row is read from memory once and its further passes hit the cache. Backward cuts
+// the rows into the fixed slices of rows.h and keeps one partial dw and db per slice.
+#include "reckon/backend/cpu/norm.h"
+
+#include "reckon/backend/cpu/vec_targets.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "reckon/backend/cpu/norm.cpp"
+#include <hwy/foreach_target.h>
+
+#include "reckon/backend/cpu/vec-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace reckon::cpu::HWY_NAMESPACE {
+// Mean (0 for rms) and r of the row that starts at `at`.
+HWY_INLINE void row_statistics(const NormForward& a, Reader& x, int64_t at, float* mean, float* r) {
+  double sum[1] = {0}, square[1] = {0};
+  if (a.kind == Norm::layer) {
+    for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
+      const float* xs = x.at(at + c, n);
+      add_sums<1>(n, sum, [&](int64_t i, auto part, V* acc) RECKON_VEC { acc[0] = hn::Add(acc[0], part.load(xs + i)); });
+    });
+  }
+  *mean = float(sum[0] / double(a.cols));
+  const V center = set(*mean);
+  for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
+    const float* xs = x.at(at + c, n);
+    add_sums<1>(n, square, [&](int64_t i, auto part, V* acc) RECKON_VEC {
+      const V off = part.keep(hn::Sub(part.load(xs + i), center));
+      acc[0] = hn::MulAdd(off, off, acc[0]);
+    });
+  });
+  *r = float(1.0 / __builtin_sqrt(square[0] / double(a.cols) + a.eps));
+}
+
+void norm_rows(const NormForward& a, int64_t begin, int64_t end) {
+  Reader x(a.dtype, a.x), w(a.w_dtype, a.w), b(a.w_dtype, a.b);
+  Writer y(a.dtype, a.y);
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t at = a.x_rows.at(row), to = a.y_rows.at(row);
+    float mean, r;
+    row_statistics(a, x, at, &mean, &r);
+    if (a.mean) static_cast<float*>(a.mean)[row] = mean;
+    if (a.r) static_cast<float*>(a.r)[row] = r;
+    const V center = set(mean), scale = set(r);
+    for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
+      const float* xs = x.at(at + c, n);
+      const float* ws = a.w ? w.at(c, n) : nullptr;
+      const float* bs = a.b ? b.at(c, n) : nullptr;
+      float* ys = y.at(to + c);
+      for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+        V v = hn::Mul(hn::Sub(part.load(xs + i), center), scale);
+        if (ws) v = hn::Mul(v, part.load(ws + i));
+        if (bs) v = hn::Add(v, part.load(bs + i));
+        part.store(v, ys + i);
+      });
+      y.done(to + c, n);
+    });
+  }
+}
+
+// One row of backward; pdw and pdb [cols] gather the slice's dw and db.
+struct BackReaders {
+  Reader dy, x, w;
+};
+HWY_INLINE void norm_back_row(const NormBackward& a, BackReaders& in, Writer& dx, int64_t row, float* pdw, float* pdb) {
+  const int64_t at_dy = a.dy_rows.at(row), at_x = a.x_rows.at(row), to = a.dx_rows.at(row);
+  const float mean = a.kind == Norm::layer ? static_cast<const float*>(a.mean)[row] : 0.0f, r = static_cast<const float*>(a.r)[row];
+  const V center = set(mean), scale = set(r), one = set(1.0f);
+  double sums[2] = {0, 0};  // of g = dy * w, and of g * xhat
+  for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
+    const float *dys = in.dy.at(at_dy + c, n), *xs = in.x.at(at_x + c, n), *ws = a.w ? in.w.at(c, n) : nullptr;
+    float *dw = a.dw ? pdw + c : nullptr, *db = a.db ? pdb + c : nullptr;
+    add_sums<2>(n, sums, [&](int64_t i, auto part, V* acc) RECKON_VEC {
+      const V dy = part.load(dys + i), xhat = hn::Mul(hn::Sub(part.load(xs + i), center), scale);
+      const V g = hn::Mul(dy, ws ? part.load(ws + i) : one);
+      acc[0] = hn::Add(acc[0], g);
+      acc[1] = hn::MulAdd(g, xhat, acc[1]);
+      if (dw) part.store(hn::MulAdd(dy, xhat, part.load(dw + i)), dw + i);
+      if (db) part.store(hn::Add(dy, part.load(db + i)), db + i);
+    });
+  });
+  if (!a.dx) return;
+  const V mean_g = set(a.kind == Norm::layer ? float(sums[0] / double(a.cols)) : 0.0f), mean_gx = set(float(sums[1] / double(a.cols)));
+  for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
+    const float *dys = in.dy.at(at_dy + c, n), *xs = in.x.at(at_x + c, n), *ws = a.w ? in.w.at(c, n) : nullptr;
+    float* dxs = dx.at(to + c);
+    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+      const V xhat = hn::Mul(hn::Sub(part.load(xs + i), center), scale);
+      const V g = hn::Mul(part.load(dys + i), ws ? part.load(ws + i) : one);
+      part.store(hn::Mul(scale, hn::Sub(g, hn::MulAdd(xhat, mean_gx, mean_g))), dxs + i);
+    });
+    dx.done(to + c, n);
+  });
+}
+
+void norm_back_rows(const NormBackward& a, int64_t begin, int64_t end, float* pdw, float* pdb) {
+  BackReaders in{{a.dtype, a.dy}, {a.dtype, a.x}, {a.w_dtype, a.w}};
+  Writer dx(a.dtype, a.dx);
+  for (int64_t row = begin; row < end; ++row) norm_back_row(a, in, dx, row, pdw, pdb);
+}
+}  // namespace reckon::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include <cmath>
+
+#include "reckon/base/error.h"
+#include "reckon/base/parallel.h"
+
+namespace reckon::cpu {
+namespace {
+HWY_EXPORT(norm_rows);
+HWY_EXPORT(norm_back_rows);
+
+void norm_row_f64(const NormForward& a, int64_t row) {
+  const double *x = static_cast<const double*>(a.x) + a.x_rows.at(row), *w = static_cast<const double*>(a.w),
+               *b = static_cast<const double*>(a.b);
+  double* y = static_cast<double*>(a.y) + a.y_rows.at(row);
+  double mean = 0, square = 0;
+  if (a.kind == Norm::layer) {
+    for (int64_t c = 0; c < a.cols; ++c) mean += x[c];
+    mean /= double(a.cols);
+  }
+  for (int64_t c = 0; c < a.cols; ++c) square += (x[c] - mean) * (x[c] - mean);
+  const double r = 1 / std::sqrt(square / double(a.cols) + a.eps);
+  if (a.mean) static_cast<double*>(a.mean)[row] = mean;
+  if (a.r) static_cast<double*>(a.r)[row] = r;
+  for (int64_t c = 0; c < a.cols; ++c) y[c] = (x[c] - mean) * r * (w ? w[c] : 1) + (b ? b[c] : 0);
+}
+
+void norm_back_row_f64(const NormBackward& a, int64_t row, double* dw, double* db) {
+  const double *dy = static_cast<const double*>(a.dy) + a.dy_rows.at(row), *x = static_cast<const double*>(a.x) + a.x_rows.at(row);
+  const double* w = static_cast<const double*>(a.w);
+  const double mean = a.kind == Norm::layer ? static_cast<const double*>(a.mean)[row] : 0, r = static_cast<const double*>(a.r)[row];
+  double sum_g = 0, sum_gx = 0;
+  for (int64_t c = 0; c < a.cols; ++c) {
+    const double xhat = (x[c] - mean) * r, g = dy[c] * (w ? w[c] : 1);
+    sum_g += g;
+    sum_gx += g * xhat;
+    if (a.dw) dw[c] += dy[c] * xhat;
+    if (a.db) db[c] += dy[c];
+  }
+  if (!a.dx) return;
+  double* dx = static_cast<double*>(a.dx) + a.dx_rows.at(row);
+  const double mean_g = a.kind == Norm::layer ? sum_g / double(a.cols) : 0, mean_gx = sum_gx / double(a.cols);
+  for (int64_t c = 0; c < a.cols; ++c) dx[c] = r * (dy[c] * (w ? w[c] : 1) - mean_g - (x[c] - mean) * r * mean_gx);
+}
+}  // namespace
+
+void norm_forward(const NormForward& a) {
+  RECKON_ASSERT(is_float(a.dtype) && ((a.dtype == DType::f64) == (a.w_dtype == DType::f64) || (!a.w && !a.b)));
+  parallel_range(a.rows, rows_per_task(a.cols * size_of(a.dtype) * 2), [&](int64_t begin, int64_t end) {
+    if (a.dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(norm_rows)(a, begin, end);
+    for (int64_t row = begin; row < end; ++row) norm_row_f64(a, row);
+  });
+}
+
+int64_t norm_backward_workspace(DType dtype, int64_t rows, int64_t cols) {
+  return 2 * slice_bound(rows) * cols * size_of(statistics_dtype(dtype));
+}
+
+void norm_backward(const NormBackward& a) {
+  RECKON_ASSERT(is_float(a.dtype) && ((a.dtype == DType::f64) == (a.w_dtype == DType::f64) || !a.w));
+  const bool wide = a.dtype == DType::f64, sums = a.dw || a.db;
+  const int64_t bytes = size_of(statistics_dtype(a.dtype));
+  const Slices slices = slices_of(a.rows);
+  // Partial sums of slice s: dw at [2 s], db at [2 s + 1], each [cols].
+  char* partial = static_cast<char*>(a.workspace);
+  RECKON_ASSERT(!sums || partial || slices.count == 0 || a.cols == 0);
+  parallel_for(slices.count, [&](int64_t s) {
+    const int64_t begin = s * slices.rows_each, end = begin + slices.rows_each < a.rows ? begin + slices.rows_each : a.rows;
+    char *dw = sums ? partial + 2 * s * a.cols * bytes : nullptr, *db = sums ? dw + a.cols * bytes : nullptr;
+    if (sums) std::memset(dw, 0, size_t(2 * a.cols * bytes));
+    if (!wide) return HWY_DYNAMIC_DISPATCH(norm_back_rows)(a, begin, end, reinterpret_cast<float*>(dw), reinterpret_cast<float*>(db));
+    for (int64_t row = begin; row < end; ++row) norm_back_row_f64(a, row, reinterpret_cast<double*>(dw), reinterpret_cast<double*>(db));
+  });
+  if (a.dw) sum_slices(partial, wide, slices.count, 2 * a.cols, a.cols, a.dw, a.dw_dtype, a.accumulate);
+  if (a.db)
+    sum_slices(partial + (slices.count ? a.cols * bytes : 0), wide, slices.count, 2 * a.cols, a.cols, a.db, a.dw_dtype, a.accumulate);
+}
+}  // namespace reckon::cpu
+#endif

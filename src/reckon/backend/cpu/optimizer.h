@@ -1,0 +1,59 @@
+// backend/cpu/optimizer: one update step over a flat bucket of parameters. What changes from step to step is read from an array of scalars,
+// so that a recorded step can be replayed.
+#pragma once
+#include <cstdint>
+
+#include "reckon/tensor/dtype.h"
+
+namespace reckon::cpu {
+
+/// Layout of the f64 array that every optimizer step reads. The host writes the first group before a step; clip_coefficient writes the
+/// second.
+enum OptimizerScalar : int {
+  kLearningRate,
+  kBeta1,        // adamw; the momentum of `momentum`
+  kBeta2,        // adamw
+  kBiasFactor1,  // 1 - beta1^t
+  kBiasFactor2,  // 1 - beta2^t
+  kEpsilon,      // adamw, adagrad
+  kMaxNorm,      // 0: no clipping
+  kGradScale,    // true gradient = stored gradient * this: 1 / loss scale, or 1
+  kGradNorm,     // out: norm of the true gradient
+  kClip,         // out: factor on the stored gradient: min(1, max_norm / (norm + 1e-6)) * grad_scale
+  kOk,           // out: 1 if norm and loss are finite, else 0: the step is skipped and every byte stays as it was
+  kOptimizerScalars
+};
+
+enum class Optimizer : uint8_t { adamw, sgd, momentum, adagrad };
+
+/// With g = stored gradient * clip, and first p *= 1 - lr * weight_decay (decoupled, for all):
+///   adamw:    m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, p -= lr (m / bias1) / (sqrt(v / bias2) + eps)
+///   sgd:      p -= lr g
+///   momentum: m = beta1 m + g, p -= lr m
+///   adagrad:  v += g^2, p -= lr g / (sqrt(v) + eps)
+/// Loshchilov & Hutter 2019, arXiv:1711.05101; otherwise as in PyTorch.
+///
+/// p is f32, f64, or bf16 with a residual plane: together they are the exact float32 master weight, p the upper half of its bits rounded
+/// half away ((bits + 0x8000) >> 16) and the residual the lower half; the update is the float32 one, bit for bit.
+/// Gradients and states are f32 (f64 for f64 parameters).
+struct OptimizerStep {
+  Optimizer kind = Optimizer::adamw;
+  DType dtype = DType::f32;  // of p: f32, f64 or bf16
+  int64_t n = 0;
+  void* p = nullptr;             // [n]
+  uint16_t* residual = nullptr;  // [n], bf16 only
+  const void* g = nullptr;       // [n]
+  void* m = nullptr;             // [n], adamw and momentum
+  void* v = nullptr;             // [n], adamw and adagrad
+  double weight_decay = 0;
+  const double* scalars = nullptr;  // [kOptimizerScalars]
+};
+void optimizer_step(const OptimizerStep& args);
+
+/// norm = sqrt(sum of squares[0..count)) * |grad_scale|; writes kGradNorm, kClip and kOk. loss is f32 or f64 [1]; null: taken as finite.
+void clip_coefficient(const double* squares, int64_t count, DType loss_dtype, const void* loss, double* scalars);
+
+/// Splits float32 weights into the two planes of a bf16 bucket, and joins them again, exactly.
+void split_master(const float* master, void* p, uint16_t* residual, int64_t n);
+void join_master(const void* p, const uint16_t* residual, float* master, int64_t n);
+}  // namespace reckon::cpu

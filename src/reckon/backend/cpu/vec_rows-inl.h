@@ -1,0 +1,57 @@
+// backend/cpu/vec_rows-inl: what softmax and cross entropy share: the maximum and the sum of exponentials of one row, in one pass.
+#if defined(RECKON_BACKEND_CPU_VEC_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef RECKON_BACKEND_CPU_VEC_ROWS_INL_H_
+#undef RECKON_BACKEND_CPU_VEC_ROWS_INL_H_
+#else
+#define RECKON_BACKEND_CPU_VEC_ROWS_INL_H_
+#endif
+
+#include "reckon/backend/cpu/vec_math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace reckon::cpu::HWY_NAMESPACE {
+
+/// Largest of n floats, -inf for none. A NaN may be lost here; the sum of exponentials keeps it.
+HWY_INLINE float max_of(const float* x, int64_t n) {
+  const int64_t N = lanes();
+  V a = set(-__builtin_inff()), b = a, c = a, d = a;
+  int64_t i = 0;
+  for (; i + 4 * N <= n; i += 4 * N) {
+    a = hn::Max(a, hn::LoadU(D(), x + i));
+    b = hn::Max(b, hn::LoadU(D(), x + i + N));
+    c = hn::Max(c, hn::LoadU(D(), x + i + 2 * N));
+    d = hn::Max(d, hn::LoadU(D(), x + i + 3 * N));
+  }
+  for_vectors(n - i, [&](int64_t j, auto part) RECKON_VEC { a = hn::Max(a, part.keep_or(part.load(x + i + j), a)); });
+  return max_lanes(hn::Max(hn::Max(a, b), hn::Max(c, d)));
+}
+
+/// sum = sum of exp(x - most); most is finite or +inf (0 stands for a row of nothing but -inf).
+struct ExpSum {
+  float most;
+  double sum;
+  double lse() const { return double(most) + __builtin_log(sum); }
+};
+
+/// Of the elements [at, at + n). When a chunk raises the maximum, the sum so far is scaled down.
+HWY_INLINE ExpSum log_sum_exp(Reader& x, int64_t at, int64_t n) {
+  const float none = -__builtin_inff();
+  float most = none;
+  double sum = 0;
+  for_chunks(n, [&](int64_t c, int64_t count) RECKON_VEC {
+    const float* xs = x.at(at + c, count);
+    const float chunk = max_of(xs, count), higher = chunk > most ? chunk : most;
+    if (higher != most && most != none) sum *= __builtin_exp(double(most) - double(higher));
+    most = higher;
+    const V shift = set(most == none ? 0.0f : most);
+    double more[1] = {0};
+    add_sums<1>(count, more, [&](int64_t i, auto part, V* acc) RECKON_VEC {
+      acc[0] = hn::Add(acc[0], part.keep(exp_vec(hn::Sub(part.load(xs + i), shift))));
+    });
+    sum += more[0];
+  });
+  return {most == none ? 0.0f : most, sum};
+}
+}  // namespace reckon::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif

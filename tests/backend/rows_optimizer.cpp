@@ -1,0 +1,153 @@
+// Optimizer steps against a scalar double run, the bf16 planes against the float32 run bit by bit, skipping, clipping, threads.
+#include <limits>
+
+#include "reckon/backend/cpu/optimizer.h"
+#include "tests/backend/rows_support.h"
+
+namespace reckon::cpu {
+namespace {
+const Optimizer kKinds[] = {Optimizer::adamw, Optimizer::sgd, Optimizer::momentum, Optimizer::adagrad};
+constexpr double kDecay = 0.1;
+
+std::vector<double> scalars(int step) {
+  std::vector<double> s(kOptimizerScalars);
+  s[kLearningRate] = 0.01 / step, s[kBeta1] = 0.9, s[kBeta2] = 0.95, s[kEpsilon] = 1e-8;
+  s[kBiasFactor1] = 1 - std::pow(0.9, step), s[kBiasFactor2] = 1 - std::pow(0.95, step);
+  s[kClip] = 0.5, s[kOk] = 1, s[kGradScale] = 1;
+  return s;
+}
+
+struct State {
+  Buffer p, residual, m, v;
+};
+
+Buffer gradient(DType dtype, int64_t n, int step) { return uniform(statistics_dtype(dtype), n, 100 + uint64_t(step)); }
+
+void run_step(Optimizer kind, State& s, const Buffer& g, const std::vector<double>& scalars) {
+  OptimizerStep a{.kind = kind, .dtype = s.p.dtype(), .n = s.p.size(), .p = s.p.data(), .g = g.data(), .m = s.m.data(), .v = s.v.data()};
+  if (s.p.dtype() == DType::bf16) a.residual = s.residual.as<uint16_t>();
+  a.weight_decay = kDecay, a.scalars = scalars.data();
+  optimizer_step(a);
+}
+
+State start(DType dtype, int64_t n) {
+  const Buffer master = uniform(DType::f32, n, 9);
+  State s{Buffer(dtype, n), Buffer(DType::bf16, n), Buffer(statistics_dtype(dtype), n), Buffer(statistics_dtype(dtype), n)};
+  for (int64_t i = 0; i < n; ++i) s.p.set(i, master[i]);
+  Buffer copy = master;
+  if (dtype == DType::bf16) split_master(copy.as<float>(), s.p.data(), s.residual.as<uint16_t>(), n);
+  return s;
+}
+
+TEST(RowsOptimizer, MatchesDoubleRun) {
+  on_every_target([] {
+    for (const Optimizer kind : kKinds)
+      for (const DType dtype : {DType::f32, DType::f64})
+        for (const int64_t n : {0, 1, 15, 33, 20000}) {
+          State s = start(dtype, n);
+          std::vector<double> p = values(s.p), m(size_t(n), 0), v(size_t(n), 0);
+          for (int step = 1; step <= 5; ++step) {
+            const Buffer g = gradient(dtype, n, step);
+            const auto sc = scalars(step);
+            run_step(kind, s, g, sc);
+            for (size_t i = 0; i < size_t(n); ++i) {
+              const double grad = g[int64_t(i)] * 0.5, lr = sc[kLearningRate];
+              p[i] *= 1 - lr * kDecay;
+              if (kind == Optimizer::adamw) {
+                m[i] += 0.1 * (grad - m[i]), v[i] += 0.05 * (grad * grad - v[i]);
+                p[i] -= lr * (m[i] / sc[kBiasFactor1]) / (std::sqrt(v[i] / sc[kBiasFactor2]) + 1e-8);
+              } else if (kind == Optimizer::sgd) {
+                p[i] -= lr * grad;
+              } else if (kind == Optimizer::momentum) {
+                m[i] = 0.9 * m[i] + grad, p[i] -= lr * m[i];
+              } else {
+                v[i] += grad * grad, p[i] -= lr * grad / (std::sqrt(v[i]) + 1e-8);
+              }
+            }
+          }
+          // Five steps of a few roundings each, of values of size 1 (m of momentum: 2.5).
+          const double eps = epsilon(dtype);
+          expect_near(s.p, p, 5 * 4 * eps, "p");
+          expect_near(s.m, m, 5 * 4 * 2.5 * eps, "m");
+          expect_near(s.v, v, 5 * 4 * eps, "v");
+        }
+  });
+}
+
+TEST(RowsOptimizer, HalvesAreTheFloatRunBitByBit) {
+  on_every_target([] {
+    for (const Optimizer kind : kKinds)
+      for (const int64_t n : {1, 31, 17003}) {
+        State whole = start(DType::f32, n), halves = start(DType::bf16, n);
+        Buffer joined(DType::f32, n);
+        for (int step = 1; step <= 4; ++step) {
+          const Buffer g = gradient(DType::f32, n, step);
+          run_step(kind, whole, g, scalars(step));
+          run_step(kind, halves, g, scalars(step));
+        }
+        join_master(halves.p.data(), halves.residual.as<uint16_t>(), joined.as<float>(), n);
+        EXPECT_TRUE(joined.same_bytes(whole.p) && halves.m.same_bytes(whole.m) && halves.v.same_bytes(whole.v));
+        for (int64_t i = 0; i < n; ++i) ASSERT_LE(std::abs(halves.p[i] - joined[i]), std::abs(joined[i]) * 0x1p-8);
+      }
+  });
+}
+
+TEST(RowsOptimizer, SplitAndJoinAreInverse) {
+  Buffer master(DType::f32, 1 << 18), p(DType::bf16, 1 << 18), residual(DType::bf16, 1 << 18), joined(DType::f32, 1 << 18);
+  for (int64_t i = 0; i < master.size(); ++i) master.as<uint32_t>()[i] = uint32_t(i << 14) + uint32_t(i * 2654435761u % 16384u);
+  split_master(master.as<float>(), p.data(), residual.as<uint16_t>(), master.size());
+  join_master(p.data(), residual.as<uint16_t>(), joined.as<float>(), master.size());
+  EXPECT_TRUE(joined.same_bytes(master));
+}
+
+TEST(RowsOptimizer, SkipsWhenNotOk) {
+  for (const Optimizer kind : kKinds)
+    for (const DType dtype : {DType::f32, DType::f64, DType::bf16}) {
+      State s = start(dtype, 100);
+      const State before = s;
+      Buffer g = gradient(dtype, 100, 1);
+      g.set(3, std::nan(""));
+      auto sc = scalars(1);
+      sc[kOk] = 0;
+      run_step(kind, s, g, sc);
+      EXPECT_TRUE(s.p.same_bytes(before.p) && s.residual.same_bytes(before.residual) && s.m.same_bytes(before.m) &&
+                  s.v.same_bytes(before.v));
+    }
+}
+
+TEST(RowsOptimizer, SameBytesOnAnyThreads) {
+  for (const Optimizer kind : kKinds)
+    for (const DType dtype : {DType::f32, DType::f64, DType::bf16}) {
+      const Buffer g = gradient(dtype, 100003, 1);
+      expect_same_on_any_threads([&] {
+        State s = start(dtype, g.size());
+        run_step(kind, s, g, scalars(1));
+        return std::vector<Buffer>{s.p, s.residual, s.m, s.v};
+      });
+    }
+}
+
+TEST(RowsOptimizer, ClipCoefficient) {
+  const double inf = std::numeric_limits<double>::infinity();
+  const float loss = 2, bad = std::nanf("");
+  auto s = scalars(1);
+  const double squares[] = {9, 16, 0};
+  s[kMaxNorm] = 1;
+  clip_coefficient(squares, 3, DType::f32, &loss, s.data());
+  EXPECT_EQ(s[kGradNorm], 5);
+  EXPECT_DOUBLE_EQ(s[kClip], 1 / (5 + 1e-6));
+  EXPECT_EQ(s[kOk], 1);
+  s[kMaxNorm] = 6;
+  clip_coefficient(squares, 3, DType::f32, &bad, s.data());
+  EXPECT_EQ(s[kClip], 1);
+  EXPECT_EQ(s[kOk], 0);
+  s[kMaxNorm] = 0, s[kGradScale] = 0.25;  // gradients of a loss scaled by 4
+  clip_coefficient(squares, 3, DType::f32, nullptr, s.data());
+  EXPECT_EQ(s[kGradNorm], 1.25);
+  EXPECT_EQ(s[kClip], 0.25);
+  EXPECT_EQ(s[kOk], 1);
+  clip_coefficient(&inf, 1, DType::f32, &loss, s.data());
+  EXPECT_EQ(s[kOk], 0);
+}
+}  // namespace
+}  // namespace reckon::cpu
