@@ -10,7 +10,7 @@ const Optimizer kKinds[] = {Optimizer::adamw, Optimizer::sgd, Optimizer::momentu
 constexpr double kDecay = 0.1;
 
 std::vector<double> scalars(int step) {
-  std::vector<double> s(kOptimizerScalars);
+  std::vector<double> s(kStepScalars);
   s[kLearningRate] = 0.01 / step, s[kBeta1] = 0.9, s[kBeta2] = 0.95, s[kEpsilon] = 1e-8;
   s[kBiasFactor1] = 1 - std::pow(0.9, step), s[kBiasFactor2] = 1 - std::pow(0.95, step);
   s[kClip] = 0.5, s[kOk] = 1, s[kGradScale] = 1;

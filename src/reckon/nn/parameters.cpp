@@ -34,6 +34,11 @@ int64_t Parameters::count() const {
   return count;
 }
 
+DType Parameters::dtype() const {
+  check(!buckets_.empty(), "the model has no storage yet: call materialize()");
+  return buckets_[0].values.dtype();
+}
+
 void Parameters::zero_grad() {
   for (Parameter& p : parameters_) p.value.zero_grad();
 }

@@ -57,6 +57,8 @@ class Parameters {
   Parameter* find(std::string_view name);
   /// Learned scalars, without padding.
   int64_t count() const;
+  /// What the model computes with. Throws Error before materialize().
+  DType dtype() const;
   /// Marks every gradient empty: the next contribution overwrites it.
   void zero_grad();
   /// The same range of a flat bucket tensor (values, gradients, optimizer state, residual) in the parameter's shape.

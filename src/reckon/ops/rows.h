@@ -2,6 +2,7 @@
 #pragma once
 #include "reckon/engine/call.h"
 #include "reckon/engine/node.h"
+#include "reckon/ops/step_scalars.h"
 
 namespace reckon {
 
@@ -78,17 +79,7 @@ struct AttentionParams {
   int32_t heads, kv_heads, head_dim;
   bool causal;
 };
-struct ClipParams {
-  double max_norm;
-};
 struct OptimizerParams {
   double weight_decay;
-};
-
-/// Places in the step_scalars tensor (f64): everything of a step that changes from one to the next.
-enum StepScalar : int {
-  kLearningRate, kBeta1, kBeta2, kBias1, kBias2, kEpsilon, kMomentum,  // Bias i: 1 - beta_i^t
-  kGradNorm, kClipCoefficient, kUpdateOk,                              // written by op::clip; update skipped unless kUpdateOk is 1
-  kStepScalars = 16
 };
 }  // namespace reckon

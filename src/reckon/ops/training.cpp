@@ -48,10 +48,10 @@ const OpDef op::split_master{k_split_master, "split_master", plan_master, nullpt
 const OpDef op::join_master{k_join_master, "join_master", plan_master, nullptr, {}, {.mutates = 0b1}};
 
 Tensor sum_of_squares(const Tensor& x) { return call(op::sum_of_squares, tensors(x))[0]; }
-void clip_(const Tensor& step_scalars, const Tensor& loss, const Tensors& sums, double max_norm) {
+void clip_(const Tensor& step_scalars, const Tensor& loss, const Tensors& sums) {
   Tensors in = tensors(step_scalars, loss);
   in.insert(in.end(), sums.begin(), sums.end());
-  call(op::clip, std::move(in), ClipParams{max_norm});
+  call(op::clip, std::move(in));
 }
 void split_master_(const Tensor& master, const Tensor& working, const Tensor& residual) { call(op::split_master, tensors(master, working, residual)); }
 void join_master_(const Tensor& master, const Tensor& working, const Tensor& residual) { call(op::join_master, tensors(master, working, residual)); }

@@ -21,7 +21,7 @@ void plan_embedding_back(Plan& p) {
   if (p.in.size() > 2) {
     check(p.in[2].shape == table, "slot {} is not {}", p.in[2], table);
   } else {
-    p.output(table, p.in[0].dtype);
+    p.output(table, statistics_dtype(p.in[0].dtype));
   }
   p.flops.vector = p.in[0].numel();
 }
@@ -35,7 +35,7 @@ Tensors vjp_embedding(Vjp& v) {
     call(op::embedding_back, tensors(v.dy[0], v.in(1), slot), e);
     v.filled(0);
   } else {
-    dx[0] = call(op::embedding_back, tensors(v.dy[0], v.in(1)), e)[0];
+    dx[0] = cast(call(op::embedding_back, tensors(v.dy[0], v.in(1)), e)[0], v.node.in_specs()[0].dtype);
   }
   return dx;
 }

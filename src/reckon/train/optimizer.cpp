@@ -52,12 +52,13 @@ Optimizer::Optimizer(Device& device, Parameters& parameters, const OptimConfig& 
 void Optimizer::write_scalars(int64_t step, int64_t total_steps) const {
   double s[kStepScalars] = {};
   s[kLearningRate] = learning_rate(config_, step, total_steps);
-  s[kBeta1] = config_.beta1;
+  s[kBeta1] = config_.name == OptimizerKind::momentum ? config_.momentum : config_.beta1;
   s[kBeta2] = config_.beta2;
-  s[kBias1] = 1 - std::pow(config_.beta1, double(step + 1));
-  s[kBias2] = 1 - std::pow(config_.beta2, double(step + 1));
+  s[kBiasFactor1] = 1 - std::pow(config_.beta1, double(step + 1));
+  s[kBiasFactor2] = 1 - std::pow(config_.beta2, double(step + 1));
   s[kEpsilon] = config_.eps;
-  s[kMomentum] = config_.momentum;
+  s[kMaxNorm] = config_.clip_norm;
+  s[kGradScale] = 1;
   scalars_.write(s, sizeof s);
 }
 
@@ -66,7 +67,7 @@ void Optimizer::step(const Tensor& loss) const {
   const ModuleScope scope("optimizer");
   Tensors sums;
   for (const Bucket& bucket : parameters_.buckets()) sums.push_back(sum_of_squares(bucket.gradients));
-  clip_(scalars_, loss, sums, config_.clip_norm);
+  clip_(scalars_, loss, sums);
   for (size_t i = 0; i < parameters_.buckets().size(); ++i) {
     const Bucket& bucket = parameters_.buckets()[i];
     Tensors in = tensors(scalars_, bucket.values, bucket.gradients);
@@ -79,6 +80,6 @@ void Optimizer::step(const Tensor& loss) const {
 Optimizer::Outcome Optimizer::outcome() const {
   if (scalars_.device().is_meta()) return {};
   const std::vector<double> s = scalars_.to_vector();
-  return {s[kGradNorm], s[kUpdateOk] == 1};
+  return {s[kGradNorm], s[kOk] == 1};
 }
 }  // namespace reckon

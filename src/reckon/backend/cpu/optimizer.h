@@ -3,26 +3,10 @@
 #pragma once
 #include <cstdint>
 
+#include "reckon/ops/step_scalars.h"
 #include "reckon/tensor/dtype.h"
 
 namespace reckon::cpu {
-
-/// Layout of the f64 array that every optimizer step reads. The host writes the first group before a step; clip_coefficient writes the
-/// second.
-enum OptimizerScalar : int {
-  kLearningRate,
-  kBeta1,        // adamw; the momentum of `momentum`
-  kBeta2,        // adamw
-  kBiasFactor1,  // 1 - beta1^t
-  kBiasFactor2,  // 1 - beta2^t
-  kEpsilon,      // adamw, adagrad
-  kMaxNorm,      // 0: no clipping
-  kGradScale,    // true gradient = stored gradient * this: 1 / loss scale, or 1
-  kGradNorm,     // out: norm of the true gradient
-  kClip,         // out: factor on the stored gradient: min(1, max_norm / (norm + 1e-6)) * grad_scale
-  kOk,           // out: 1 if norm and loss are finite, else 0: the step is skipped and every byte stays as it was
-  kOptimizerScalars
-};
 
 enum class Optimizer : uint8_t { adamw, sgd, momentum, adagrad };
 
@@ -46,7 +30,7 @@ struct OptimizerStep {
   void* m = nullptr;             // [n], adamw and momentum
   void* v = nullptr;             // [n], adamw and adagrad
   double weight_decay = 0;
-  const double* scalars = nullptr;  // [kOptimizerScalars]
+  const double* scalars = nullptr;  // [kStepScalars]
 };
 void optimizer_step(const OptimizerStep& args);
 

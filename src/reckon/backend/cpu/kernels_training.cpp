@@ -1,0 +1,74 @@
+// backend/cpu: optimizer steps, embeddings and activations, from tensors to the plain-pointer kernels.
+#include "reckon/backend/cpu/activation.h"
+#include "reckon/backend/cpu/embedding.h"
+#include "reckon/backend/cpu/kernels.h"
+#include "reckon/backend/cpu/optimizer.h"
+
+namespace reckon::cpu {
+namespace {
+void activate(const KernelArgs& k, Activation kind) { activation(kind, k.in[0].dtype(), k.in[0].raw(), k.out[0].raw(), k.in[0].numel()); }
+// in: dy, kept
+void activate_back(const KernelArgs& k, Activation kind) {
+  activation_back(kind, k.in[1].dtype(), k.in[0].raw(), k.in[1].raw(), k.out[0].raw(), k.in[1].numel());
+}
+// in: step_scalars, parameters, gradients, states ... (, residual)
+void step(const KernelArgs& k, Optimizer kind, bool has_m, bool has_v) {
+  const Tensor& p = k.in[1];
+  size_t at = 3;
+  OptimizerStep s{.kind = kind, .dtype = p.dtype(), .n = p.numel(), .p = p.raw(), .g = k.in[2].raw()};
+  if (has_m) s.m = k.in[at++].raw();
+  if (has_v) s.v = k.in[at++].raw();
+  if (p.dtype() == DType::bf16) s.residual = static_cast<uint16_t*>(k.in[at].raw());
+  s.weight_decay = k.as<OptimizerParams>().weight_decay;
+  s.scalars = k.in[0].data<double>();
+  optimizer_step(s);
+}
+}  // namespace
+
+void kernel::gelu(const KernelArgs& k) { activate(k, Activation::gelu); }
+void kernel::relu(const KernelArgs& k) { activate(k, Activation::relu); }
+void kernel::silu(const KernelArgs& k) { activate(k, Activation::silu); }
+void kernel::sigmoid(const KernelArgs& k) { activate(k, Activation::sigmoid); }
+void kernel::tanh(const KernelArgs& k) { activate(k, Activation::tanh); }
+void kernel::gelu_back(const KernelArgs& k) { activate_back(k, Activation::gelu); }
+void kernel::relu_back(const KernelArgs& k) { activate_back(k, Activation::relu); }
+void kernel::silu_back(const KernelArgs& k) { activate_back(k, Activation::silu); }
+void kernel::sigmoid_back(const KernelArgs& k) { activate_back(k, Activation::sigmoid); }
+void kernel::tanh_back(const KernelArgs& k) { activate_back(k, Activation::tanh); }
+void kernel::swiglu(const KernelArgs& k) {
+  cpu::swiglu(k.in[0].dtype(), k.in[0].raw(), k.out[0].raw(), k.out[0].shape().rows(), k.out[0].shape().last());
+}
+void kernel::swiglu_back(const KernelArgs& k) {
+  cpu::swiglu_back(k.in[1].dtype(), k.in[0].raw(), k.in[1].raw(), k.out[0].raw(), k.in[0].shape().rows(), k.in[0].shape().last());
+}
+
+void kernel::embedding(const KernelArgs& k) {
+  const Tensor& table = k.in[0];
+  cpu::embedding({.table_dtype = table.dtype(), .y_dtype = table.dtype(), .rows = k.in[1].numel(), .vocab = table.shape()[0], .cols = table.shape()[1],
+                  .ids = k.in[1].data<int32_t>(), .table = table.raw(), .y = k.out[0].raw()});
+}
+void kernel::embedding_back(const KernelArgs& k) {  // in: dy, ids (, slot)
+  const auto e = k.as<EmbeddingParams>();
+  const bool slot = k.in.size() > 2;
+  const Tensor& table = slot ? k.in[2] : k.out[0];
+  cpu::embedding_back({.dtype = k.in[0].dtype(), .rows = k.in[1].numel(), .vocab = e.vocab, .cols = table.shape()[1], .ids = k.in[1].data<int32_t>(),
+                       .dy = k.in[0].raw(), .dtable = table.raw(), .accumulate = slot && e.accumulate});
+}
+
+void kernel::sgd_step(const KernelArgs& k) { step(k, Optimizer::sgd, false, false); }
+void kernel::momentum_step(const KernelArgs& k) { step(k, Optimizer::momentum, true, false); }
+void kernel::adagrad_step(const KernelArgs& k) { step(k, Optimizer::adagrad, false, true); }
+void kernel::adamw_step(const KernelArgs& k) { step(k, Optimizer::adamw, true, true); }
+void kernel::split_master(const KernelArgs& k) {
+  cpu::split_master(k.in[0].data<float>(), k.in[1].raw(), static_cast<uint16_t*>(k.in[2].raw()), k.in[0].numel());
+}
+void kernel::join_master(const KernelArgs& k) {
+  cpu::join_master(k.in[1].raw(), static_cast<const uint16_t*>(k.in[2].raw()), k.in[0].data<float>(), k.in[0].numel());
+}
+void kernel::clip(const KernelArgs& k) {  // in: step_scalars, loss, sums of squares [1] ...
+  double squares[64];
+  RECKON_ASSERT(k.in.size() - 2 <= 64);
+  for (size_t i = 2; i < k.in.size(); ++i) squares[i - 2] = *k.in[i].data<double>();
+  clip_coefficient(squares, int64_t(k.in.size()) - 2, k.in[1].dtype(), k.in[1].raw(), k.in[0].data<double>());
+}
+}  // namespace reckon::cpu

@@ -1,0 +1,52 @@
+// cli/train: reckon train [CONFIG.toml] [key=value ...] [--resume] [--overwrite] [--json]
+#include "reckon/train/trainer.h"
+
+#include <cstdio>
+
+#include "reckon/backend/cpu/device.h"
+#include "reckon/base/text.h"
+#include "reckon/cli/command.h"
+#include "reckon/io/files.h"
+
+namespace reckon {
+namespace {
+// With --resume and no file named, the configuration is the one that the run was started with.
+Config resumed_config(const CommandLine& line) {
+  const std::string run_dir = line.config().run_dir, saved = join_path(run_dir, "config.toml");
+  if (!line.resume || !line.config_path.empty()) return line.config();
+  check_as(Failure::usage, path_exists(saved), "run.dir {} holds no run to resume (no config.toml)", run_dir);
+  Config config = load_config(saved, line.overrides);
+  config.run_dir = run_dir;
+  return config;
+}
+
+void print_outcome(const Config& config, const TrainOutcome& o) {
+  const RunReport& m = o.measured;
+  if (m.loss_train) std::printf("loss %.4f -> %.4f", o.first_loss, *m.loss_train);
+  if (m.loss_validation) std::printf(", validation %.4f", *m.loss_validation);
+  if (m.bits_per_byte) std::printf(" (%.3f bits per byte)", *m.bits_per_byte);
+  if (m.loss_train) std::printf("\n");
+  if (m.tokens_per_second) std::printf("%s tokens/s", with_commas(int64_t(*m.tokens_per_second)).c_str());
+  if (m.mfu) std::printf(", MFU %.0f %%", *m.mfu * 100);
+  if (m.tokens_per_second) std::printf("; ");
+  std::printf("memory: predicted %s, measured %s; process %s\n", human_bytes(o.predicted.memory->peak).c_str(), human_bytes(m.memory->peak).c_str(),
+              human_bytes(*o.process.peak_rss_bytes).c_str());
+  if (!o.checkpoint.empty()) std::printf("saved %s\n", o.checkpoint.c_str());
+  if (o.interrupted) std::printf("interrupted; continue with: reckon train run.dir=%s --resume\n", config.run_dir.c_str());
+}
+}  // namespace
+
+int run_train(const CommandLine& line) {
+  line.no_words();
+  check_as(Failure::usage, !(line.resume && line.overwrite), "--resume and --overwrite exclude each other");
+  const Config config = resumed_config(line);
+  const Ref<Device> device = open_cpu(Mode::real), meta = open_cpu(Mode::meta);
+  const TrainOutcome outcome = train(config, *device, *meta, {.resume = line.resume, .overwrite = line.overwrite});
+  if (line.json) {
+    std::fputs(summary_json(outcome.predicted, outcome.measured, outcome.process).c_str(), stdout);
+  } else {
+    print_outcome(config, outcome);
+  }
+  return outcome.interrupted ? int(Failure::interrupted) : 0;
+}
+}  // namespace reckon

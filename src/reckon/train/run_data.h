@@ -1,0 +1,22 @@
+// train/run_data: the batches of a run: from the text or token file that data.path names, or synthetic ones.
+#pragma once
+#include <memory>
+
+#include "reckon/io/tokenizer.h"
+#include "reckon/train/step.h"
+
+namespace reckon {
+
+struct RunData {
+  std::unique_ptr<BatchSource> train;
+  std::unique_ptr<BatchSource> validation;  // null: no validation data
+  int64_t validation_batches = 0;           // micro-batches of one evaluation
+  double validation_bytes_per_token = 0;    // 0: unknown
+  Ref<Tokenizer> tokenizer;                 // null: synthetic data or a token file without one
+  std::string description;                  // one line for people
+};
+
+/// Opens or makes the data of a run; texts are tokenized once into cache_dir. Throws Error (usage, corrupt) for unusable data: missing,
+/// too short for seq_len + 1 tokens, or with token ids that model.vocab does not cover.
+RunData open_run_data(const Config& config, const std::string& cache_dir);
+}  // namespace reckon
