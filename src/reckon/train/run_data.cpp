@@ -1,0 +1,50 @@
+#include "reckon/train/run_data.h"
+
+#include <algorithm>
+
+#include "reckon/base/text.h"
+#include "reckon/data/batches.h"
+
+namespace reckon {
+namespace {
+
+class DatasetBatches final : public BatchSource {
+ public:
+  explicit DatasetBatches(Batches batches) : batches_(std::move(batches)) {}
+  void fill(int64_t first, int64_t count, int64_t seq_len, int32_t* inputs, int32_t* targets) const override {
+    const size_t tokens = size_t(count * seq_len);
+    batches_.fill(first, {inputs, tokens}, {targets, tokens});
+  }
+
+ private:
+  Batches batches_;
+};
+}  // namespace
+
+RunData open_run_data(const Config& config, const std::string& cache_dir) {
+  RunData data;
+  const uint64_t seed = uint64_t(config.seed);
+  if (config.model.cruncher || config.data.path.empty()) {
+    data.train = std::make_unique<SyntheticBatches>(config.model.vocab, seed);
+    data.description = config.model.cruncher ? "synthetic regression" : "synthetic tokens (no data.path)";
+    return data;
+  }
+  const Ref<Dataset> set = Dataset::open({.path = config.data.path,
+                                          .tokenizer = config.data.tokenizer,
+                                          .cache_dir = cache_dir,
+                                          .validation_fraction = config.data.validation_fraction,
+                                          .model_vocab = config.model.vocab});
+  const int64_t seq_len = config.train.seq_len;
+  const auto order = config.data.order == SampleOrder::sequential ? Batches::Order::sequential : Batches::Order::random;
+  data.train = std::make_unique<DatasetBatches>(Batches(set, DataSplit::train, seq_len, order, seed));
+  data.tokenizer = set->tokenizer();
+  data.description = text("{} training tokens of {}", with_commas(set->tokens(DataSplit::train)), set->name());
+  if (set->tokens(DataSplit::validation) < seq_len + 1) return data;
+  Batches validation(set, DataSplit::validation, seq_len, Batches::Order::sequential, seed);
+  data.validation_batches = std::clamp<int64_t>((validation.samples() + config.train.micro_batch - 1) / config.train.micro_batch, 1, config.eval.batches);
+  const int64_t bytes = set->text_bytes(DataSplit::validation);
+  if (bytes > 0) data.validation_bytes_per_token = double(bytes) / double(set->tokens(DataSplit::validation));
+  data.validation = std::make_unique<DatasetBatches>(std::move(validation));
+  return data;
+}
+}  // namespace reckon
