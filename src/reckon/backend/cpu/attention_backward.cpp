@@ -1,0 +1,194 @@
+// backend/cpu/attention_backward: gradients of one block of query rows, or of one tile of keys, with the probabilities recomputed from the
+// log-sum-exp. Compiled once per instruction set. As forward, rows are vector lanes.
+#include <algorithm>
+#include <cstring>
+
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "reckon/backend/cpu/attention_backward.cpp"
+// clang-format off
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+#include "reckon/backend/cpu/attention_rows-inl.h"
+// clang-format on
+
+HWY_BEFORE_NAMESPACE();
+namespace reckon::cpu::detail::HWY_NAMESPACE {
+namespace {
+
+/// Scratch that the blocks of a span share. Widths are padded heads.
+struct Tiles {
+  float *k, *v;   // [kKeys, width]
+  float *p, *ds;  // [kKeys, kScoreStride]
+  float* rest;
+};
+HWY_INLINE Tiles tiles_at(const HeadGroup& g, float* at) {
+  const int64_t keys = padded(g.head_dim) * kKeys, scores = kScoreStride * kKeys;
+  float* p = at + 2 * keys;
+  return {at, at + keys, p, p + scores, p + 2 * scores};
+}
+
+/// One block of rows, and what it needs throughout: the log-sum-exp in base 2, and delta = dout . out.
+struct Block {
+  Rows r;
+  float lse2[kRows], delta[kRows];
+  float *q_transposed, *dout_transposed;  // [head_dim, kRows]; q is scaled for base 2
+  float *q, *dout, *dq;                   // [kRows, width]
+};
+
+HWY_INLINE float dot(const float* a, const float* b, int64_t n) {
+  Vec sum = hn::Zero(Floats());
+  for (int64_t i = 0; i < n; i += kLanes) sum = hn::MulAdd(load(a + i), load(b + i), sum);
+  return hn::GetLane(hn::SumOfLanes(Floats(), sum));
+}
+
+/// Loads q, dout, both transposed, and the statistics. Delta is computed from out (and left in back.delta), or taken from there.
+HWY_INLINE void load_block(const HeadGroup& g, const HeadGroupBack& back, int64_t row, bool compute_delta, float* at, Block& b) {
+  const int64_t width = padded(g.head_dim), part = width * kRows;
+  b.r = rows_of(g, row);
+  b.q_transposed = at, b.dout_transposed = at + part, b.q = at + 2 * part, b.dout = at + 3 * part, b.dq = at + 4 * part;
+  load_query_rows(g, back.dout, g.out_stride, b.r, b.dout);
+  if (compute_delta) load_query_rows(g, g.out, g.out_stride, b.r, b.q);
+  std::memset(b.lse2, 0, sizeof b.lse2);
+  std::memset(b.delta, 0, sizeof b.delta);
+  const float* lse = reinterpret_cast<const float*>(g.lse);
+  for (int64_t i = 0; i < b.r.rows; ++i) {
+    const int64_t from = (row + i) % g.group * g.query_tokens + (row + i) / g.group;
+    b.lse2[i] = lse[from] * kLog2E;
+    b.delta[i] = compute_delta ? dot(b.dout + i * width, b.q + i * width, width) : back.delta[from];
+    if (compute_delta && back.delta) back.delta[from] = b.delta[i];
+  }
+  load_query_rows(g, g.q, g.q_stride, b.r, b.q);
+  transpose(b.q, padded(b.r.rows), width, width, float(g.scale) * kLog2E, b.q_transposed, kRows);
+  transpose(b.dout, padded(b.r.rows), width, width, 1.0f, b.dout_transposed, kRows);
+}
+
+/// p = 2^(score - lse) and ds = p * (dp - delta) for one vector of rows; both are zero where the mask hides the key.
+HWY_INLINE void gradients_vec(const Seen& seen, int64_t count, int64_t at, const Block& b, float* p, float* ds) {
+  const Vec lse2 = load(b.lse2 + at), delta = load(b.delta + at);
+  int64_t j = 0;
+  for (; j < seen.all; ++j) {
+    const int64_t i = j * kScoreStride + at;
+    const Vec probability = exp2(hn::Sub(load(p + i), lse2));
+    store(probability, p + i);
+    store(hn::Mul(probability, hn::Sub(load(ds + i), delta)), ds + i);
+  }
+  for (; j < seen.some; ++j) {
+    const int64_t i = j * kScoreStride + at;
+    const auto mask = sees(seen, j);
+    const Vec probability = hn::IfThenElseZero(mask, exp2(hn::Sub(load(p + i), lse2)));
+    store(probability, p + i);
+    store(hn::IfThenElseZero(mask, hn::Mul(probability, hn::Sub(load(ds + i), delta))), ds + i);
+  }
+  for (; j < count; ++j) {
+    store(hn::Zero(Floats()), p + j * kScoreStride + at);
+    store(hn::Zero(Floats()), ds + j * kScoreStride + at);
+  }
+}
+
+/// p and ds [key][row] of the block and the loaded tile of keys first_key + [0, count).
+HWY_INLINE void tile_gradients(const HeadGroup& g, const Block& b, int64_t first_key, int64_t count, const Tiles& t) {
+  tile_scores(g, b.r, first_key, count, t.k, b.q_transposed, t.p);
+  tile_scores(g, b.r, first_key, count, t.v, b.dout_transposed, t.ds);
+  for (int64_t vec = 0; vec < b.r.vecs; ++vec) gradients_vec(seen_keys(b.r, vec, first_key, count), count, vec * kLanes, b, t.p, t.ds);
+}
+
+/// dq[i] += sum over keys of ds[j][i] * k[j].
+HWY_INLINE void add_query_gradient(const HeadGroup& g, const Block& b, int64_t first_key, int64_t count, const Tiles& t) {
+  const int64_t width = padded(g.head_dim);
+  for (int64_t i = 0; i < b.r.rows; i += kTileRows) {
+    const int64_t rows = std::min<int64_t>(kTileRows, b.r.rows - i);
+    const int64_t keys = std::min(count, b.r.last[i + rows - 1] - first_key + 1);
+    if (keys <= 0) continue;
+    const Product p{t.ds + i, kScoreStride, t.k, width, b.dq + i * width, width, keys, nullptr};
+    product<false, Into::add>(p, rows, width / kLanes);
+  }
+}
+
+/// dk_sum[j] += sum over rows of ds[j][i] * q[i], dv_sum[j] += sum over rows of p[j][i] * dout[i].
+HWY_INLINE void add_key_gradients(const HeadGroup& g, const Block& b, int64_t first_key, int64_t count, const Tiles& t, float* dk_sum,
+                                  float* dv_sum) {
+  const int64_t width = padded(g.head_dim);
+  for (int64_t j = 0; j < count; j += kTileRows) {
+    const int64_t keys = std::min<int64_t>(kTileRows, count - j), start = std::max<int64_t>(first_row(g, first_key + j) - b.r.first, 0);
+    if (start >= b.r.rows) break;
+    const int64_t rows = b.r.rows - start, score = j * kScoreStride + start;
+    product<true, Into::add>({t.ds + score, kScoreStride, b.q + start * width, width, dk_sum + j * width, width, rows, nullptr}, keys, width / kLanes);
+    product<true, Into::add>({t.p + score, kScoreStride, b.dout + start * width, width, dv_sum + j * width, width, rows, nullptr}, keys, width / kLanes);
+  }
+}
+
+void gradient_rows(const HeadGroup& g, const HeadGroupBack& back, int64_t row, int64_t rows, float* dk_sum, float* dv_sum, float* scratch) {
+  const int64_t width = padded(g.head_dim), end = std::min(row + rows, row_count(g)), blocks = ceil_div(end - row, kRows);
+  const Tiles t = tiles_at(g, scratch);
+  Block block[kBackwardSpan];
+  for (int64_t i = 0; i < blocks; ++i) {
+    load_block(g, back, row + i * kRows, true, t.rest + i * 5 * width * kRows, block[i]);
+    std::memset(block[i].dq, 0, size_t(block[i].r.rows * width) * 4);
+  }
+  const int64_t keys = last_key(g, end - 1) + 1;
+  for (int64_t key = 0; key < keys; key += kKeys) {
+    load_key_rows(g, g.k, key, std::min(kKeys, keys - key), t.k);
+    load_key_rows(g, g.v, key, std::min(kKeys, keys - key), t.v);
+    for (const Block* b = block; b < block + blocks; ++b) {
+      const int64_t count = std::min(kKeys, b->r.last[kRows - 1] + 1 - key);
+      if (count <= 0) continue;
+      tile_gradients(g, *b, key, count, t);
+      add_query_gradient(g, *b, key, count, t);
+      if (dk_sum) add_key_gradients(g, *b, key, count, t, dk_sum + key * width, dv_sum + key * width);
+    }
+  }
+  for (const Block* b = block; b < block + blocks; ++b) {
+    for (int64_t i = 0; i < b->r.rows; ++i) {
+      char* to = const_cast<char*>(query_row(g, back.dq, g.q_stride, b->r.first + i));
+      store_row(g.dtype, b->dq + i * width, float(g.scale), g.head_dim, to);
+    }
+  }
+}
+
+void write_key_gradients(const HeadGroup& g, const HeadGroupBack& back, int64_t key, int64_t count, const float* dk_sum, const float* dv_sum) {
+  const int64_t width = padded(g.head_dim);
+  for (int64_t j = 0; j < count; ++j) {
+    const int64_t at = (key + j) * g.kv_stride * g.element;
+    store_row(g.dtype, dk_sum + j * width, float(g.scale), g.head_dim, back.dk + at);
+    store_row(g.dtype, dv_sum + j * width, 1.0f, g.head_dim, back.dv + at);
+  }
+}
+
+void gradient_keys(const HeadGroup& g, const HeadGroupBack& back, int64_t key, float* dk_sum, float* dv_sum, float* scratch) {
+  const int64_t width = padded(g.head_dim), keys = std::min(kKeys, g.keys - key);
+  const Tiles t = tiles_at(g, scratch);
+  std::memset(dk_sum, 0, size_t(keys * width) * 4);
+  std::memset(dv_sum, 0, size_t(keys * width) * 4);
+  load_key_rows(g, g.k, key, keys, t.k);
+  load_key_rows(g, g.v, key, keys, t.v);
+  Block block;
+  for (int64_t row = first_row(g, key) / kRows * kRows; row < row_count(g); row += kRows) {
+    load_block(g, back, row, false, t.rest, block);
+    // The tile ends where the other pass ends it, so that both add the same numbers in the same order.
+    const int64_t count = std::min(kKeys, block.r.last[kRows - 1] + 1 - key);
+    tile_gradients(g, block, key, count, t);
+    add_key_gradients(g, block, key, count, t, dk_sum, dv_sum);
+  }
+  write_key_gradients(g, back, key, keys, dk_sum, dv_sum);
+}
+}  // namespace
+}  // namespace reckon::cpu::detail::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace reckon::cpu::detail {
+HWY_EXPORT(gradient_rows);
+HWY_EXPORT(gradient_keys);
+HWY_EXPORT(write_key_gradients);
+void backward_rows(const HeadGroup& g, const HeadGroupBack& back, int64_t row, int64_t rows, float* dk_sum, float* dv_sum, float* scratch) {
+  HWY_DYNAMIC_DISPATCH(gradient_rows)(g, back, row, rows, dk_sum, dv_sum, scratch);
+}
+void backward_keys(const HeadGroup& g, const HeadGroupBack& back, int64_t key, float* dk_sum, float* dv_sum, float* scratch) {
+  HWY_DYNAMIC_DISPATCH(gradient_keys)(g, back, key, dk_sum, dv_sum, scratch);
+}
+void store_key_gradients(const HeadGroup& g, const HeadGroupBack& back, int64_t key, int64_t count, const float* dk_sum, const float* dv_sum) {
+  HWY_DYNAMIC_DISPATCH(write_key_gradients)(g, back, key, count, dk_sum, dv_sum);
+}
+}  // namespace reckon::cpu::detail
+#endif

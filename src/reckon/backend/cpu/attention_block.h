@@ -1,0 +1,116 @@
+// backend/cpu/attention_block: what attention's host code hands to its vector code: one block of work at a time, in plain numbers.
+// Also the tile sizes and the scratch each lane needs. Private to backend/cpu/attention* and kv_cache*.
+#pragma once
+#include <cstdint>
+
+#include "reckon/backend/cpu/attention.h"
+#include "reckon/base/parallel.h"
+
+namespace reckon::cpu::detail {
+
+inline constexpr int64_t kRows = 64;         // query rows of a block
+inline constexpr int64_t kKeys = 64;         // keys of a tile
+inline constexpr int64_t kForwardSpan = 4;   // row blocks that share each tile of keys once it is loaded
+inline constexpr int64_t kBackwardSpan = 2;
+inline constexpr int64_t kScoreStride = 80;  // floats from one key's scores to the next: 64 + 16, so that columns spread over cache sets
+inline constexpr int64_t kMaxHeadDim = 256;
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+/// Floats of a padded head: whole vectors on every target, so that a plan does not depend on the machine.
+constexpr int64_t padded(int64_t head_dim) { return ceil_div(head_dim, 16) * 16; }
+
+/// The query heads that share one key/value head of one batch element. Its query rows are numbered token by token:
+/// row r is token r / group of head r % group. All strides are in elements.
+struct HeadGroup {
+  DType dtype;
+  int64_t element;         // bytes of one element
+  int64_t head_dim;
+  int64_t group;           // query heads
+  int64_t query_tokens;    // rows = query_tokens * group
+  int64_t first_position;  // position of query token 0 among the keys
+  int64_t keys;
+  bool causal;
+  double scale;
+  const char* q;           // token t, head g: q + t * q_stride + g * head_dim
+  const char* k;           // key j: k + j * kv_stride
+  const char* v;
+  int64_t q_stride, kv_stride;
+  char* out;               // as q, with out_stride
+  int64_t out_stride;
+  char* lse;               // head g, token t: lse + g * query_tokens + t, in the statistics type; may be null
+};
+
+/// What backward reads and writes beside the HeadGroup (whose out and lse it reads).
+struct HeadGroupBack {
+  const char* dout;            // as out
+  char *dq, *dk, *dv;          // as q, k, v
+  float* delta;                // [group, query_tokens] rowsum(dout * out), where one pass leaves it for the other; may be null
+};
+
+/// Query rows, and the last key that a row sees.
+inline int64_t row_count(const HeadGroup& g) { return g.query_tokens * g.group; }
+inline int64_t last_key(const HeadGroup& g, int64_t row) { return g.causal ? g.first_position + row / g.group : g.keys - 1; }
+/// First query row that sees this key.
+inline int64_t first_row(const HeadGroup& g, int64_t key) {
+  const int64_t token = g.causal ? key - g.first_position : 0;
+  return (token > 0 ? token : 0) * g.group;
+}
+
+/// Floats of one lane's scratch.
+constexpr int64_t forward_scratch(int64_t head_dim) {
+  return padded(head_dim) * (2 * kForwardSpan * kRows + 2 * kKeys) + kScoreStride * kKeys;
+}
+constexpr int64_t backward_scratch(int64_t head_dim) {
+  return padded(head_dim) * (5 * kBackwardSpan * kRows + 2 * kKeys) + 2 * kScoreStride * kKeys;
+}
+
+/// Attends the query rows [row, row + rows) of the group over all keys they see; writes out and lse.
+/// `row` is a multiple of kRows and rows at most kForwardSpan * kRows.
+void forward_rows(const HeadGroup& g, int64_t row, int64_t rows, float* scratch);
+
+/// dq of the query rows [row, row + rows), row a multiple of kRows and rows at most kBackwardSpan * kRows. If dk_sum is not null, also adds
+/// their part of dk / scale and dv to dk_sum and dv_sum [keys, padded(head_dim)]: called for ascending rows it does the whole backward pass.
+void backward_rows(const HeadGroup& g, const HeadGroupBack& back, int64_t row, int64_t rows, float* dk_sum, float* dv_sum, float* scratch);
+/// dk and dv of the keys [key, key + kKeys), from back.delta. dk_sum and dv_sum [kKeys, padded(head_dim)] are scratch.
+/// The same sums in the same order as ascending backward_rows, so the same bits.
+void backward_keys(const HeadGroup& g, const HeadGroupBack& back, int64_t key, float* dk_sum, float* dv_sum, float* scratch);
+/// Writes dk and dv of the keys [key, key + count) from their sums.
+void store_key_gradients(const HeadGroup& g, const HeadGroupBack& back, int64_t key, int64_t count, const float* dk_sum, const float* dv_sum);
+
+/// The float64 path: obvious loops, one row at a time. scratch [keys].
+void forward_rows_f64(const HeadGroup& g, int64_t row, int64_t rows, double* scratch);
+void backward_f64(const HeadGroup& g, const HeadGroupBack& back);
+
+/// Rows of one task: `span` blocks if that leaves every lane some four tasks, else one block. Never shows in the bits.
+constexpr int64_t task_rows(int64_t groups, int64_t rows, int64_t span, int64_t lanes) {
+  return groups * ceil_div(rows, span * kRows) >= 4 * lanes ? span * kRows : kRows;
+}
+
+/// Runs every group on up to `lanes` threads. group_of(batch, kv_head) describes a group. A group's tasks follow each other, so that its keys
+/// stay in the cache; the last rows, which see the most keys, come first.
+template <class GroupOf>
+void run_forward(const AttentionShape& shape, int64_t lane_bytes, GroupOf group_of, void* workspace, int lanes) {
+  const int64_t groups = shape.batch * shape.kv_heads, rows = shape.tokens * (shape.heads / shape.kv_heads);
+  const int64_t step = task_rows(groups, rows, kForwardSpan, lanes), steps = ceil_div(rows, step);
+  parallel_for(
+      groups * steps,
+      [&](int64_t task, int lane) {
+        const int64_t group = task / steps, row = (steps - 1 - task % steps) * step;
+        const HeadGroup g = group_of(group / shape.kv_heads, group % shape.kv_heads);
+        char* scratch = static_cast<char*>(workspace) + lane * lane_bytes;
+        if (g.dtype == DType::f64) {
+          forward_rows_f64(g, row, step, reinterpret_cast<double*>(scratch));
+        } else {
+          forward_rows(g, row, step, reinterpret_cast<float*>(scratch));
+        }
+      },
+      lanes);
+}
+
+/// Aborts unless the kernels can serve this shape: the host checks first and says why.
+void assert_shape(const AttentionShape& shape);
+/// Bytes of one lane's scratch for the forward pass over up to `keys` keys, a multiple of 64.
+int64_t forward_lane_bytes(const AttentionShape& shape, int64_t keys);
+/// The dtype, head and scale fields of a group; pointers and extents are left to the caller.
+HeadGroup common_group(const AttentionShape& shape);
+}  // namespace reckon::cpu::detail

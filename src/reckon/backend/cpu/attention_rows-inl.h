@@ -1,0 +1,81 @@
+// backend/cpu/attention_rows-inl: a block of query rows against a tile of keys, as both passes see it: loading rows of a head group,
+// the scores of a tile, and which of them the causal mask leaves. Compiled once per instruction set.
+#include <algorithm>
+
+#include "reckon/backend/cpu/attention_tile-inl.h"
+
+#if defined(RECKON_ATTENTION_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef RECKON_ATTENTION_ROWS_INL_H_
+#undef RECKON_ATTENTION_ROWS_INL_H_
+#else
+#define RECKON_ATTENTION_ROWS_INL_H_
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace reckon::cpu::detail::HWY_NAMESPACE {
+
+inline constexpr float kLog2E = 1.44269504088896341f;
+inline constexpr float kLn2 = 0.693147180559945309f;
+
+/// Query rows [first, first + rows) of a group. Row i is lane i of the score vectors; lanes beyond `rows` hold zeros and count for nothing.
+struct Rows {
+  int64_t first, rows;
+  int64_t vecs;          // vectors that hold the rows
+  int64_t last[kRows];   // last key that each lane sees; never falls. Lanes beyond `rows` repeat the last row's
+};
+
+HWY_INLINE Rows rows_of(const HeadGroup& g, int64_t first) {
+  Rows r;
+  r.first = first;
+  r.rows = std::min(kRows, row_count(g) - first);
+  r.vecs = ceil_div(r.rows, kLanes);
+  for (int64_t i = 0; i < kRows; ++i) r.last[i] = last_key(g, first + std::min(i, r.rows - 1));
+  return r;
+}
+
+HWY_INLINE const char* query_row(const HeadGroup& g, const char* base, int64_t stride, int64_t row) {
+  return base + (row / g.group * stride + row % g.group * g.head_dim) * g.element;
+}
+
+/// Loads query rows into to [kRows, padded], zeroing rows up to a multiple of 16.
+HWY_INLINE void load_query_rows(const HeadGroup& g, const char* base, int64_t stride, const Rows& r, float* to) {
+  const int64_t width = padded(g.head_dim);
+  for (int64_t i = 0; i < r.rows; ++i) load_row(g.dtype, query_row(g, base, stride, r.first + i), g.head_dim, to + i * width);
+  std::memset(to + r.rows * width, 0, size_t((padded(r.rows) - r.rows) * width) * 4);
+}
+/// Loads `count` key or value rows from key `first` on into to [count, padded].
+HWY_INLINE void load_key_rows(const HeadGroup& g, const char* base, int64_t first, int64_t count, float* to) {
+  const char* from = base + first * g.kv_stride * g.element;
+  for (int64_t j = 0; j < count; ++j) load_row(g.dtype, from + j * g.kv_stride * g.element, g.head_dim, to + j * padded(g.head_dim));
+}
+
+/// scores[j][i] = keys[j] . rows[i] for the keys first_key + [0, count), keys [count, padded]; vectors of rows that see none of a run of keys are left untouched.
+/// transposed [head_dim, kRows].
+HWY_INLINE void tile_scores(const HeadGroup& g, const Rows& r, int64_t first_key, int64_t count, const float* keys, const float* transposed,
+                            float* scores) {
+  const int64_t width = padded(g.head_dim);
+  int64_t skip = 0;  // vectors above the diagonal
+  for (int64_t j = 0; j < count; j += kTileRows) {
+    while (skip < r.vecs && r.last[skip * kLanes + kLanes - 1] < first_key + j) ++skip;
+    const Product p{keys + j * width, width, transposed + skip * kLanes, kRows, scores + j * kScoreStride + skip * kLanes,
+                    kScoreStride, g.head_dim, nullptr};
+    product<true, Into::set>(p, std::min<int64_t>(kTileRows, count - j), r.vecs - skip);
+  }
+}
+
+/// For one vector of rows and one tile of keys: keys [0, all) are seen by every lane, [all, some) by some of them, the rest by none.
+struct Seen {
+  int64_t all, some;
+  Vec last;  // last key of each lane, counted in the tile
+};
+HWY_INLINE Seen seen_keys(const Rows& r, int64_t vec, int64_t first_key, int64_t count) {
+  float last[kLanes];
+  for (int64_t i = 0; i < kLanes; ++i) last[i] = float(std::clamp<int64_t>(r.last[vec * kLanes + i] - first_key, -1, count));
+  const int64_t low = r.last[vec * kLanes] - first_key + 1, high = r.last[vec * kLanes + kLanes - 1] - first_key + 1;
+  return {std::clamp<int64_t>(low, 0, count), std::clamp<int64_t>(high, 0, count), load(last)};
+}
+/// Lanes that see this key of the tile.
+HWY_INLINE hn::Mask<Floats> sees(const Seen& seen, int64_t key) { return hn::Ge(seen.last, all(float(key))); }
+}  // namespace reckon::cpu::detail::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif
