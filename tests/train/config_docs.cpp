@@ -22,6 +22,7 @@ Generated from the program's table of keys by `tests/train/config_docs.cpp`, whi
 `reckon COMMAND [CONFIG.toml] [key.path=value ...]`: every key has a default, so neither a file nor an argument is needed. The order is:
 the preset named by `model.preset` (wherever it is named), then the file, then the arguments from left to right. An argument's value is
 TOML if it reads as such (`optim.lr=3e-4`, `model.tied_head=false`) and otherwise a plain string (`train.precision=bf16`, `memory.budget=4GiB`).
+A file is TOML of at most 256 KiB, with every string in one line.
 
 ```toml
 seed = 7
@@ -88,4 +89,12 @@ TEST(ConfigDocs, ConfigurationPageIsCurrent) {
   EXPECT_TRUE(committed.str() == configuration_page()) << kPath
                                                        << " is not what the table of keys says; run\n  RECKON_REGENERATE=1 "
                                                           "build/release/tests/test_train --gtest_filter=ConfigDocs.*\nand commit it";
+}
+
+TEST(ConfigDocs, ExampleIsAValidConfiguration) {
+  const std::string_view page = kIntroduction;
+  const size_t begin = page.find("```toml\n") + 8;
+  const Config c = parse_config(page.substr(begin, page.find("```", begin) - begin), "example", {});
+  EXPECT_EQ(c.model.layers, 6);
+  EXPECT_EQ(c.train.precision, Precision::bf16);
 }

@@ -105,8 +105,14 @@ TEST(ConfigErrors, SyntaxNamesLineAndColumn) {
   expect_contains(file_error("seed = 1\n[train\nsteps = 5\n"), "config.toml:2:7: not valid TOML: ");
   expect_contains(file_error("seed = \n"), "config.toml:1:");
   expect_contains(file_error("seed = 1\n\n[=]\nrun.dir = 'x'\n[["), "config.toml:3: not valid TOML: a key must begin with a letter");
+  expect_contains(file_error("seed = 1\nl\u00e4nge = 2\n"), "config.toml:2: not valid TOML: a character that is not ASCII stands outside");
+  expect_contains(file_error("seed = 1\n\u00a0\n"), "config.toml:2: not valid TOML: a character that is not ASCII");
+  expect_contains(file_error("\nrun.dir = \"\"\"a\"\"\"\n"), "config.toml:2: strings of several lines are not used here");
+  EXPECT_EQ(file_error("# \u00e4 ' \"\"\"\nrun.dir = '\u00e4' # \u00e4\ndata.path = \"a\\\"\u00e4\"\n"), "");
   expect_contains(file_error("[="), "config.toml:1: not valid TOML: a key must begin with a letter");
-  expect_contains(file_error("run.dir = \"open\nseed = 1\n"), "config.toml:1:");
+  expect_contains(file_error("run.dir = \"open\nseed = 1\n"), "config.toml:1: not valid TOML: a quotation mark is not closed");
+  expect_contains(file_error("run.dir = \"open\\"), "config.toml:1: not valid TOML: a quotation mark is not closed");
+  expect_contains(file_error("seed = 0'\u00e4'\n"), "config.toml:1: not valid TOML: a quotation mark must follow a space");
   expect_contains(file_error("run.dir = \"\xff\"\n"), "utf-8");
   expect_contains(file_error(std::string("seed = 1\0", 9)), "not valid TOML");
   expect_contains(file_error(std::string("\x7f"
@@ -200,10 +206,12 @@ TEST(ConfigErrors, DeepNestingIsAMessageNotACrash) {
   expect_contains(file_error("seed = " + repeated("{a = ", 100'000)), "nested");
   expect_contains(file_error("\n" + repeated("a.", 100'000) + "a = 1\n"), "config.toml:2: more than 250 dots in a line");
   expect_contains(file_error("[" + repeated("a.", 100'000) + "a]\n"), "more than 250 dots in a line");
-  // The deepest document that gets through: nested inline tables of long dotted keys.
-  std::string deep = "seed = ";
-  for (int i = 0; i < 40; ++i) deep += "[{" + repeated("a.", 240) + "a =\n";
-  expect_contains(file_error(deep), "config.toml:");
+  // The deepest document that gets through: inline tables of long dotted keys, in arrays that begin new lines.
+  const auto nested = [&](int levels) {
+    return "seed = " + repeated(("[\n{" + repeated("a.", 249) + "a = ").c_str(), levels) + "1" + repeated("}\n]", levels) + "\n";
+  };
+  EXPECT_EQ(file_error(nested(7)), "config.toml:1: seed expects an integer, got an array");
+  expect_contains(file_error(nested(40)), "nested");
   expect_contains(file_error(repeated("a.", 249) + "a = 1\n"), "unknown key 'a.a.");
   EXPECT_EQ(file_error("# " + repeated(".", 1000) + "\n"), "");
   expect_contains(argument_error("seed=" + repeated("[", 100'000)), "seed expects an integer");

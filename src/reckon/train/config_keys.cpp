@@ -109,7 +109,11 @@ std::span<const ConfigKey> config_table() {
               "Steps of the linear warm-up. May exceed train.steps: the run then ends within the warm-up."),
       number("optim.min_lr_ratio", FIELD(optim.min_lr_ratio), 0, 1, "cosine: final learning rate as a share of optim.lr."),
 
-      plain("data.path", KeyType::text, FIELD(data.path), "A text file or a token file; empty: synthetic tokens."),
+      {.name = "data.path",
+       .type = KeyType::text,
+       .field = FIELD(data.path),
+       .help = "A text file or a token file; empty: synthetic tokens.",
+       .may_be_empty = true},
       plain("data.tokenizer", KeyType::tokenizer, FIELD(data.tokenizer),
             "bytes; bpe:N for a byte-pair tokenizer of N tokens trained on the text; or a tokenizer's path."),
       number("data.validation_fraction", FIELD(data.validation_fraction), 0, 0.9, "Share of the data held out, taken from its tail."),

@@ -153,7 +153,7 @@ void check_text(const ConfigKey& key, const std::string& value, std::string_view
   check_as(Failure::usage, value.size() <= kMaxTextBytes, "{}{} is longer than {} bytes", where, key.name, kMaxTextBytes);
   check_as(Failure::usage, printable_line(value, kMaxTextBytes + 1) == value, "{}{} has a control character or is not valid UTF-8: \"{}\"",
            where, key.name, printable_line(value, 60));
-  check_as(Failure::usage, !value.empty() || key.field == find_key("data.path")->field, "{}{} must not be empty", where, key.name);
+  check_as(Failure::usage, !value.empty() || key.may_be_empty, "{}{} must not be empty", where, key.name);
 }
 
 void check_tokenizer(const ConfigKey& key, const std::string& value, std::string_view where) {
