@@ -7,32 +7,11 @@
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/rows_elementwise.cpp"
 #include <hwy/foreach_target.h>
 
+#include "reckon/backend/cpu/vec_gather-inl.h"
 #include "reckon/backend/cpu/vec_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
-constexpr int64_t kPart = 1024;
-
-// n elements from `at` on, `stride` apart, as contiguous floats.
-const float* gather(DType dtype, const void* data, int64_t at, int64_t stride, int64_t n, float* buffer) {
-  if (stride == 1) return read_chunk(dtype, data, at, n, buffer);
-  if (stride == 0) {
-    float one[hn::MaxLanes(D())];
-    const V value = set(*read_chunk(dtype, data, at, 1, one));
-    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(value, buffer + i); });
-    return buffer;
-  }
-  if (dtype == DType::f32) {
-    const float* from = static_cast<const float*>(data) + at;
-    for (int64_t i = 0; i < n; ++i) buffer[i] = from[i * stride];
-    return buffer;
-  }
-  uint16_t halves[kPart];
-  const uint16_t* from = static_cast<const uint16_t*>(data) + at;
-  for (int64_t i = 0; i < n; ++i) halves[i] = from[i * stride];
-  return read_chunk(dtype, halves, 0, n, buffer);
-}
-
 // Where to compute n floats that belong at `at`, and their way there.
 float* place(DType dtype, void* data, int64_t at, int64_t stride, float* buffer) {
   return stride == 1 ? write_place(dtype, data, at, buffer) : buffer;
