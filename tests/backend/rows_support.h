@@ -80,10 +80,7 @@ class Buffer {
 /// Uniform in [low, high), rounded to the dtype; the stream is named by the seed.
 inline Buffer uniform(DType dtype, int64_t n, uint64_t seed, double low = -1, double high = 1) {
   Buffer b(dtype, n);
-  for (int64_t i = 0; i < n; ++i) {
-    const auto words = philox(seed, 7, uint64_t(i));
-    b.set(i, low + (high - low) * uniform_double(words[0], words[1]));
-  }
+  for (int64_t i = 0; i < n; ++i) b.set(i, low + (high - low) * double(mix_key(seed, uint64_t(i)) >> 11) * 0x1p-53);
   return b;
 }
 

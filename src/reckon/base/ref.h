@@ -13,8 +13,9 @@ class RefCounted {
   RefCounted& operator=(const RefCounted&) = delete;
   virtual ~RefCounted() = default;
 
-  void retain() const { __atomic_fetch_add(&count_, 1, __ATOMIC_RELAXED); }
-  void release() const {
+  // Named apart from anything a derived class may call its own: Ref<Derived> must reach these.
+  void retain_reference() const { __atomic_fetch_add(&count_, 1, __ATOMIC_RELAXED); }
+  void drop_reference() const {
     if (__atomic_fetch_sub(&count_, 1, __ATOMIC_ACQ_REL) == 1) delete this;
   }
   uint32_t use_count() const { return __atomic_load_n(&count_, __ATOMIC_ACQUIRE); }
@@ -29,14 +30,14 @@ class Ref {
  public:
   Ref() = default;
   explicit Ref(T* object) : object_(object) {
-    if (object_) object_->retain();
+    if (object_) object_->retain_reference();
   }
   Ref(const Ref& other) : Ref(other.object_) {}
   Ref(Ref&& other) noexcept : object_(std::exchange(other.object_, nullptr)) {}
   template <class U>
   Ref(const Ref<U>& other) : Ref(static_cast<T*>(other.get())) {}
   ~Ref() {
-    if (object_) object_->release();
+    if (object_) object_->drop_reference();
   }
   Ref& operator=(Ref other) noexcept {
     std::swap(object_, other.object_);

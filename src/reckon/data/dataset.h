@@ -25,7 +25,7 @@ class Dataset : public RefCounted {
  public:
   /// A text is tokenized to cache_dir/tokens-KEY.npy, KEY from the text's and the tokenizer's contents, and read from there ever after; the
   /// memory this takes does not grow with the text (except for split patterns that are not ours: then the text is read whole). Any bytes
-  /// are text. For a token file the tokenizer is known if it is a path, or `bytes` with a model_vocab of at most 256.
+  /// are text. For a token file the tokenizer is known if it is a path, or `bytes` with a model_vocab of 256.
   /// Throws Error: usage for missing paths, a vocabulary larger than the model's, bpe:N for a token file; corrupt for damaged or empty
   /// files. Ids are checked at once up to 1 GiB, later ones when they are read.
   static Ref<Dataset> open(const DatasetOptions& options);

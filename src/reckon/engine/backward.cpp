@@ -68,7 +68,7 @@ class Pass {
     Tensors dx = node.op().vjp(vjp);
     vjp.dy.clear();
     RECKON_ASSERT(dx.size() <= edges.size());
-    if (!keep) node.release();
+    if (!keep) node.forget();
     for (size_t i = 0; i < dx.size(); ++i) {
       if (!dx[i].defined() || !(needs >> i & 1u)) continue;
       RECKON_ASSERT(dx[i].shape() == node.in_specs()[i].shape);

@@ -54,10 +54,10 @@ ModuleScope::ModuleScope(std::string_view name) : restore_(context().module, chi
 
 PhaseScope::PhaseScope(Device& device, Phase phase) : device_(device), old_(context().phase) {
   context().phase = phase;
-  device_.allocator().set_phase(phase);
+  device_.allocator().enter_phase(phase);
 }
 PhaseScope::~PhaseScope() {
   context().phase = old_;
-  device_.allocator().set_phase(old_);
+  device_.allocator().return_to_phase(old_);
 }
 }  // namespace reckon

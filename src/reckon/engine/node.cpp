@@ -64,7 +64,7 @@ Tensor Node::kept(const std::vector<Kept>& list, size_t i, const char* what) con
   return k.tensor;
 }
 
-void Node::release() {
+void Node::forget() {
   released_ = true;
   in_.clear();
   out_.clear();

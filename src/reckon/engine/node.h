@@ -46,8 +46,8 @@ class Node : public RefCounted {
     for (const auto& [hook, user] : hooks_) hook(*this, dy, user);
   }
 
-  /// Forgets kept tensors and edges.
-  void release();
+  /// Forgets kept tensors and edges: backward is done with this node.
+  void forget();
 
  private:
   friend struct Vjp;

@@ -176,7 +176,8 @@ void Allocator::free(const Block& block) {
 }
 
 void Allocator::set_budget(int64_t bytes) { state_->budget = bytes; }
-void Allocator::set_phase(Phase phase) {
+void Allocator::return_to_phase(Phase phase) { state_->phase = phase; }
+void Allocator::enter_phase(Phase phase) {
   state_->phase = phase;
   int64_t& peak = state_->ledger.phase_peak[size_t(phase)];
   peak = std::max(peak, state_->ledger.live);

@@ -79,7 +79,9 @@ class Allocator {
 
   /// Bytes that offsets may reach; 0: no limit but the system's.
   void set_budget(int64_t bytes);
-  void set_phase(Phase phase);
+  /// What is live counts towards the peak of a phase that begins; going back to an outer phase counts nothing by itself.
+  void enter_phase(Phase phase);
+  void return_to_phase(Phase phase);
   Phase phase() const;
   const Ledger& ledger() const;
 

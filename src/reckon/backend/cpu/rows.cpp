@@ -1,3 +1,4 @@
+// backend/cpu/rows: the fixed cut into slices, and the ordered sum of their partial results.
 #include "reckon/backend/cpu/rows.h"
 
 #include <algorithm>

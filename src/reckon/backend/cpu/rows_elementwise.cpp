@@ -1,0 +1,181 @@
+// backend/cpu/rows_elementwise: the float types but float64, on vectors. Every run of a walk is cut into parts of a stack buffer; an
+// operand that is not contiguous float32 is gathered or converted there first, so that each operation is written once.
+#include "reckon/backend/cpu/rows_elementwise.h"
+
+#include "reckon/backend/cpu/vec_targets.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "reckon/backend/cpu/rows_elementwise.cpp"
+#include <hwy/foreach_target.h>
+
+#include "reckon/backend/cpu/vec_gather-inl.h"
+#include "reckon/backend/cpu/vec_math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace reckon::cpu::HWY_NAMESPACE {
+// Where to compute n floats that belong at `at`, and their way there.
+float* place(DType dtype, void* data, int64_t at, int64_t stride, float* buffer) {
+  return stride == 1 ? write_place(dtype, data, at, buffer) : buffer;
+}
+void scatter(DType dtype, void* data, int64_t at, int64_t stride, int64_t n, const float* buffer) {
+  if (stride == 1) return write_chunk(dtype, data, at, n, buffer);
+  if (dtype == DType::f32) {
+    float* to = static_cast<float*>(data) + at;
+    for (int64_t i = 0; i < n; ++i) to[i * stride] = buffer[i];
+    return;
+  }
+  uint16_t halves[kPart];
+  write_chunk(dtype, halves, 0, n, buffer);
+  uint16_t* to = static_cast<uint16_t*>(data) + at;
+  for (int64_t i = 0; i < n; ++i) to[i * stride] = halves[i];
+}
+
+template <class F>
+HWY_INLINE void apply1(const float* x, float* y, int64_t n, F f) {
+  for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(f(part.load(x + i)), y + i); });
+}
+template <class F>
+HWY_INLINE void apply2(const float* a, const float* b, float* y, int64_t n, F f) {
+  for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(f(part.load(a + i), part.load(b + i)), y + i); });
+}
+
+void unary_floats(Unary op, const float* x, float* y, int64_t n) {
+  switch (op) {
+    case Unary::neg:
+      return apply1(x, y, n, [](V v) RECKON_VEC { return hn::Neg(v); });
+    case Unary::exp:
+      return apply1(x, y, n, [](V v) RECKON_VEC { return exp_vec(v); });
+    case Unary::log:
+      return apply1(x, y, n, [](V v) RECKON_VEC { return log_vec(v); });
+    case Unary::sqrt:
+      return apply1(x, y, n, [](V v) RECKON_VEC { return hn::Sqrt(v); });
+    case Unary::rsqrt:
+      return apply1(x, y, n, [](V v) RECKON_VEC { return hn::Div(set(1.0f), hn::Sqrt(v)); });
+    case Unary::square:
+      return apply1(x, y, n, [](V v) RECKON_VEC { return hn::Mul(v, v); });
+    case Unary::reciprocal:
+      return apply1(x, y, n, [](V v) RECKON_VEC { return hn::Div(set(1.0f), v); });
+    case Unary::abs:
+      return apply1(x, y, n, [](V v) RECKON_VEC { return hn::Abs(v); });
+  }
+}
+
+// a where it wins or is NaN; b where that is NaN.
+HWY_INLINE V with_nan(V a, V b, V chosen) { return hn::IfThenElse(hn::IsNaN(a), a, hn::IfThenElse(hn::IsNaN(b), b, chosen)); }
+
+void binary_floats(Binary op, const float* a, const float* b, float* y, int64_t n) {
+  switch (op) {
+    case Binary::add:
+      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Add(u, v); });
+    case Binary::sub:
+      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Sub(u, v); });
+    case Binary::mul:
+      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Mul(u, v); });
+    case Binary::div:
+      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Div(u, v); });
+    case Binary::max:
+      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return with_nan(u, v, hn::Max(u, v)); });
+    case Binary::min:
+      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return with_nan(u, v, hn::Min(u, v)); });
+    case Binary::pow:
+      for (int64_t i = 0; i < n; ++i) y[i] = __builtin_powf(a[i], b[i]);
+  }
+}
+
+void unary_part(Unary op, DType dtype, const Loop& loop, const void* x, void* y, int64_t begin, int64_t end) {
+  HWY_ALIGN float xs[kPart], ys[kPart];
+  const int64_t sx = loop.inner_stride(1), sy = loop.inner_stride(0);
+  walk(loop, begin, end, [&](int64_t n, const int64_t* at) HWY_ATTR {
+    for (int64_t i = 0; i < n; i += kPart) {
+      const int64_t count = n - i < kPart ? n - i : kPart, to = at[0] + i * sy;
+      unary_floats(op, gather(dtype, x, at[1] + i * sx, sx, count, xs), place(dtype, y, to, sy, ys), count);
+      scatter(dtype, y, to, sy, count, ys);
+    }
+  });
+}
+
+void binary_part(Binary op, DType dtype, const Loop& loop, const void* a, const void* b, void* out, int64_t begin, int64_t end) {
+  HWY_ALIGN float as[kPart], bs[kPart], outs[kPart];
+  const int64_t so = loop.inner_stride(0), sa = loop.inner_stride(1), sb = loop.inner_stride(2);
+  walk(loop, begin, end, [&](int64_t n, const int64_t* at) HWY_ATTR {
+    for (int64_t i = 0; i < n; i += kPart) {
+      const int64_t count = n - i < kPart ? n - i : kPart, to = at[0] + i * so;
+      const float *av = gather(dtype, a, at[1] + i * sa, sa, count, as), *bv = gather(dtype, b, at[2] + i * sb, sb, count, bs);
+      binary_floats(op, av, bv, place(dtype, out, to, so, outs), count);
+      scatter(dtype, out, to, so, count, outs);
+    }
+  });
+}
+
+void axpby_part(DType x_dtype, float alpha, const void* x, DType y_dtype, float beta, const void* y, void* out, int64_t begin,
+                int64_t end) {
+  HWY_ALIGN float xs[kChunk], ys[kChunk], outs[kChunk];
+  const V va = set(alpha), vb = set(beta);
+  for_chunks(end - begin, [&](int64_t c, int64_t n) RECKON_VEC {
+    const int64_t at = begin + c;
+    const float* xv = read_chunk(x_dtype, x, at, n, xs);
+    float* place = write_place(y_dtype, out, at, outs);
+    if (y) {
+      apply2(xv, read_chunk(y_dtype, y, at, n, ys), place, n, [&](V u, V v) RECKON_VEC { return hn::MulAdd(va, u, hn::Mul(vb, v)); });
+    } else {
+      apply1(xv, place, n, [&](V u) RECKON_VEC { return hn::MulAdd(va, u, vb); });
+    }
+    write_chunk(y_dtype, out, at, n, outs);
+  });
+}
+}  // namespace reckon::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include "reckon/backend/cpu/rows.h"
+#include "reckon/backend/cpu/rows_plain.h"
+#include "reckon/base/error.h"
+#include "reckon/base/parallel.h"
+
+namespace reckon::cpu {
+namespace {
+HWY_EXPORT(unary_part);
+HWY_EXPORT(binary_part);
+HWY_EXPORT(axpby_part);
+
+bool is_vector_type(DType dtype) { return is_float(dtype) && dtype != DType::f64; }
+}  // namespace
+
+void unary(Unary op, DType dtype, const Shape& shape, Strided x, void* y, const int64_t* y_strides) {
+  RECKON_ASSERT(is_float(dtype));
+  const int64_t* strides[] = {y_strides, x.strides};
+  const Loop loop = make_loop(shape, 2, strides);
+  parallel_range(loop.total, kTaskElements, [&](int64_t begin, int64_t end) {
+    if (dtype == DType::f64) return unary_plain(op, loop, x.data, y, begin, end);
+    HWY_DYNAMIC_DISPATCH(unary_part)(op, dtype, loop, x.data, y, begin, end);
+  });
+}
+
+void binary(Binary op, DType dtype, const Shape& shape, Strided a, Strided b, void* out, const int64_t* out_strides) {
+  const bool integer = dtype == DType::i32 || dtype == DType::i64;
+  RECKON_ASSERT(is_float(dtype) || (integer && op != Binary::div && op != Binary::pow));
+  const int64_t* strides[] = {out_strides, a.strides, b.strides};
+  const Loop loop = make_loop(shape, 3, strides);
+  parallel_range(loop.total, kTaskElements, [&](int64_t begin, int64_t end) {
+    if (!is_vector_type(dtype)) return binary_plain(op, dtype, loop, a.data, b.data, out, begin, end);
+    HWY_DYNAMIC_DISPATCH(binary_part)(op, dtype, loop, a.data, b.data, out, begin, end);
+  });
+}
+
+void affine(DType dtype, const void* x, double alpha, double beta, void* y, int64_t n) {
+  RECKON_ASSERT(is_float(dtype));
+  parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
+    if (dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(axpby_part)(dtype, float(alpha), x, dtype, float(beta), nullptr, y, begin, end);
+    for (int64_t i = begin; i < end; ++i) static_cast<double*>(y)[i] = alpha * static_cast<const double*>(x)[i] + beta;
+  });
+}
+
+void axpby(DType x_dtype, double alpha, const void* x, DType y_dtype, double beta, const void* y, void* out, int64_t n) {
+  RECKON_ASSERT(is_float(x_dtype) && is_float(y_dtype) && (x_dtype == DType::f64) == (y_dtype == DType::f64));
+  parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
+    if (y_dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(axpby_part)(x_dtype, float(alpha), x, y_dtype, float(beta), y, out, begin, end);
+    const double *xs = static_cast<const double*>(x), *ys = static_cast<const double*>(y);
+    for (int64_t i = begin; i < end; ++i) static_cast<double*>(out)[i] = alpha * xs[i] + beta * ys[i];
+  });
+}
+}  // namespace reckon::cpu
+#endif

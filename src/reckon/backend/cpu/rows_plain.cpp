@@ -1,0 +1,182 @@
+// backend/cpu/rows_plain: one loop an operation, in double or in the integer type itself; the compiler vectorizes what it can.
+#include "reckon/backend/cpu/rows_plain.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "reckon/backend/cpu/rows.h"
+#include "reckon/base/error.h"
+#include "reckon/base/parallel.h"
+
+namespace reckon::cpu {
+namespace {
+template <class F>
+void each1(const Loop& loop, const void* x, void* y, int64_t begin, int64_t end, F f) {
+  const int64_t sy = loop.inner_stride(0), sx = loop.inner_stride(1);
+  walk(loop, begin, end, [&](int64_t n, const int64_t* at) {
+    const double* from = static_cast<const double*>(x) + at[1];
+    double* to = static_cast<double*>(y) + at[0];
+    for (int64_t i = 0; i < n; ++i) to[i * sy] = f(from[i * sx]);
+  });
+}
+
+template <class T, class Out, class F>
+void each2(const Loop& loop, const void* a, const void* b, void* out, int64_t begin, int64_t end, F f) {
+  const int64_t so = loop.inner_stride(0), sa = loop.inner_stride(1), sb = loop.inner_stride(2);
+  walk(loop, begin, end, [&](int64_t n, const int64_t* at) {
+    const T *u = static_cast<const T*>(a) + at[1], *v = static_cast<const T*>(b) + at[2];
+    Out* to = static_cast<Out*>(out) + at[0];
+    for (int64_t i = 0; i < n; ++i) to[i * so] = f(u[i * sa], v[i * sb]);
+  });
+}
+
+double max_f64(double a, double b) { return std::isnan(a) || a > b ? a : b; }
+double min_f64(double a, double b) { return std::isnan(a) || a < b ? a : b; }
+
+void binary_f64(Binary op, const Loop& l, const void* a, const void* b, void* out, int64_t begin, int64_t end) {
+  switch (op) {
+    case Binary::add:
+      return each2<double, double>(l, a, b, out, begin, end, [](double u, double v) { return u + v; });
+    case Binary::sub:
+      return each2<double, double>(l, a, b, out, begin, end, [](double u, double v) { return u - v; });
+    case Binary::mul:
+      return each2<double, double>(l, a, b, out, begin, end, [](double u, double v) { return u * v; });
+    case Binary::div:
+      return each2<double, double>(l, a, b, out, begin, end, [](double u, double v) { return u / v; });
+    case Binary::max:
+      return each2<double, double>(l, a, b, out, begin, end, max_f64);
+    case Binary::min:
+      return each2<double, double>(l, a, b, out, begin, end, min_f64);
+    case Binary::pow:
+      return each2<double, double>(l, a, b, out, begin, end, [](double u, double v) { return std::pow(u, v); });
+  }
+}
+
+// Unsigned arithmetic wraps where signed overflow would be undefined.
+template <class T, class U>
+void binary_integers(Binary op, const Loop& l, const void* a, const void* b, void* out, int64_t begin, int64_t end) {
+  switch (op) {
+    case Binary::add:
+      return each2<T, T>(l, a, b, out, begin, end, [](T u, T v) { return T(U(u) + U(v)); });
+    case Binary::sub:
+      return each2<T, T>(l, a, b, out, begin, end, [](T u, T v) { return T(U(u) - U(v)); });
+    case Binary::mul:
+      return each2<T, T>(l, a, b, out, begin, end, [](T u, T v) { return T(U(u) * U(v)); });
+    case Binary::max:
+      return each2<T, T>(l, a, b, out, begin, end, [](T u, T v) { return std::max(u, v); });
+    case Binary::min:
+      return each2<T, T>(l, a, b, out, begin, end, [](T u, T v) { return std::min(u, v); });
+    default:
+      fail("binary: integers have no division or power");
+  }
+}
+
+// The two halves widen exactly, so comparing floats compares them.
+float number(bfloat16 v) { return float(v); }
+float number(float16 v) { return float(v); }
+template <class T>
+T number(T v) {
+  return v;
+}
+
+template <class T>
+void compare_as(Compare op, const Loop& l, const void* a, const void* b, void* out, int64_t begin, int64_t end) {
+  switch (op) {
+    case Compare::eq:
+      return each2<T, uint8_t>(l, a, b, out, begin, end, [](T u, T v) { return number(u) == number(v); });
+    case Compare::ne:
+      return each2<T, uint8_t>(l, a, b, out, begin, end, [](T u, T v) { return number(u) != number(v); });
+    case Compare::lt:
+      return each2<T, uint8_t>(l, a, b, out, begin, end, [](T u, T v) { return number(u) < number(v); });
+    case Compare::le:
+      return each2<T, uint8_t>(l, a, b, out, begin, end, [](T u, T v) { return number(u) <= number(v); });
+    case Compare::gt:
+      return each2<T, uint8_t>(l, a, b, out, begin, end, [](T u, T v) { return number(u) > number(v); });
+    case Compare::ge:
+      return each2<T, uint8_t>(l, a, b, out, begin, end, [](T u, T v) { return number(u) >= number(v); });
+  }
+}
+
+void compare_part(Compare op, DType dtype, const Loop& l, const void* a, const void* b, void* out, int64_t begin, int64_t end) {
+  switch (dtype) {
+    case DType::f32:
+      return compare_as<float>(op, l, a, b, out, begin, end);
+    case DType::f64:
+      return compare_as<double>(op, l, a, b, out, begin, end);
+    case DType::bf16:
+      return compare_as<bfloat16>(op, l, a, b, out, begin, end);
+    case DType::f16:
+      return compare_as<float16>(op, l, a, b, out, begin, end);
+    case DType::i32:
+      return compare_as<int32_t>(op, l, a, b, out, begin, end);
+    case DType::i64:
+      return compare_as<int64_t>(op, l, a, b, out, begin, end);
+    default:
+      return compare_as<uint8_t>(op, l, a, b, out, begin, end);
+  }
+}
+
+template <class T>
+void where_part(const Loop& l, const void* condition, const void* a, const void* b, void* out, int64_t begin, int64_t end) {
+  const int64_t so = l.inner_stride(0), sc = l.inner_stride(1), sa = l.inner_stride(2), sb = l.inner_stride(3);
+  walk(l, begin, end, [&](int64_t n, const int64_t* at) {
+    const uint8_t* c = static_cast<const uint8_t*>(condition) + at[1];
+    const T *u = static_cast<const T*>(a) + at[2], *v = static_cast<const T*>(b) + at[3];
+    T* to = static_cast<T*>(out) + at[0];
+    for (int64_t i = 0; i < n; ++i) to[i * so] = c[i * sc] ? u[i * sa] : v[i * sb];
+  });
+}
+}  // namespace
+
+void unary_plain(Unary op, const Loop& loop, const void* x, void* y, int64_t begin, int64_t end) {
+  switch (op) {
+    case Unary::neg:
+      return each1(loop, x, y, begin, end, [](double v) { return -v; });
+    case Unary::exp:
+      return each1(loop, x, y, begin, end, [](double v) { return std::exp(v); });
+    case Unary::log:
+      return each1(loop, x, y, begin, end, [](double v) { return std::log(v); });
+    case Unary::sqrt:
+      return each1(loop, x, y, begin, end, [](double v) { return std::sqrt(v); });
+    case Unary::rsqrt:
+      return each1(loop, x, y, begin, end, [](double v) { return 1 / std::sqrt(v); });
+    case Unary::square:
+      return each1(loop, x, y, begin, end, [](double v) { return v * v; });
+    case Unary::reciprocal:
+      return each1(loop, x, y, begin, end, [](double v) { return 1 / v; });
+    case Unary::abs:
+      return each1(loop, x, y, begin, end, [](double v) { return std::abs(v); });
+  }
+}
+
+void binary_plain(Binary op, DType dtype, const Loop& loop, const void* a, const void* b, void* out, int64_t begin, int64_t end) {
+  if (dtype == DType::f64) return binary_f64(op, loop, a, b, out, begin, end);
+  if (dtype == DType::i32) return binary_integers<int32_t, uint32_t>(op, loop, a, b, out, begin, end);
+  binary_integers<int64_t, uint64_t>(op, loop, a, b, out, begin, end);
+}
+
+void compare(Compare op, DType dtype, const Shape& shape, Strided a, Strided b, void* out, const int64_t* out_strides) {
+  const int64_t* strides[] = {out_strides, a.strides, b.strides};
+  const Loop loop = make_loop(shape, 3, strides);
+  parallel_range(loop.total, kTaskElements,
+                 [&](int64_t begin, int64_t end) { compare_part(op, dtype, loop, a.data, b.data, out, begin, end); });
+}
+
+void where(int64_t element_bytes, const Shape& shape, Strided condition, Strided a, Strided b, void* out, const int64_t* out_strides) {
+  const int64_t* strides[] = {out_strides, condition.strides, a.strides, b.strides};
+  const Loop loop = make_loop(shape, 4, strides);
+  parallel_range(loop.total, kTaskElements, [&](int64_t begin, int64_t end) {
+    switch (element_bytes) {
+      case 1:
+        return where_part<uint8_t>(loop, condition.data, a.data, b.data, out, begin, end);
+      case 2:
+        return where_part<uint16_t>(loop, condition.data, a.data, b.data, out, begin, end);
+      case 4:
+        return where_part<uint32_t>(loop, condition.data, a.data, b.data, out, begin, end);
+      default:
+        RECKON_ASSERT(element_bytes == 8);
+        return where_part<uint64_t>(loop, condition.data, a.data, b.data, out, begin, end);
+    }
+  });
+}
+}  // namespace reckon::cpu

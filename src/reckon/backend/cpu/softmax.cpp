@@ -1,0 +1,107 @@
+// backend/cpu/softmax: one pass for the maximum and the sum of exponentials, one for the output; a row is in the cache for the second.
+#include "reckon/backend/cpu/softmax.h"
+
+#include "reckon/backend/cpu/vec_targets.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "reckon/backend/cpu/softmax.cpp"
+#include <hwy/foreach_target.h>
+
+#include "reckon/backend/cpu/vec_rows-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace reckon::cpu::HWY_NAMESPACE {
+void softmax_rows(bool log, DType dtype, const void* x, void* y, int64_t cols, int64_t begin, int64_t end) {
+  Reader in(dtype, x);
+  Writer out(dtype, y);
+  for (int64_t row = begin; row < end; ++row) {
+    const ExpSum s = log_sum_exp(in, row * cols, cols);
+    // Subtracting the maximum is exact where it matters; the logarithm of the sum follows as a small, separate term.
+    const V most = set(s.most), rest = set(float(log ? __builtin_log(s.sum) : 1.0 / s.sum));
+    for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
+      const float* xs = in.at(row * cols + c, n);
+      float* ys = out.at(row * cols + c);
+      for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+        const V off = hn::Sub(part.load(xs + i), most);
+        part.store(log ? hn::Sub(off, rest) : hn::Mul(exp_vec(off), rest), ys + i);
+      });
+      out.done(row * cols + c, n);
+    });
+  }
+}
+
+void softmax_back_rows(bool log, DType dtype, const void* dy, const void* y, void* dx, int64_t cols, int64_t begin, int64_t end) {
+  Reader grad(dtype, dy), kept(dtype, y);
+  Writer out(dtype, dx);
+  for (int64_t row = begin; row < end; ++row) {
+    double sum[1] = {0};
+    for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
+      const float *dys = grad.at(row * cols + c, n), *ys = kept.at(row * cols + c, n);
+      add_sums<1>(n, sum, [&](int64_t i, auto part, V* acc) RECKON_VEC {
+        acc[0] = log ? hn::Add(acc[0], part.load(dys + i)) : hn::MulAdd(part.load(dys + i), part.load(ys + i), acc[0]);
+      });
+    });
+    const V total = set(float(sum[0]));
+    for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
+      const float *dys = grad.at(row * cols + c, n), *ys = kept.at(row * cols + c, n);
+      float* dxs = out.at(row * cols + c);
+      for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+        const V d = part.load(dys + i), v = part.load(ys + i);
+        part.store(log ? hn::NegMulAdd(exp_vec(v), total, d) : hn::Mul(v, hn::Sub(d, total)), dxs + i);
+      });
+      out.done(row * cols + c, n);
+    });
+  }
+}
+}  // namespace reckon::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include <cmath>
+#include <limits>
+
+#include "reckon/backend/cpu/rows.h"
+#include "reckon/base/error.h"
+#include "reckon/base/parallel.h"
+
+namespace reckon::cpu {
+namespace {
+HWY_EXPORT(softmax_rows);
+HWY_EXPORT(softmax_back_rows);
+
+void softmax_row_f64(bool log, const double* x, double* y, int64_t cols) {
+  double most = -std::numeric_limits<double>::infinity(), sum = 0;
+  for (int64_t j = 0; j < cols; ++j) most = std::fmax(most, x[j]);
+  if (std::isinf(most) && most < 0) most = 0;
+  for (int64_t j = 0; j < cols; ++j) sum += std::exp(x[j] - most);
+  for (int64_t j = 0; j < cols; ++j) y[j] = log ? x[j] - most - std::log(sum) : std::exp(x[j] - most) / sum;
+}
+
+void softmax_back_row_f64(bool log, const double* dy, const double* y, double* dx, int64_t cols) {
+  double sum = 0;
+  for (int64_t j = 0; j < cols; ++j) sum += log ? dy[j] : dy[j] * y[j];
+  for (int64_t j = 0; j < cols; ++j) dx[j] = log ? dy[j] - std::exp(y[j]) * sum : y[j] * (dy[j] - sum);
+}
+}  // namespace
+
+void softmax(bool log, DType dtype, const void* x, void* y, int64_t rows, int64_t cols) {
+  RECKON_ASSERT(is_float(dtype));
+  parallel_range(rows, rows_per_task(cols * size_of(dtype) * 2), [&](int64_t begin, int64_t end) {
+    if (dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(softmax_rows)(log, dtype, x, y, cols, begin, end);
+    for (int64_t row = begin; row < end; ++row)
+      softmax_row_f64(log, static_cast<const double*>(x) + row * cols, static_cast<double*>(y) + row * cols, cols);
+  });
+}
+
+void softmax_back(bool log, DType dtype, const void* dy, const void* y, void* dx, int64_t rows, int64_t cols) {
+  RECKON_ASSERT(is_float(dtype));
+  parallel_range(rows, rows_per_task(cols * size_of(dtype) * 3), [&](int64_t begin, int64_t end) {
+    if (dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(softmax_back_rows)(log, dtype, dy, y, dx, cols, begin, end);
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t at = row * cols;
+      softmax_back_row_f64(log, static_cast<const double*>(dy) + at, static_cast<const double*>(y) + at, static_cast<double*>(dx) + at,
+                           cols);
+    }
+  });
+}
+}  // namespace reckon::cpu
+#endif

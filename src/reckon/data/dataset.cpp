@@ -1,0 +1,148 @@
+#include "reckon/data/dataset.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "reckon/base/error.h"
+#include "reckon/base/philox.h"
+#include "reckon/base/text.h"
+#include "reckon/io/tokenizer_text.h"
+
+namespace reckon {
+namespace {
+constexpr int64_t kCheckedTokens = int64_t(1) << 29;  // 1 GiB of u16
+constexpr uint64_t kSyntheticSite = 0x73796E74;       // keeps these draws apart from all others of the same seed
+
+// Tokenizes window by window, so that memory does not follow the text's size.
+void tokenize_file(const DatasetOptions& options, const Tokenizer& tokenizer, const std::string& text_hash, const std::string& into) {
+  TextReader reader(options.path);
+  TokenFileWriter writer(into, int64_t(tokenizer.vocab_size()));
+  Hash128 hash;
+  std::vector<int32_t> ids;
+  int64_t done_bytes = 0;
+  for (bool done = false; !done;) {
+    const std::string_view pending = reader.more();
+    done = reader.at_end();
+    const std::string_view part = pending.substr(0, done ? pending.size() : tokenizer.safe_cut(pending));
+    ids.clear();
+    tokenizer.encode_append(part, ids);
+    writer.append(ids);
+    hash.update(std::as_bytes(std::span(part.data(), part.size())));
+    done_bytes += int64_t(part.size());
+    reader.consume(part.size());
+    if (options.progress) options.progress(done_bytes, reader.file().size());
+  }
+  // The cache is named by the text's hash: what was tokenized must be what was hashed.
+  check(hash.hex() == text_hash, "{} was changed while it was tokenized: start again", options.path);
+  writer.finish();
+}
+
+Ref<TokenFile> checked(const std::string& path, int64_t vocab) {
+  Ref<TokenFile> file = TokenFile::open(path, vocab);
+  if (file->size() <= kCheckedTokens) file->check_ids();
+  return file;
+}
+
+Ref<TokenFile> open_text(const DatasetOptions& options, const Tokenizer& tokenizer) {
+  const int64_t vocab = int64_t(tokenizer.vocab_size());
+  const std::string text_hash = hash_of_file(options.path);
+  // The number is the version of this cache's contents.
+  const std::string key = hash_of(text("tokens 1 {} {}", text_hash, tokenizer.fingerprint())).substr(0, 16);
+  const std::string cached = join_path(options.cache_dir, text("tokens-{}.npy", key));
+  if (path_exists(cached)) {
+    try {
+      return checked(cached, vocab);
+    } catch (const Error& error) {
+      if (error.kind() != Failure::corrupt) throw;  // a damaged cache is replaced
+    }
+  }
+  if (!options.cache_dir.empty()) make_directories(options.cache_dir);
+  tokenize_file(options, tokenizer, text_hash, cached);
+  return checked(cached, vocab);
+}
+
+// A token file does not say what its ids stand for: only a tokenizer that was named on purpose, or bytes that must be bytes, count.
+Ref<Tokenizer> tokenizer_of_tokens(const DatasetOptions& options) {
+  check_as(Failure::usage, !options.tokenizer.starts_with("bpe:"),
+           "{} holds token ids already: data.tokenizer={} would have to be trained on its text; name the tokenizer.json it was made with",
+           options.path, options.tokenizer);
+  if (options.tokenizer.empty()) return {};
+  if (options.tokenizer == "bytes" && options.model_vocab != 256) return {};
+  return open_tokenizer(options.tokenizer, "", options.cache_dir);
+}
+}  // namespace
+
+const char* to_string(DataSplit split) { return split == DataSplit::train ? "training" : "validation"; }
+
+void Dataset::split_tokens(int64_t total, double validation_fraction) {
+  check_as(Failure::usage, validation_fraction >= 0 && validation_fraction < 1, "data.validation_fraction = {} is outside [0, 1)",
+           validation_fraction);
+  total_tokens_ = total;
+  train_tokens_ = total - int64_t(std::floor(double(total) * validation_fraction));
+}
+
+Ref<Dataset> Dataset::open(const DatasetOptions& options) {
+  Ref<Dataset> dataset(new Dataset);
+  dataset->name_ = printable_line(options.path, 500);
+  const bool is_tokens = is_token_file(options.path);
+  if (!is_tokens)
+    check_as(Failure::corrupt, InputFile(options.path).size() > 0, "{} is empty: a text of at least train.seq_len + 1 tokens is needed",
+             dataset->name_);
+  dataset->tokenizer_ = is_tokens ? tokenizer_of_tokens(options) : open_tokenizer(options.tokenizer, options.path, options.cache_dir);
+  const int64_t tokenizer_vocab = dataset->tokenizer_ ? int64_t(dataset->tokenizer_->vocab_size()) : 0;
+  check_as(Failure::usage, options.model_vocab == 0 || options.model_vocab >= tokenizer_vocab,
+           "model.vocab = {} is smaller than the {} tokens of data.tokenizer={}: set model.vocab={}", options.model_vocab, tokenizer_vocab,
+           options.tokenizer, tokenizer_vocab);
+  dataset->vocab_ = tokenizer_vocab ? tokenizer_vocab : options.model_vocab;
+  dataset->file_ = is_tokens ? checked(options.path, dataset->vocab_) : open_text(options, *dataset->tokenizer_);
+  dataset->split_tokens(dataset->file_->size(), options.validation_fraction);
+  return dataset;
+}
+
+Ref<Dataset> Dataset::synthetic(int64_t vocab, int64_t tokens, double validation_fraction, uint64_t seed) {
+  check_as(Failure::usage, vocab > 0 && vocab <= INT32_MAX && tokens > 0, "{} synthetic tokens of a vocabulary of {} are not possible",
+           tokens, vocab);
+  Ref<Dataset> dataset(new Dataset);
+  dataset->name_ = "synthetic data";
+  dataset->vocab_ = vocab;
+  dataset->seed_ = seed;
+  dataset->split_tokens(tokens, validation_fraction);
+  return dataset;
+}
+
+void Dataset::read(DataSplit split, int64_t first, std::span<int32_t> into) const {
+  const int64_t count = tokens(split);
+  check(first >= 0 && first <= count && int64_t(into.size()) <= count - first, "{}: tokens {} to {} are outside the {} split of {}", name_,
+        first, first + int64_t(into.size()), split, count);
+  if (split == DataSplit::validation) first += train_tokens_;
+  if (file_) return file_->read(first, into);
+  const uint64_t key = mix_key(seed_, kSyntheticSite);
+  for (size_t i = 0; i < into.size(); ++i) {
+    const uint64_t word = philox(key, 0, uint64_t(first) + i)[0];
+    into[i] = int32_t(word * uint64_t(vocab_) >> 32);
+  }
+}
+
+int64_t Dataset::text_bytes(DataSplit split) const {
+  if (!tokenizer_) return -1;
+  int32_t ids[4096];
+  int64_t bytes = 0;
+  for (int64_t first = 0; first < tokens(split);) {
+    const std::span part = std::span(ids).first(size_t(std::min<int64_t>(std::size(ids), tokens(split) - first)));
+    read(split, first, part);
+    bytes += tokenizer_->decoded_bytes(part);
+    first += int64_t(part.size());
+  }
+  return bytes;
+}
+
+void Dataset::check_fits(DataSplit split, int64_t seq_len) const {
+  check_as(Failure::usage, seq_len >= 1, "train.seq_len = {} must be at least 1", seq_len);
+  if (tokens(split) > seq_len) return;
+  const bool train = split == DataSplit::train;
+  fail_as(Failure::usage,
+          "{}: {} tokens are for {}, but train.seq_len = {} needs at least {} (seq_len + 1): use more data, a smaller train.seq_len or a "
+          "{} data.validation_fraction",
+          name_, tokens(split), split, seq_len, seq_len + 1, train ? "smaller" : "larger");
+}
+}  // namespace reckon
