@@ -14,8 +14,9 @@ namespace reckon {
 ///   .npy (versions 1-3, C order; u16, u32, i32, i64),  llm.c's .bin (header 20240520 with u16, 20240801 with u32),
 ///   otherwise raw little-endian ids: u16 or u32 by the name's ending (.u16, .u32), else u16 if vocab <= 65536 (nanoGPT's .bin) and u32
 ///   above.
-/// Reads with pread, not mmap: file pages never count as our memory, a file cut short while in use is an error and not a SIGBUS (a size
-/// check before a mapped access would leave a gap), and a window of 1025 ids costs about a microsecond either way.
+/// Reads with pread, not mmap: file pages never count as our memory, and a file cut short while in use is an error, not a SIGBUS (a size
+/// check before each mapped access would leave a gap). Windows of 1025 ids, cached: as fast as mapped, twice as fast as mapped with both
+/// guards.
 class TokenFile : public RefCounted {
  public:
   /// vocab: every id must be below it; 0: no limit but int32. Throws Error: usage if the path is missing or not a regular file, corrupt if

@@ -73,6 +73,9 @@ void encode_plain(const Tokenizer::Content& c, std::string_view text, std::vecto
         state->encode(chunks[size_t(task)], parts[size_t(task)]);
       },
       lanes);
+  size_t total = ids.size();
+  for (const auto& part : parts) total += part.size();
+  ids.reserve(total);
   for (auto& part : parts) {
     ids.insert(ids.end(), part.begin(), part.end());
     part = {};

@@ -46,13 +46,13 @@ Tensor from_bytes(Device& device, const TensorSpec& spec, const void* host, int6
 }
 Tensor causal_mask(Device& device, int64_t queries, int64_t keys) { return call_on(device, op::causal_mask, {}, MaskParams{queries, keys})[0]; }
 void fill_uniform_(const Tensor& x, uint64_t key, double low, double high) {
-  call(op::random, {x}, RandomParams{RandomParams::uniform, key, float(low), float(high)});
+  call(op::random, {x}, RandomParams{RandomParams::uniform, key, low, high});
 }
 void fill_normal_(const Tensor& x, uint64_t key, double mean, double std) {
-  call(op::random, {x}, RandomParams{RandomParams::normal, key, float(mean), float(std)});
+  call(op::random, {x}, RandomParams{RandomParams::normal, key, mean, std});
 }
 void fill_trunc_normal_(const Tensor& x, uint64_t key, double std, double bound) {
-  check(bound > 0 && std >= 0, "fill_trunc_normal_: wants std >= 0 and bound > 0, got {} and {}", std, bound);
-  call(op::random, {x}, RandomParams{RandomParams::trunc_normal, key, float(std), float(bound)});
+  check(bound > 0 && std > 0, "fill_trunc_normal_: wants std > 0 and bound > 0, got {} and {}", std, bound);
+  call(op::random, {x}, RandomParams{RandomParams::trunc_normal, key, std, bound});
 }
 }  // namespace reckon

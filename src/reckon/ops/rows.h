@@ -31,7 +31,7 @@ struct AffineParams {
 struct RandomParams {
   enum Kind : int32_t { uniform, normal, trunc_normal } kind;
   uint64_t key;
-  float a, b;  // uniform: [a, b); normal: mean a, std b; trunc_normal: mean 0, std a, cut at +-b
+  double a, b;  // uniform: [a, b); normal: mean a, std b; trunc_normal: mean 0, std a, cut at +-b
 };
 struct ArangeParams {
   int64_t count;

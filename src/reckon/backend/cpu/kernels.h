@@ -20,7 +20,6 @@ void linear_back_b(Plan&);
 void layer_norm_back(Plan&);
 void rms_norm_back(Plan&);
 void qk_norm_back(Plan&);
-void embedding_back(Plan&);
 void rope(Plan&);
 void attention(Plan&);
 void attention_back(Plan&);

@@ -11,7 +11,7 @@ constexpr std::array<KernelRow, kKernelCount> make_table() {
 #undef OP
 #define BOOK(name) rows[k_##name].book = book::name;
   BOOK(matmul) BOOK(linear) BOOK(linear_back_x) BOOK(linear_back_w) BOOK(linear_back_b)
-  BOOK(layer_norm_back) BOOK(rms_norm_back) BOOK(qk_norm_back) BOOK(embedding_back) BOOK(rope)
+  BOOK(layer_norm_back) BOOK(rms_norm_back) BOOK(qk_norm_back) BOOK(rope)
   BOOK(attention) BOOK(attention_back) BOOK(attention_cached) BOOK(cross_entropy) BOOK(sum) BOOK(max) BOOK(sum_of_squares)
 #undef BOOK
   return rows;
