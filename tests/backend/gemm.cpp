@@ -23,6 +23,11 @@ static void note(size_t bytes) {
   while (bytes > seen && !largest_allocation.compare_exchange_weak(seen, bytes)) {
   }
 }
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/allocator_interface.h>
+static const int hooks =
+    __sanitizer_install_malloc_and_free_hooks([](const volatile void*, size_t bytes) { note(bytes); }, [](const volatile void*) {});
+#else
 extern "C" void* __libc_malloc(size_t);
 extern "C" void* __libc_memalign(size_t, size_t);
 extern "C" void* malloc(size_t bytes) {
@@ -38,6 +43,7 @@ extern "C" int posix_memalign(void** p, size_t alignment, size_t bytes) {
   *p = __libc_memalign(alignment, bytes);
   return *p ? 0 : ENOMEM;
 }
+#endif
 extern "C" void GOMP_parallel(void (*body)(void*), void* data, unsigned threads, unsigned flags) {
   static const auto real = reinterpret_cast<void (*)(void (*)(void*), void*, unsigned, unsigned)>(next("GOMP_parallel"));
   ++forks;
@@ -46,6 +52,8 @@ extern "C" void GOMP_parallel(void (*body)(void*), void* data, unsigned threads,
 
 namespace reckon::cpu {
 namespace {
+constexpr GemmEngine kEngines[] = {GemmEngine::packed, GemmEngine::onednn};
+
 struct Buffer {  // 64-byte aligned
   explicit Buffer(int64_t bytes) : data(static_cast<char*>(std::aligned_alloc(64, size_t((bytes + 127) / 64 * 64)))), bytes(bytes) {}
   Buffer(const Buffer& other) : Buffer(other.bytes) { std::memcpy(data, other.data, size_t(bytes)); }
@@ -90,11 +98,11 @@ struct Product {  // operands of one shape, and a workspace with a guard behind 
     std::memset(workspace.data, 0x5A, size_t(workspace.bytes));
   }
   const void* bias_or_null() const { return shape.bias ? bias.data : nullptr; }
-  Buffer run(int threads) {
+  Buffer run(int threads, GemmEngine engine = GemmEngine::best) {
     Buffer out(c);
     const int before = thread_count();
     set_thread_count(threads);
-    gemm(shape, a.data, b.data, out.data, bias_or_null(), workspace.data, lanes);
+    gemm(shape, a.data, b.data, out.data, bias_or_null(), workspace.data, lanes, engine);
     set_thread_count(before);
     return out;
   }
@@ -133,8 +141,10 @@ void expect_right(const GemmShape& s) {
   Product p(s);
   Buffer want(p.c);
   gemm_reference(s, p.a.data, p.b.data, want.data, p.bias_or_null());
-  const Buffer got = p.run(2);
-  expect_close(s, got.data, want.data);
+  for (const GemmEngine engine : kEngines) {
+    const Buffer got = p.run(2, engine);
+    expect_close(s, got.data, want.data);
+  }
   EXPECT_TRUE(p.guard_intact()) << describe(s);
 }
 
@@ -191,44 +201,48 @@ TEST(gemm, same_bits_at_any_number_of_threads) {
   struct Extents {
     int64_t m, n, k;
   };
-  for (const Extents e : {Extents{1, 700, 90}, {6, 300, 200}, {200, 130, 400}, {1030, 40, 60}, {400, 64, 1500}})
+  for (const Extents e : {Extents{1, 700, 90}, {6, 1300, 200}, {200, 430, 400}, {1030, 40, 60}, {400, 64, 1500}})
     for (const Types& t : kTypes)
-      for (int variant : {0, 1, 2, 3, 7, 13, 14}) {
-        Product p(shape_of(e.m, e.n, e.k, t, variant));
-        const Buffer one = p.run(1);
-        for (int threads : {2, 5}) {
-          const Buffer many = p.run(threads);
-          ASSERT_EQ(std::memcmp(one.data, many.data, size_t(one.bytes)), 0) << describe(p.shape) << " with " << threads << " threads";
+      for (int variant : {0, 1, 2, 3, 7, 13, 14})
+        for (const GemmEngine engine : kEngines) {
+          Product p(shape_of(e.m, e.n, e.k, t, variant));
+          const Buffer one = p.run(1, engine);
+          for (int threads : {2, 5}) {
+            const Buffer many = p.run(threads, engine);
+            ASSERT_EQ(std::memcmp(one.data, many.data, size_t(one.bytes)), 0) << describe(p.shape) << " with " << threads << " threads";
+          }
         }
-      }
 }
 
-TEST(gemm, same_bits_at_any_number_of_lanes) {
+TEST(gemm, same_bits_at_any_number_of_lanes) {  // lanes cut the work differently
   for (const Types& t : kTypes)
-    for (int variant : {0, 1, 6}) {
-      const GemmShape s = shape_of(600, 70, 1100, t, variant);
-      Product narrow(s, 1), wide(s, 7);
-      const Buffer one = narrow.run(5), seven = wide.run(5);
-      ASSERT_EQ(std::memcmp(one.data, seven.data, size_t(one.bytes)), 0) << describe(s);
-    }
+    for (int variant : {0, 1, 6})
+      for (const GemmEngine engine : kEngines) {
+        const GemmShape s = shape_of(600, 450, 1100, t, variant);
+        Product narrow(s, 1), wide(s, 7);
+        const Buffer one = narrow.run(5, engine), seven = wide.run(5, engine);
+        ASSERT_EQ(std::memcmp(one.data, seven.data, size_t(one.bytes)), 0) << describe(s);
+      }
 }
 
 TEST(gemm, batches_are_products_side_by_side) {
   constexpr int64_t kBatch = 3;
   for (const Types& t : kTypes)
-    for (int variant = 0; variant < 16; ++variant) {
-      const GemmShape s = shape_of(20, 24, 40, t, variant);
-      Product p(s, 2, kBatch);
-      for (const bool broadcast_b : {false, true}) {
-        Buffer got(p.c), want(p.c);
-        const int64_t stride_b = broadcast_b ? 0 : s.k * s.n;
-        gemm_batched(s, kBatch, p.a.data, s.m * s.k, p.b.data, stride_b, got.data, s.m * s.n, p.bias_or_null(), p.workspace.data, 2);
-        for (int64_t i = 0; i < kBatch; ++i)
-          gemm(s, p.a.data + i * s.m * s.k * size_of(s.a), p.b.data + i * stride_b * size_of(s.b), want.data + i * s.m * s.n * size_of(s.c),
-               p.bias_or_null(), p.workspace.data, 2);
-        ASSERT_EQ(std::memcmp(got.data, want.data, size_t(got.bytes)), 0) << describe(s);
+    for (int variant = 0; variant < 16; ++variant)
+      for (const GemmEngine engine : kEngines) {
+        const GemmShape s = shape_of(20, 24, 40, t, variant);
+        Product p(s, 2, kBatch);
+        for (const bool broadcast_b : {false, true}) {
+          Buffer got(p.c), want(p.c);
+          const int64_t stride_b = broadcast_b ? 0 : s.k * s.n;
+          gemm_batched(s, kBatch, p.a.data, s.m * s.k, p.b.data, stride_b, got.data, s.m * s.n, p.bias_or_null(), p.workspace.data, 2,
+                       engine);
+          for (int64_t i = 0; i < kBatch; ++i)
+            gemm(s, p.a.data + i * s.m * s.k * size_of(s.a), p.b.data + i * stride_b * size_of(s.b),
+                 want.data + i * s.m * s.n * size_of(s.c), p.bias_or_null(), p.workspace.data, 2, engine);
+          ASSERT_EQ(std::memcmp(got.data, want.data, size_t(got.bytes)), 0) << describe(s);
+        }
       }
-    }
 }
 
 TEST(gemm, nan_and_infinity_stay_in_their_row) {
@@ -267,33 +281,37 @@ TEST(gemm, workspace_is_monotone_in_every_extent) {
 }
 
 TEST(gemm, steady_state_allocates_nothing_large) {
+  largest_allocation = 0;
+  { const Buffer seen(5000); }
+  ASSERT_GE(largest_allocation, 5000u) << "the witness sees nothing";
   for (const Types& t : kTypes)
     for (int variant : {0, 1, 2, 5, 13})
-      for (const int64_t m : {1, 100, 1100}) {
-        Product p(shape_of(m, 200, 1100, t, variant), 2);
-        set_thread_count(2);
-        const auto run = [&] { gemm(p.shape, p.a.data, p.b.data, p.c.data, p.bias_or_null(), p.workspace.data, 2); };
-        run();
-        largest_allocation = 0;
-        run();
-        EXPECT_LE(largest_allocation, 4096u) << describe(p.shape);
-      }
+      for (const int64_t m : {1, 100, 1100})
+        for (const GemmEngine engine : kEngines) {
+          Product p(shape_of(m, 200, 1100, t, variant), 2);
+          set_thread_count(2);
+          const auto run = [&] { gemm(p.shape, p.a.data, p.b.data, p.c.data, p.bias_or_null(), p.workspace.data, 2, engine); };
+          run();
+          largest_allocation = 0;
+          run();
+          EXPECT_LE(largest_allocation, 4096u) << describe(p.shape);
+        }
 }
 
 TEST(gemm, one_task_does_not_fork) {
   set_thread_count(2);
-  for (const Types& t : kTypes) {
-    Product p(shape_of(20, 60, 60, t, 2), 2);
-    const auto run = [&] { gemm(p.shape, p.a.data, p.b.data, p.c.data, nullptr, p.workspace.data, 2); };
-    run();
+  for (const GemmEngine engine : kEngines) {
+    for (const Types& t : kTypes) {
+      Product p(shape_of(20, 60, 60, t, 2), 2);
+      forks = 0;
+      for (int i = 0; i < 2; ++i) gemm(p.shape, p.a.data, p.b.data, p.c.data, nullptr, p.workspace.data, 2, engine);
+      EXPECT_EQ(forks, 0) << describe(p.shape);
+    }
+    Product large(shape_of(1024, 300, 300, kTypes[0], 2), 2);
     forks = 0;
-    run();
-    EXPECT_EQ(forks, 0) << describe(p.shape);
+    gemm(large.shape, large.a.data, large.b.data, large.c.data, nullptr, large.workspace.data, 2, engine);
+    EXPECT_EQ(forks, 1);  // ours; none inside oneDNN
   }
-  Product large(shape_of(1024, 300, 300, kTypes[0], 2), 2);
-  forks = 0;
-  gemm(large.shape, large.a.data, large.b.data, large.c.data, nullptr, large.workspace.data, 2);
-  EXPECT_EQ(forks, 1);  // ours; none inside oneDNN
 }
 
 TEST(gemm, tiles_inside_a_lane) {

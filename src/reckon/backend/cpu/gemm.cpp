@@ -1,5 +1,7 @@
-// backend/cpu/gemm: which engine serves a product, how the product is cut into tasks, and the scratch they share. Both questions are
-// answered by the shape (and the instruction set) alone, so bits and bytes never depend on threads.
+// backend/cpu/gemm: which engine multiplies, how a product is cut into tasks, and the scratch they share.
+//
+// Measured on a Zen 5 core, as shares of its float32 peak: the packed engine reaches 91-95 % in every layout, oneDNN's brgemm 90-95 % where
+// B is [n, k] or the depth is short, 67-80 % for input gradients of long depth, and it needs A transposed first for weight gradients.
 #include "reckon/backend/cpu/gemm.h"
 
 #include <algorithm>
@@ -11,9 +13,9 @@
 
 namespace reckon::cpu {
 namespace {
-constexpr int64_t kRows = 512;    // of a oneDNN block: measured best, together with the full width
-constexpr int64_t kDepth = 1024;  // of a transposed block of A: it stays in the second-level cache until it is multiplied
-constexpr int64_t kThinRows = 8;  // up to here rows are too few to cut: the packed engine cuts columns
+constexpr int64_t kRows = 512;    // of a block for oneDNN: measured best, together with the full width
+constexpr int64_t kDepth = 1024;  // of a transposed block of A, which shall still be near when it is multiplied
+constexpr int64_t kTasksPerLane = 4;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
@@ -29,10 +31,15 @@ void check_shape(const GemmShape& s, int lanes) {
   check(lanes >= 1, "matrix multiplication: {} lanes; it needs at least 1", lanes);
 }
 
-bool may_use_onednn(const GemmShape& s) {
-  if (s.m <= kThinRows || s.n == 0 || s.k == 0) return false;
-  if (s.trans_a && s.trans_b) return false;
-  return s.a == DType::bf16 || (s.a == DType::f32 && s.trans_b);
+// oneDNN refuses a transposed A: we transpose it, by 16-bit elements and in passes over k, which a transposed B would not allow.
+bool onednn_takes(const GemmShape& s) {
+  if (s.m == 0 || s.n == 0 || s.k == 0) return false;
+  return s.trans_a ? s.a == DType::bf16 && !s.trans_b : s.a == DType::bf16 || s.a == DType::f32;
+}
+bool wants_onednn(const GemmShape& s, GemmEngine engine) {
+  constexpr int64_t kThinRows = 8;  // too few to cut, and each needs all of B once: memory is the limit
+  if (engine != GemmEngine::best) return engine == GemmEngine::onednn;
+  return s.a == DType::bf16 && s.m > kThinRows && onednn_has_matrix_registers();
 }
 
 // Depth of one pass over a transposed A. A 16-bit C cannot hold partial sums, so it takes all of k at once.
@@ -59,7 +66,7 @@ struct OnednnPlan {
 
 OnednnPlan plan_onednn(const GemmShape& s) {
   OnednnPlan plan{};
-  if (!may_use_onednn(s)) return plan;
+  if (!onednn_takes(s)) return plan;
   plan.rows = block_rows(s);
   plan.blocks = ceil_div(s.m, plan.rows);
   plan.depth = pass_depth(s);
@@ -117,7 +124,7 @@ void run_packed_tile(const GemmShape& s, const TileCut& cut, int64_t tile, const
 int64_t gemm_workspace(const GemmShape& s, int lanes) {
   check_shape(s, lanes);
   int64_t bytes = lanes * kLaneBytes;
-  if (s.trans_a && may_use_onednn(s)) {
+  if (s.trans_a && onednn_takes(s)) {
     // min(lanes, blocks) blocks of rows: at most 512 each, and together little more than m
     const int64_t rows = std::min(lanes * kRows, s.m + s.m / 32 + 32);
     bytes += round_up(rows * pass_depth(s) * size_of(s.a), 64);
@@ -126,7 +133,7 @@ int64_t gemm_workspace(const GemmShape& s, int lanes) {
 }
 
 void gemm_batched(const GemmShape& s, int64_t batch, const void* a, int64_t stride_a, const void* b, int64_t stride_b, void* c,
-                  int64_t stride_c, const void* bias, void* workspace, int lanes) {
+                  int64_t stride_c, const void* bias, void* workspace, int lanes, GemmEngine engine) {
   check_shape(s, lanes);
   if (batch == 0 || s.m == 0 || s.n == 0) return;
   char* const scratch = static_cast<char*>(workspace);
@@ -134,17 +141,16 @@ void gemm_batched(const GemmShape& s, int64_t batch, const void* a, int64_t stri
     return Operands{static_cast<const char*>(a) + i * stride_a * size_of(s.a), static_cast<const char*>(b) + i * stride_b * size_of(s.b),
                     static_cast<char*>(c) + i * stride_c * size_of(s.c), bias};
   };
-  const OnednnPlan plan = plan_onednn(s);
-  if (plan.admitted) {
+  if (wants_onednn(s, engine)) {
+    const OnednnPlan plan = plan_onednn(s);
     const int64_t slot = plan.rows * plan.depth * size_of(s.a);
     const auto run = [&](int64_t task, int lane) {
       const Scratch own{scratch + lane * kLaneBytes, scratch + lanes * kLaneBytes + lane * slot};
       run_onednn_block(s, plan, task % plan.blocks, operands(task / plan.blocks), own);
     };
-    parallel_for(batch * plan.blocks, run, lanes);
-    return;
+    if (plan.admitted) return parallel_for(batch * plan.blocks, run, lanes);
   }
-  const TileCut cut = packed_cut(s.m, s.n, s.k, s.a, s.c);
+  const TileCut cut = packed_cut(s.m, s.n, s.k, s.a, s.c, ceil_div(kTasksPerLane * lanes, batch));
   const int64_t tiles = ceil_div(s.m, cut.rows) * ceil_div(s.n, cut.cols);
   const auto run = [&](int64_t task, int lane) {
     run_packed_tile(s, cut, task % tiles, operands(task / tiles), scratch + lane * kLaneBytes);
@@ -152,7 +158,7 @@ void gemm_batched(const GemmShape& s, int64_t batch, const void* a, int64_t stri
   parallel_for(batch * tiles, run, lanes);
 }
 
-void gemm(const GemmShape& s, const void* a, const void* b, void* c, const void* bias, void* workspace, int lanes) {
-  gemm_batched(s, 1, a, 0, b, 0, c, 0, bias, workspace, lanes);
+void gemm(const GemmShape& s, const void* a, const void* b, void* c, const void* bias, void* workspace, int lanes, GemmEngine engine) {
+  gemm_batched(s, 1, a, 0, b, 0, c, 0, bias, workspace, lanes, engine);
 }
 }  // namespace reckon::cpu

@@ -17,20 +17,25 @@ struct GemmShape {
   DType bias_dtype = DType::f32;
 };
 
+/// Which engine multiplies. `best` is a pure function of shape and instruction set: our packed engine, or oneDNN for bfloat16 on machines
+/// with matrix registers. Tests and benchmarks ask for one; `onednn` falls back to `packed` where rule 4.1 of the design refuses it.
+enum class GemmEngine : uint8_t { best, packed, onednn };
+
 /// Bytes of scratch, 64-byte aligned, for gemm and gemm_batched on at most `lanes` threads. A pure function of its arguments, the same on
 /// every machine, monotone in every extent. Throws Error for a combination of dtypes that is not supported.
 int64_t gemm_workspace(const GemmShape& shape, int lanes);
 
-/// C may not overlap A, B or the workspace. The result depends on the shape and the instruction set only, never on threads or lanes.
-void gemm(const GemmShape& shape, const void* a, const void* b, void* c, const void* bias, void* workspace, int lanes);
+/// C may not overlap A, B or the workspace. The result depends on shape and instruction set only, never on threads or lanes.
+void gemm(const GemmShape& shape, const void* a, const void* b, void* c, const void* bias, void* workspace, int lanes,
+          GemmEngine engine = GemmEngine::best);
 
 /// One product per i < batch: A at a + i * stride_a and so on; strides in elements, 0 broadcasts A or B; bias is shared. Each product has
 /// the bits that gemm gives, and the workspace is the same.
 void gemm_batched(const GemmShape& shape, int64_t batch, const void* a, int64_t stride_a, const void* b, int64_t stride_b, void* c,
-                  int64_t stride_c, const void* bias, void* workspace, int lanes);
+                  int64_t stride_c, const void* bias, void* workspace, int lanes, GemmEngine engine = GemmEngine::best);
 
 /// Scratch bytes of gemm_tile_f32, for any extents.
-inline constexpr int64_t kGemmTileScratch = 512 * 1024;
+inline constexpr int64_t kGemmTileScratch = 416 * 1024;
 /// C[m, n] = (accumulate ? C : 0) + A[m, k] op(B) in the calling thread, for tiles inside a lane; leading dimensions in elements.
 /// B is stored [k, n], or [n, k] if trans_b. scratch: kGemmTileScratch bytes, 64-byte aligned.
 void gemm_tile_f32(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, bool trans_b, float* c,

@@ -44,7 +44,7 @@ class OneThread {
 
 class Block final : public OnednnBlock {
  public:
-  Block(const OnednnSpec& s, const dnnl::matmul::primitive_desc& desc) : desc_(desc), primitive_(desc), bias_(s.bias) {}
+  Block(const dnnl::matmul::primitive_desc& desc, bool bias) : desc_(desc), primitive_(desc), bias_(bias) {}
 
   void run(const void* a, const void* b, void* c, const void* bias, void* scratch) const override {
     const auto bind = [](const memory::desc& desc, const void* data) { return memory(desc, engine(), const_cast<void*>(data)); };
@@ -83,7 +83,7 @@ Ref<const OnednnBlock> compile(const OnednnSpec& spec) {
   const dnnl::matmul::primitive_desc desc = describe(spec);
   if (!desc) return {};
   const bool admitted = std::string(desc.impl_info_str()).starts_with("brg") && desc.scratchpad_desc().get_size() <= size_t(kLaneBytes);
-  return admitted ? Ref<const OnednnBlock>(new Block(spec, desc)) : Ref<const OnednnBlock>();
+  return admitted ? Ref<const OnednnBlock>(new Block(desc, spec.bias)) : Ref<const OnednnBlock>();
 }
 
 struct Cached {
@@ -96,6 +96,12 @@ struct Cache {
   uint64_t uses = 0;
 };
 }  // namespace
+
+bool onednn_has_matrix_registers() {
+  constexpr int kAmx = int(dnnl::cpu_isa::avx512_core_amx);  // a set of bits
+  static const bool answer = (int(dnnl::get_effective_cpu_isa()) & kAmx) == kAmx;
+  return answer;
+}
 
 Ref<const OnednnBlock> onednn_block(const OnednnSpec& spec) {
   static Cache& cache = *new Cache;  // never destroyed: oneDNN's own statics may go first

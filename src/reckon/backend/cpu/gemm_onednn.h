@@ -24,6 +24,9 @@ class OnednnBlock : public RefCounted {
   virtual void run(const void* a, const void* b, void* c, const void* bias, void* scratch) const = 0;
 };
 
+/// True where oneDNN multiplies bfloat16 with matrix registers (AMX), many times faster than any vector kernel.
+bool onednn_has_matrix_registers();
+
 /// The compiled product, from a bounded cache; null if oneDNN's implementation on this machine is not one that keeps rule 4.1 of the
 /// design (brgemm, scratch within kLaneBytes). The answer depends on the spec and the instruction set only.
 Ref<const OnednnBlock> onednn_block(const OnednnSpec& spec);

@@ -9,9 +9,9 @@
 
 namespace reckon::cpu {
 namespace {
-constexpr int64_t kStagedColumns = 256;  // columns of a tile of float32 sums for 16-bit C
-constexpr int64_t kStagedRows = 216;
-constexpr int64_t kTileBytes = 2048;  // one register tile, at C's edge
+constexpr int64_t kStagedColumns = 256;      // columns of a tile of float32 sums for 16-bit C
+constexpr int64_t kBlockBytes = 264 * 1024;  // of packed A: it stays in half of the second-level cache while all panels of B pass by
+constexpr int64_t kTileBytes = 2048;         // one register tile, at C's edge
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
@@ -19,7 +19,7 @@ int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 bool staged(const PackedKernel& kernel, DType c) { return size_of(c) < kernel.accumulator; }
 // Blocks of equal rows, as few as fit.
 int64_t block_rows(const PackedKernel& kernel, int64_t m, DType c) {
-  const int64_t most = staged(kernel, c) ? std::min<int64_t>(kernel.max_rows, kStagedRows) : kernel.max_rows;
+  const int64_t most = kBlockBytes / (kernel.max_k * kernel.bytes) / (staged(kernel, c) ? 2 : 1);
   return round_up(ceil_div(m, ceil_div(m, most)), kernel.mr);
 }
 
@@ -51,7 +51,7 @@ void pack_rows(const Block& block, int64_t k, int64_t depth) {
   const Matrix& a = block.p.a;
   for (int64_t i = 0; i < block.rows; i += kernel.mr)
     kernel.pack_a(element(a, block.row + i, k), a.dtype, a.row_stride, a.col_stride, std::min<int64_t>(kernel.mr, block.rows - i), depth,
-                  block.a + i * depth * kernel.bytes);
+                  block.a + i * round_up(depth, 2) * kernel.bytes);
 }
 
 // Columns [col, col + cols) of B, rows [k, k + depth).
@@ -77,16 +77,16 @@ void multiply_panel(const Block& block, const Panel& panel, const Panel& next, i
   alignas(64) char tile[kTileBytes];
   for (int64_t part = 0; part < parts; ++part) {
     const int64_t i = part * kernel.mr, rows = std::min<int64_t>(kernel.mr, block.rows - i);
-    const char* a = block.a + i * depth * kernel.bytes;
+    const char* a = block.a + i * round_up(depth, 2) * kernel.bytes;
     char* to = block.sums + (i * block.ld + at) * bytes;
     prefetch(block.p.b, next, part, parts);
-    if (rows == kernel.mr && panel.cols == kernel.nr) {
-      kernel.multiply(depth, a, block.b, to, block.ld, add);
+    if (rows == kernel.mr && panel.cols % kernel.lanes == 0) {
+      kernel.multiply(depth, panel.cols, a, block.b, to, block.ld, add);
       continue;
     }
     const int64_t tile_row = kernel.nr * bytes, to_row = block.ld * bytes;
     for (int64_t r = 0; add && r < rows; ++r) std::memcpy(tile + r * tile_row, to + r * to_row, row_bytes);
-    kernel.multiply(depth, a, block.b, tile, kernel.nr, add);
+    kernel.multiply(depth, panel.cols, a, block.b, tile, kernel.nr, add);
     for (int64_t r = 0; r < rows; ++r) std::memcpy(to + r * to_row, tile + r * tile_row, row_bytes);
   }
 }
@@ -151,18 +151,22 @@ void finish_empty(const PackedProduct& p) {
 }
 }  // namespace
 
-const PackedKernel& packed_kernel(DType ab) { return ab == DType::f64 ? packed_kernel_f64() : packed_kernel_f32(); }
+const PackedKernel& packed_kernel(DType ab) {
+  if (ab == DType::bf16 && packed_kernel_bf16()) return *packed_kernel_bf16();
+  return ab == DType::f64 ? packed_kernel_f64() : packed_kernel_f32();
+}
 
-TileCut packed_cut(int64_t m, int64_t n, int64_t k, DType ab, DType c) {
+TileCut packed_cut(int64_t m, int64_t n, int64_t k, DType ab, DType c, int64_t tasks) {
   constexpr double kWorthATask = 1e6;  // multiply-adds; far above the cost of handing out a task
   const PackedKernel& kernel = packed_kernel(ab);
-  const int64_t rows = block_rows(kernel, m, c), row_blocks = ceil_div(m, rows);
-  // Each strip packs A again, so strips are wide; an even number of them keeps two lanes level.
-  const int64_t widest =
-      std::min<int64_t>(ceil_div(n, 4 * kernel.nr), int64_t(double(m) * double(n) * double(k) / kWorthATask / double(row_blocks)));
-  const int64_t wanted = round_up(ceil_div(16, row_blocks), 2);
-  const int64_t strips = std::max<int64_t>(1, std::min(wanted, widest));
-  return {rows, round_up(std::max<int64_t>(1, ceil_div(n, strips)), kernel.nr)};
+  const double worth = double(m) * double(n) * double(k) / kWorthATask;
+  tasks = worth < double(tasks) ? std::max<int64_t>(1, int64_t(worth)) : tasks;
+  int64_t row_blocks = ceil_div(m, block_rows(kernel, m, c));
+  // Each strip of columns packs A again, so strips are wide; an even number of them keeps two lanes level.
+  const int64_t strips = std::clamp<int64_t>(round_up(ceil_div(tasks, row_blocks), 2), 1, std::max<int64_t>(1, n / (4 * kernel.nr)));
+  // Each block of rows packs B again: more of them only if the columns do not suffice.
+  row_blocks = std::max(row_blocks, std::min(ceil_div(tasks, strips), ceil_div(m, 8 * kernel.mr)));
+  return {round_up(ceil_div(m, row_blocks), kernel.mr), round_up(ceil_div(n, strips), kernel.nr)};
 }
 
 void multiply_packed(const PackedProduct& p, void* scratch) {
