@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "reckon/backend/cpu/device.h"
+#include "reckon/base/parallel.h"
 #include "reckon/cli/op_cases_judge.h"
 
 namespace reckon {
@@ -65,7 +66,18 @@ TEST_P(EveryOp, LeavesTheSameTraceOnMeta) {
 }
 
 TEST_P(EveryOp, GivesTheSameBitsOnAnyNumberOfThreads) {
-  each_with_dtypes([&](const OpCase& c, DType dtype) { return judge_threads(c, *device_, dtype); });
+  const int before = thread_count();
+  std::vector<uint64_t> one;
+  for (const int threads : {1, 2, 5}) {
+    set_thread_count(threads);
+    size_t at = 0;
+    each_with_dtypes([&](const OpCase& c, DType dtype) -> std::string {
+      const uint64_t bits = bits_of(c, *device_, dtype);
+      if (threads == 1) one.push_back(bits);
+      return one[at++] == bits ? "" : text("{} {}: other bits with {} threads than with 1", c, dtype, threads);
+    });
+  }
+  set_thread_count(before);
 }
 
 INSTANTIATE_TEST_SUITE_P(Ops, EveryOp, testing::ValuesIn(case_ops()), [](const auto& info) { return info.param; });

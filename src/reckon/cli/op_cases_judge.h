@@ -18,20 +18,20 @@ std::string judge_values(const OpCase& c, Device& device, DType dtype);
 /// "" too for cases without a gradient.
 std::string judge_gradients(const OpCase& c, Device& device);
 
-/// Gradients in a narrower type against those in float64 of the same rounded inputs.
+/// Gradients in a narrower type against those in float64 of the same rounded inputs, up to the rounding of a few operations.
 std::string judge_narrow_gradients(const OpCase& c, Device& device, DType dtype);
 
 /// The gradient that a leaf accumulates in a slot over two passes, and after it was emptied, is the one that it gets without.
 std::string judge_slots(const OpCase& c, Device& device);
 
-/// Gradients of gradients against differences of gradients; "" also if the operation refuses with "has no gradient rule".
+/// Gradients of gradients of small inputs against differences of gradients; "" also if the operation refuses with "has no gradient rule".
 std::string judge_second_order(const OpCase& c, Device& device);
 
 /// Trace hash, ledger, FLOPs, bytes and results' shapes of the forward and backward pass on meta and on the real device.
 std::string judge_meta(const OpCase& c, const DevicePair& devices, DType dtype);
 
-/// The bits of results and gradients with 1, 2 and 5 threads.
-std::string judge_threads(const OpCase& c, Device& device, DType dtype);
+/// A hash of the bytes of results and gradients, to be compared between numbers of threads.
+uint64_t bits_of(const OpCase& c, Device& device, DType dtype);
 
 /// Names of the rows that the case runs, forward and backward.
 std::vector<std::string> rows_of(const OpCase& c, Device& meta);

@@ -141,7 +141,7 @@ void add_attention_with_cache(CaseList& list) {
   list.op("attention_with_cache", false);
   int at = 0;
   for (const Heads& h : kHeads) {
-    if (h.B == 0 || h.T == 0 || h.T > 100) continue;
+    if (h.B == 0 || h.T == 0 || h.T > 150) continue;
     const int64_t position = at++ % 3 == 0 ? 0 : at * 3, longest = position + h.T + at % 2 * 5, D = h.head_dim;
     const CaseInput cache(Shape{h.B, h.kv_heads, longest, D});
     list.add({CaseInput(Shape{h.B, h.T, h.width()}, h.lay).range(-1.5, 1.5), cache, cache, CaseInput::of({1}, DType::i64, {double(position)})},
