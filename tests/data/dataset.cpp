@@ -7,6 +7,7 @@
 #include <cmath>
 #include <fstream>
 
+#include "reckon/data/tokenize.h"
 #include "tests/data/scratch.h"
 
 using namespace reckon;
@@ -77,6 +78,17 @@ TEST(Dataset, TokenizesATextOnceAndExactly) {
   EXPECT_EQ(Dataset::open(options)->text_bytes(DataSplit::train) + Dataset::open(options)->text_bytes(DataSplit::validation),
             int64_t(text.size()) + 1);
   EXPECT_EQ(list_directory(cache).size(), 4u);
+}
+
+TEST(Dataset, ATextWithoutPlacesToCutIsTokenizedWhole) {
+  Scratch s;
+  const std::string text = std::string(9 << 20, 'x') + " the end " + std::string(9 << 20, '\n');  // longer than the reader's windows
+  const std::string path = s.file("t.txt", text);
+  const Ref<Tokenizer> bpe = Tokenizer::train("xx xxxx the end", 270);
+  const TokenizedText tokenized = tokenize_text(*bpe, path, nullptr);
+  EXPECT_EQ(tokenized.bytes, int64_t(text.size()));
+  EXPECT_EQ(tokenized.text_hash, hash_of(text));
+  EXPECT_EQ(tokenized.tokens, int64_t(bpe->encode(text).size()));
 }
 
 TEST(Dataset, MemoryDoesNotFollowTheText) {

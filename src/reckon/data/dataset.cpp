@@ -6,37 +6,13 @@
 #include "reckon/base/error.h"
 #include "reckon/base/philox.h"
 #include "reckon/base/text.h"
-#include "reckon/io/tokenizer_text.h"
+#include "reckon/data/tokenize.h"
 
 namespace reckon {
 namespace {
 constexpr int64_t kCheckedTokens = int64_t(1) << 29;  // 1 GiB of u16
 constexpr int64_t kMaxSeqLen = int64_t(1) << 40;
 constexpr uint64_t kSyntheticSite = 0x73796E74;  // keeps these draws apart from all others of the same seed
-
-// Tokenizes window by window, so that memory does not follow the text's size.
-void tokenize_file(const DatasetOptions& options, const Tokenizer& tokenizer, const std::string& text_hash, const std::string& into) {
-  TextReader reader(options.path);
-  TokenFileWriter writer(into, int64_t(tokenizer.vocab_size()));
-  Hash128 hash;
-  std::vector<int32_t> ids;
-  int64_t done_bytes = 0;
-  for (bool done = false; !done;) {
-    const std::string_view pending = reader.more();
-    done = reader.at_end();
-    const std::string_view part = pending.substr(0, done ? pending.size() : tokenizer.safe_cut(pending));
-    ids.clear();
-    tokenizer.encode_append(part, ids);
-    writer.append(ids);
-    hash.update(std::as_bytes(std::span(part.data(), part.size())));
-    done_bytes += int64_t(part.size());
-    reader.consume(part.size());
-    if (options.progress) options.progress(done_bytes, reader.file().size());
-  }
-  // The cache is named by the text's hash: what was tokenized must be what was hashed.
-  check(hash.hex() == text_hash, "{} was changed while it was tokenized: start again", options.path);
-  writer.finish();
-}
 
 Ref<TokenFile> checked(const std::string& path, int64_t vocab) {
   Ref<TokenFile> file = TokenFile::open(path, vocab);
@@ -58,7 +34,11 @@ Ref<TokenFile> open_text(const DatasetOptions& options, const Tokenizer& tokeniz
     }
   }
   if (!options.cache_dir.empty()) make_directories(options.cache_dir);
-  tokenize_file(options, tokenizer, text_hash, cached);
+  TokenFileWriter writer(cached, vocab);
+  const TokenizedText tokenized = tokenize_text(tokenizer, options.path, &writer, options.progress);
+  // The cache is named by the text's hash: what was tokenized must be what was hashed.
+  check(tokenized.text_hash == text_hash, "{} was changed while it was tokenized: start again", options.path);
+  writer.finish();
   return checked(cached, vocab);
 }
 
