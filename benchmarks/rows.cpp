@@ -114,7 +114,7 @@ void add_loss(Cases& cases, DType dtype, Arrays& in, Block& out, Block& scratch)
 }
 
 void add_optimizers(Cases& cases, Block& p, Block& g, Block& m, Block& v, Block& planes) {
-  static double scalars[kOptimizerScalars];
+  static double scalars[kStepScalars];
   scalars[kLearningRate] = 1e-6, scalars[kBeta1] = 0.9, scalars[kBeta2] = 0.95, scalars[kBiasFactor1] = scalars[kBiasFactor2] = 0.5;
   scalars[kEpsilon] = 1e-8, scalars[kClip] = scalars[kOk] = 1;
   OptimizerStep a{.kind = Optimizer::adamw, .n = kN, .p = p.data(), .g = g.data(), .m = m.data(), .v = v.data(), .weight_decay = 0.1, .scalars = scalars};
