@@ -53,6 +53,7 @@ class Pass {
   };
 
   void visit(Node& node, Tensors dy) {
+    node.check_usable();
     const ModuleScope scope(node.module());
     if (debug(Debug::grad)) debug_line(Debug::grad, text("{} #{} [{}]", node.name(), node.sequence(), module_path(node.module())));
     for (size_t i = 0; i < dy.size(); ++i)

@@ -15,13 +15,18 @@ std::string list(const Tensors& tensors) {
   for (const Tensor& t : tensors) s += (s.empty() ? "" : " ") + to_string(t);
   return s;
 }
+// Printed only when a check fails: a string of all inputs costs more than the rest of a call.
+struct Inputs {
+  const Tensors& tensors;
+};
+std::string to_string(const Inputs& inputs) { return list(inputs.tensors); }
 
 // Inputs in a layout that the row accepts; a copy is an operation of its own, visible in the trace.
 void fix_layouts(const OpDef& op, Tensors& in) {
   for (size_t i = 0; i < in.size(); ++i) {
     const bool any = op.traits.view || (op.traits.any_stride >> i & 1u), inner = op.traits.inner_contiguous >> i & 1u;
     if (any || in[i].is_contiguous() || (inner && in[i].layout().inner_contiguous())) continue;
-    check(!(op.traits.mutates >> i & 1u), "{}: input {} is written and must be contiguous  (inputs: {})", op.name, i, list(in));
+    check(!(op.traits.mutates >> i & 1u), "{}: input {} is written and must be contiguous  (inputs: {})", op.name, i, Inputs{in});
     in[i] = call(op::contiguous, tensors(std::move(in[i])))[0];
   }
 }
@@ -123,14 +128,14 @@ Tensors call(const OpDef& op, Tensors in, const Params& params) {
 
 Tensors call_on(Device& device, const OpDef& op, Tensors in, const Params& params) {
   for (const Tensor& t : in) {
-    check(t.defined(), "{}: an input is undefined  (inputs: {})", op.name, list(in));
-    check(&t.device() == &device, "{}: inputs live on two devices  (inputs: {})", op.name, list(in));
+    check(t.defined(), "{}: an input is undefined  (inputs: {})", op.name, Inputs{in});
+    check(&t.device() == &device, "{}: inputs live on two devices  (inputs: {})", op.name, Inputs{in});
   }
   fix_layouts(op, in);
   const Plan plan = make_plan(op, in, params, device);
   const bool is_tracked = tracked(in);
   const uint32_t all_outputs = (1u << plan.out.size()) - 1;
-  check(op.vjp || !is_tracked || op.traits.detached_outputs == all_outputs, "{}: has no gradient rule, but an input requires one  (inputs: {})", op.name, list(in));
+  check(op.vjp || !is_tracked || op.traits.detached_outputs == all_outputs, "{}: has no gradient rule, but an input requires one  (inputs: {})", op.name, Inputs{in});
   if (debug(Debug::ops)) debug_line(Debug::ops, text("{} [{}] {}", op.name, module_path(context().module), list(in)));
   MeterRow* row = context().meter ? &context().meter->charge(op, plan) : nullptr;
 

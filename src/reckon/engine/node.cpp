@@ -40,12 +40,13 @@ Node::Node(const OpDef& op, const Params& params, const Tensors& in, const Tenso
   }
 }
 
-// Long chains of nodes are unlinked one by one: the default would recurse once a node.
+// Long chains of nodes are unlinked one by one: the default would recurse once a node, through edges and through kept results alike.
 Node::~Node() {
   std::vector<Ref<Node>> pending;
   const auto unlink = [&](Node& node) {
     for (Edge& edge : node.edges_)
-      if (edge.node && edge.node->use_count() == 1) pending.push_back(std::move(edge.node));
+      if (edge.node) pending.push_back(std::move(edge.node));
+    node.in_.clear();  // a kept result holds the node that made it; that one is pending, so nothing recurses here
   };
   unlink(*this);
   while (!pending.empty()) {
@@ -55,8 +56,10 @@ Node::~Node() {
   }
 }
 
+void Node::check_usable() const { check(!released_, "{}: backward ran a second time through a released graph; pass retain_graph", name()); }
+
 Tensor Node::kept(const std::vector<Kept>& list, size_t i, const char* what) const {
-  check(!released_, "{}: backward ran a second time through a released graph; pass retain_graph", name());
+  check_usable();
   const Kept& k = list.at(i);
   RECKON_ASSERT(k.tensor.defined());
   check(k.tensor.version() == k.version, "{}: {} {} was changed in place after it was kept for backward (version {}, now {})", name(), what, i, k.version,
@@ -76,6 +79,17 @@ void Node::forget() {
 Tensor Vjp::take(std::vector<Node::Kept>& list, size_t i, const char* what) {
   Tensor tensor = node.kept(list, i, what);
   if (last_use) list[i].tensor = Tensor();
+  return tensor;
+}
+
+Tensor Vjp::out(size_t i) {
+  Tensor tensor = take(node.out_, i, "output");
+  if (!context().grad_enabled || (node.op().traits.detached_outputs >> i & 1u)) return tensor;
+  // A handle of its own: the node holds only the detached one, so this makes no cycle.
+  tensor = tensor.detached();
+  tensor.state().requires_grad = true;
+  tensor.state().grad_fn = Ref<RefCounted>(&node);
+  tensor.state().output_index = int(i);
   return tensor;
 }
 

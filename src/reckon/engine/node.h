@@ -34,6 +34,8 @@ class Node : public RefCounted {
   const std::vector<TensorSpec>& out_specs() const { return out_specs_; }
   Device& device() const { return *device_; }
 
+  /// Throws Error if backward already released what this node kept.
+  void check_usable() const;
   /// The kept input or output. Throws Error if it was changed in place after it was kept, or if backward already released it.
   Tensor in(size_t i) const { return kept(in_, i, "input"); }
   Tensor out(size_t i) const { return kept(out_, i, "output"); }
@@ -83,7 +85,8 @@ struct Vjp {
 
   bool needs_in(int i) const { return needs >> i & 1u; }
   Tensor in(size_t i) { return take(node.in_, i, "input"); }
-  Tensor out(size_t i) { return take(node.out_, i, "output"); }
+  /// Part of the graph again while one is recorded (create_graph): a rule that reads its output is differentiated through it.
+  Tensor out(size_t i);
   template <class T>
   T as() const { return node.params().as<T>(); }
   /// The gradient slot of input i if it is a parameter with one, else undefined. A rule that writes it must call filled(i) after.
