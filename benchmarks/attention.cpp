@@ -1,10 +1,14 @@
 // benchmarks/attention: speed of causal attention against a loop of independent multiply-adds, timed in turns with it in the same run.
 // Build (after the library): g++ -std=c++20 -O2 -Isrc benchmarks/attention.cpp build/release/libreckon_engine.a -lfmt -lhwy -fopenmp -o attention
 // Usage: attention [B T H KV D dtype] (default: the two shapes that matter, float32). FLOPs are the exact causal count: no masked pair is counted.
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -64,22 +68,35 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
+/// Zeroed memory on large pages where there are any, as the engine's arena has it.
+struct Pages {
+  size_t size;
+  char* data;
+  explicit Pages(size_t bytes) : size(bytes) {
+    constexpr size_t kLarge = size_t(2) << 20;
+    const size_t whole = (bytes + kLarge) / kLarge * kLarge;
+    data = static_cast<char*>(std::aligned_alloc(kLarge, whole));
+    if (std::getenv("LARGE_PAGES")) madvise(data, whole, MADV_HUGEPAGE);
+    std::memset(data, 0, whole);
+  }
+  Pages(const Pages&) = delete;
+  ~Pages() { std::free(data); }
+};
+
 void measure(const reckon::cpu::AttentionShape& s) {
   using namespace reckon;
   const int lanes = thread_count();
   const size_t element = size_t(size_of(s.dtype)), rows = size_t(s.batch * s.tokens);
   const size_t width = size_t((s.heads + 2 * s.kv_heads) * s.head_dim), out_width = size_t(s.heads * s.head_dim);
-  std::vector<char> qkv(rows * width * element), dqkv(qkv.size()), out(rows * out_width * element), dout(out.size());
-  std::vector<double> lse(rows * size_t(s.heads));
-  std::vector<char> raw(size_t(std::max(cpu::attention_workspace(s, lanes), cpu::attention_back_workspace(s, lanes))) + 64);
-  void* workspace = raw.data() + (64 - reinterpret_cast<uintptr_t>(raw.data()) % 64);
-  auto fill = [&](std::vector<char>& bytes) {
-    for (size_t i = 0; i < bytes.size() / element; ++i) {
+  const Pages qkv(rows * width * element), dqkv(qkv.size), out(rows * out_width * element), dout(out.size), lse(rows * size_t(s.heads) * 8);
+  const Pages workspace(size_t(std::max(cpu::attention_workspace(s, lanes), cpu::attention_back_workspace(s, lanes))));
+  auto fill = [&](const Pages& bytes) {
+    for (size_t i = 0; i < bytes.size / element; ++i) {
       const float x = float(i * 2654435761u % 1024) / 512 - 1;
-      if (s.dtype == DType::f32) reinterpret_cast<float*>(bytes.data())[i] = x;
-      if (s.dtype == DType::f64) reinterpret_cast<double*>(bytes.data())[i] = x;
-      if (s.dtype == DType::bf16) reinterpret_cast<uint16_t*>(bytes.data())[i] = bfloat16(x).bits;
-      if (s.dtype == DType::f16) reinterpret_cast<uint16_t*>(bytes.data())[i] = float16(x).bits;
+      if (s.dtype == DType::f32) reinterpret_cast<float*>(bytes.data)[i] = x;
+      if (s.dtype == DType::f64) reinterpret_cast<double*>(bytes.data)[i] = x;
+      if (s.dtype == DType::bf16) reinterpret_cast<uint16_t*>(bytes.data)[i] = bfloat16(x).bits;
+      if (s.dtype == DType::f16) reinterpret_cast<uint16_t*>(bytes.data)[i] = float16(x).bits;
     }
   };
   fill(qkv), fill(dout);
@@ -90,12 +107,12 @@ void measure(const reckon::cpu::AttentionShape& s) {
     peaks.push_back(peak());
     const int repeats = 1 + int(2e9 / both_flops);
     double start = seconds();
-    for (int i = 0; i < repeats; ++i) cpu::attention_forward(s, qkv.data(), out.data(), lse.data(), workspace, lanes);
+    for (int i = 0; i < repeats; ++i) cpu::attention_forward(s, qkv.data, out.data, lse.data, workspace.data, lanes);
     forwards.push_back(forward_flops * repeats / (seconds() - start) * 1e-9);
     start = seconds();
     for (int i = 0; i < repeats; ++i) {
-      cpu::attention_forward(s, qkv.data(), out.data(), lse.data(), workspace, lanes);
-      cpu::attention_backward(s, dout.data(), qkv.data(), out.data(), lse.data(), dqkv.data(), workspace, lanes);
+      cpu::attention_forward(s, qkv.data, out.data, lse.data, workspace.data, lanes);
+      cpu::attention_backward(s, dout.data, qkv.data, out.data, lse.data, dqkv.data, workspace.data, lanes);
     }
     boths.push_back(both_flops * repeats / (seconds() - start) * 1e-9);
   }

@@ -11,7 +11,7 @@ failures=0
 tools=$work/tools
 root="$work/a check out"
 mkdir -p "$tools" "$root/scripts" "$work/elsewhere"
-for tool in sh awk cat cmp cut date dirname env flock grep ls mkdir mktemp mv nproc printf readlink rm sed sleep sort tail touch tr wc; do
+for tool in sh awk cat cmp cut date dirname env flock grep ls mkdir mktemp mv nproc printf readlink rm rmdir sed sleep sort tail touch tr wc; do
   ln -s "$(command -v "$tool")" "$tools/$tool"
 done
 stand_in() {
@@ -147,6 +147,31 @@ root="$work/moved"
 run plan
 expect "a moved checkout is configured again" says calls cmake
 expect "and runs" is 0
+
+# Two at once: the second waits for the first to build, and says so.
+mv "$tools/ninja" "$work/"
+stand_in ninja <<'E2'
+mkdir "$WORK/busy" || { echo "two builds at once" >>"$WORK/clash"; exit 1; }
+tries=0
+until grep -q waiting "$WORK/err" || [ "$tries" = 300 ]; do
+  sleep 0.1
+  tries=$((tries + 1))
+done
+while [ "$1" != -C ]; do shift; done
+cp "$WORK/program" "$2/reckon"
+rmdir "$WORK/busy"
+echo "ninja: no work to do."
+E2
+(cd "$work/elsewhere" && PATH="$tools" sh "$root/reckon" plan </dev/null >"$work/other" 2>&1) &
+until [ -e "$work/busy" ]; do sleep 0.01; done
+run plan
+wait
+expect "both of two at once succeed" is 0
+expect "the other, too" says other "<plan>"
+expect "they never build at the same time" [ ! -e "$work/clash" ]
+expect "the second says that it waits" says err "waiting for another build"
+expect "nothing to build, nothing said" lines err 1
+mv "$work/ninja" "$tools/"
 
 FAKE_UPDATE=100 run test unit
 expect "lists that cannot be updated may do" is 0

@@ -11,7 +11,8 @@
 namespace reckon {
 namespace {
 constexpr int64_t kCheckedTokens = int64_t(1) << 29;  // 1 GiB of u16
-constexpr uint64_t kSyntheticSite = 0x73796E74;       // keeps these draws apart from all others of the same seed
+constexpr int64_t kMaxSeqLen = int64_t(1) << 40;
+constexpr uint64_t kSyntheticSite = 0x73796E74;  // keeps these draws apart from all others of the same seed
 
 // Tokenizes window by window, so that memory does not follow the text's size.
 void tokenize_file(const DatasetOptions& options, const Tokenizer& tokenizer, const std::string& text_hash, const std::string& into) {
@@ -112,8 +113,8 @@ Ref<Dataset> Dataset::synthetic(int64_t vocab, int64_t tokens, double validation
 
 void Dataset::read(DataSplit split, int64_t first, std::span<int32_t> into) const {
   const int64_t count = tokens(split);
-  check(first >= 0 && first <= count && int64_t(into.size()) <= count - first, "{}: tokens {} to {} are outside the {} split of {}", name_,
-        first, first + int64_t(into.size()), split, count);
+  check(first >= 0 && first <= count && int64_t(into.size()) <= count - first, "{}: {} tokens from {} on are outside the {} split of {}",
+        name_, into.size(), first, split, count);
   if (split == DataSplit::validation) first += train_tokens_;
   if (file_) return file_->read(first, into);
   const uint64_t key = mix_key(seed_, kSyntheticSite);
@@ -137,7 +138,7 @@ int64_t Dataset::text_bytes(DataSplit split) const {
 }
 
 void Dataset::check_fits(DataSplit split, int64_t seq_len) const {
-  check_as(Failure::usage, seq_len >= 1, "train.seq_len = {} must be at least 1", seq_len);
+  check_as(Failure::usage, seq_len >= 1 && seq_len <= kMaxSeqLen, "train.seq_len = {} is outside [1, {}]", seq_len, kMaxSeqLen);
   if (tokens(split) > seq_len) return;
   const bool train = split == DataSplit::train;
   fail_as(Failure::usage,

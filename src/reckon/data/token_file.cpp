@@ -233,8 +233,8 @@ void TokenFile::convert(const unsigned char* bytes, int64_t first, std::span<int
 }
 
 void TokenFile::read(int64_t first, std::span<int32_t> into) const {
-  check(first >= 0 && first <= size_ && int64_t(into.size()) <= size_ - first, "tokens {} to {} are outside {}, which holds {}", first,
-        first + int64_t(into.size()), path(), size_);
+  check(first >= 0 && first <= size_ && int64_t(into.size()) <= size_ - first, "{} tokens from {} on are outside {}, which holds {}",
+        into.size(), first, path(), size_);
   unsigned char bytes[kReadBytes];
   while (!into.empty()) {
     const std::span<int32_t> part = into.first(std::min(into.size(), kReadBytes / size_t(width_)));

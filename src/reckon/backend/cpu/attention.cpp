@@ -89,22 +89,28 @@ struct BackCall {
     float* rows = delta ? delta + (batch * shape.heads + kv_head * d.group) * shape.tokens : nullptr;
     return {d.out, const_cast<char*>(d.q), const_cast<char*>(d.k), const_cast<char*>(d.v), rows};
   }
+  RowTask rows(int64_t index, int64_t row, int64_t count) const { return {group(index), back(index), row, count}; }
 };
 
 void back_in_one_pass(const BackCall& call, int64_t groups, void* workspace, int lanes) {
   const AttentionShape& s = call.shape;
+  constexpr int64_t kStep = kBackwardSpan * kRows;
+  const int64_t stride = std::min(lanes, thread_count());
   parallel_for(
       groups,
-      [&](int64_t task, int lane) {
-        const HeadGroup g = call.group(task);
-        const HeadGroupBack back = call.back(task);
-        if (s.dtype == DType::f64) return backward_f64(g, back);
+      [&](int64_t index, int lane) {
+        RowTask task = call.rows(index, 0, kStep), next = task;
+        const HeadGroup& g = task.g;
+        if (s.dtype == DType::f64) return backward_f64(g, task.back);
         const BackLane at = back_lane(s, workspace, lane);
         std::memset(at.dk_sum, 0, size_t(g.keys * padded(s.head_dim)) * 4);
         std::memset(at.dv_sum, 0, size_t(g.keys * padded(s.head_dim)) * 4);
-        constexpr int64_t kStep = kBackwardSpan * kRows;
-        for (int64_t row = 0; row < row_count(g); row += kStep) backward_rows(g, back, row, kStep, at.dk_sum, at.dv_sum, at.scratch);
-        store_key_gradients(g, back, 0, g.keys, at.dk_sum, at.dv_sum);
+        for (; task.row < row_count(g); task.row += kStep) {
+          next.row = task.row + kStep;
+          if (next.row >= row_count(g)) next = call.rows(std::min(index + stride, groups - 1), 0, kStep);
+          backward_rows(task, next, at.dk_sum, at.dv_sum, at.scratch);
+        }
+        store_key_gradients(g, task.back, 0, g.keys, at.dk_sum, at.dv_sum);
       },
       lanes);
 }
@@ -113,11 +119,14 @@ void back_in_two_passes(const BackCall& call, int64_t groups, void* workspace, i
   const AttentionShape& s = call.shape;
   const int64_t rows = s.tokens * (s.heads / s.kv_heads), step = task_rows(groups, rows, kBackwardSpan, lanes);
   const int64_t row_steps = ceil_div(rows, step), key_steps = ceil_div(s.tokens, kKeys);
+  // Late rows see the most keys: first.
+  auto row_task = [&](int64_t task) { return call.rows(task / row_steps, (row_steps - 1 - task % row_steps) * step, step); };
+  const int64_t row_tasks = groups * row_steps, stride = std::min(lanes, thread_count());
   parallel_for(
-      groups * row_steps,
-      [&](int64_t task, int lane) {  // late rows see the most keys: first
-        const int64_t index = task / row_steps, row = (row_steps - 1 - task % row_steps) * step;
-        backward_rows(call.group(index), call.back(index), row, step, nullptr, nullptr, back_lane(s, workspace, lane).scratch);
+      row_tasks,
+      [&](int64_t task, int lane) {
+        const RowTask next = row_task(std::min(task + stride, row_tasks - 1));
+        backward_rows(row_task(task), next, nullptr, nullptr, back_lane(s, workspace, lane).scratch);
       },
       lanes);
   parallel_for(

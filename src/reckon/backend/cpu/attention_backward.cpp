@@ -87,16 +87,17 @@ HWY_INLINE void gradients_vec(const Seen& seen, int64_t count, int64_t at, const
 }
 
 /// p and ds [key][row] of the block and the loaded tile of keys first_key + [0, count).
-HWY_INLINE void tile_gradients(const HeadGroup& g, const Block& b, int64_t first_key, int64_t count, const Tiles& t) {
-  tile_scores(g, b.r, first_key, count, t.k, b.q_transposed, t.p);
-  tile_scores(g, b.r, first_key, count, t.v, b.dout_transposed, t.ds);
+HWY_INLINE void tile_gradients(const HeadGroup& g, const Block& b, int64_t first_key, int64_t count, const Tiles& t, Ahead& ahead) {
+  tile_scores(g, b.r, first_key, count, t.k, b.q_transposed, t.p, ahead);
+  tile_scores(g, b.r, first_key, count, t.v, b.dout_transposed, t.ds, ahead);
   for (int64_t vec = 0; vec < b.r.vecs; ++vec) gradients_vec(seen_keys(b.r, vec, first_key, count), count, vec * kLanes, b, t.p, t.ds);
 }
 
 /// dq[i] += sum over keys of ds[j][i] * k[j].
-HWY_INLINE void add_query_gradient(const HeadGroup& g, const Block& b, int64_t first_key, int64_t count, const Tiles& t) {
+HWY_INLINE void add_query_gradient(const HeadGroup& g, const Block& b, int64_t first_key, int64_t count, const Tiles& t, Ahead& ahead) {
   const int64_t width = padded(g.head_dim);
   for (int64_t i = 0; i < b.r.rows; i += kTileRows) {
+    ahead.fetch();
     const int64_t rows = std::min<int64_t>(kTileRows, b.r.rows - i);
     const int64_t keys = std::min(count, b.r.last[i + rows - 1] - first_key + 1);
     if (keys <= 0) continue;
@@ -118,29 +119,45 @@ HWY_INLINE void add_key_gradients(const HeadGroup& g, const Block& b, int64_t fi
   }
 }
 
-void gradient_rows(const HeadGroup& g, const HeadGroupBack& back, int64_t row, int64_t rows, float* dk_sum, float* dv_sum, float* scratch) {
-  const int64_t width = padded(g.head_dim), end = std::min(row + rows, row_count(g)), blocks = ceil_div(end - row, kRows);
+/// What a block will want: its own results' rows, and the inputs of the block that follows in its place.
+HWY_INLINE void fetch_block(const RowTask& task, const Block& b, const RowTask& next, int64_t next_row, Ahead& ahead) {
+  ahead.add_queries(task.g, task.back.dq, task.g.q_stride, b.r.first);
+  ahead.add_queries(next.g, next.back.dout, next.g.out_stride, next_row);
+  ahead.add_queries(next.g, next.g.out, next.g.out_stride, next_row);
+  ahead.add_queries(next.g, next.g.q, next.g.q_stride, next_row);
+}
+
+void gradient_rows(const RowTask& task, const RowTask& next, float* dk_sum, float* dv_sum, float* scratch) {
+  const HeadGroup& g = task.g;
+  const int64_t width = padded(g.head_dim), end = std::min(task.row + task.rows, row_count(g)), blocks = ceil_div(end - task.row, kRows);
   const Tiles t = tiles_at(g, scratch);
   Block block[kBackwardSpan];
   for (int64_t i = 0; i < blocks; ++i) {
-    load_block(g, back, row + i * kRows, true, t.rest + i * 5 * width * kRows, block[i]);
+    load_block(g, task.back, task.row + i * kRows, true, t.rest + i * 5 * width * kRows, block[i]);
     std::memset(block[i].dq, 0, size_t(block[i].r.rows * width) * 4);
   }
   const int64_t keys = last_key(g, end - 1) + 1;
+  Ahead ahead;
   for (int64_t key = 0; key < keys; key += kKeys) {
     load_key_rows(g, g.k, key, std::min(kKeys, keys - key), t.k);
     load_key_rows(g, g.v, key, std::min(kKeys, keys - key), t.v);
-    for (const Block* b = block; b < block + blocks; ++b) {
-      const int64_t count = std::min(kKeys, b->r.last[kRows - 1] + 1 - key);
+    const bool last_tile = key + kKeys >= keys;
+    const HeadGroup& then = last_tile ? next.g : g;
+    ahead.add_keys(then, then.k, last_tile ? 0 : key + kKeys, then.keys);
+    ahead.add_keys(then, then.v, last_tile ? 0 : key + kKeys, then.keys);
+    for (int64_t i = 0; i < blocks; ++i) {
+      const Block& b = block[i];
+      const int64_t count = std::min(kKeys, b.r.last[kRows - 1] + 1 - key);
       if (count <= 0) continue;
-      tile_gradients(g, *b, key, count, t);
-      add_query_gradient(g, *b, key, count, t);
-      if (dk_sum) add_key_gradients(g, *b, key, count, t, dk_sum + key * width, dv_sum + key * width);
+      if (key + kKeys > b.r.last[kRows - 1]) fetch_block(task, b, next, next.row + i * kRows, ahead);
+      tile_gradients(g, b, key, count, t, ahead);
+      add_query_gradient(g, b, key, count, t, ahead);
+      if (dk_sum) add_key_gradients(g, b, key, count, t, dk_sum + key * width, dv_sum + key * width);
     }
   }
   for (const Block* b = block; b < block + blocks; ++b) {
     for (int64_t i = 0; i < b->r.rows; ++i) {
-      char* to = const_cast<char*>(query_row(g, back.dq, g.q_stride, b->r.first + i));
+      char* to = const_cast<char*>(query_row(g, task.back.dq, g.q_stride, b->r.first + i));
       store_row(g.dtype, b->dq + i * width, float(g.scale), g.head_dim, to);
     }
   }
@@ -163,11 +180,14 @@ void gradient_keys(const HeadGroup& g, const HeadGroupBack& back, int64_t key, f
   load_key_rows(g, g.k, key, keys, t.k);
   load_key_rows(g, g.v, key, keys, t.v);
   Block block;
+  Ahead ahead;
   for (int64_t row = first_row(g, key) / kRows * kRows; row < row_count(g); row += kRows) {
     load_block(g, back, row, false, t.rest, block);
     // The tile ends where the other pass ends it, so that both add the same numbers in the same order.
     const int64_t count = std::min(kKeys, block.r.last[kRows - 1] + 1 - key);
-    tile_gradients(g, block, key, count, t);
+    ahead.add_queries(g, back.dout, g.out_stride, row + kRows);
+    ahead.add_queries(g, g.q, g.q_stride, row + kRows);
+    tile_gradients(g, block, key, count, t, ahead);
     add_key_gradients(g, block, key, count, t, dk_sum, dv_sum);
   }
   write_key_gradients(g, back, key, keys, dk_sum, dv_sum);
@@ -181,8 +201,8 @@ namespace reckon::cpu::detail {
 HWY_EXPORT(gradient_rows);
 HWY_EXPORT(gradient_keys);
 HWY_EXPORT(write_key_gradients);
-void backward_rows(const HeadGroup& g, const HeadGroupBack& back, int64_t row, int64_t rows, float* dk_sum, float* dv_sum, float* scratch) {
-  HWY_DYNAMIC_DISPATCH(gradient_rows)(g, back, row, rows, dk_sum, dv_sum, scratch);
+void backward_rows(const RowTask& task, const RowTask& next, float* dk_sum, float* dv_sum, float* scratch) {
+  HWY_DYNAMIC_DISPATCH(gradient_rows)(task, next, dk_sum, dv_sum, scratch);
 }
 void backward_keys(const HeadGroup& g, const HeadGroupBack& back, int64_t key, float* dk_sum, float* dv_sum, float* scratch) {
   HWY_DYNAMIC_DISPATCH(gradient_keys)(g, back, key, dk_sum, dv_sum, scratch);

@@ -1,6 +1,7 @@
 // backend/cpu/attention_block: what attention's host code hands to its vector code: one block of work at a time, in plain numbers.
 // Also the tile sizes and the scratch each lane needs. Private to backend/cpu/attention* and kv_cache*.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 
 #include "reckon/backend/cpu/attention.h"
@@ -47,6 +48,13 @@ struct HeadGroupBack {
   float* delta;                // [group, query_tokens] rowsum(dout * out), where one pass leaves it for the other; may be null
 };
 
+/// Query rows [row, row + rows) of a group.
+struct RowTask {
+  HeadGroup g;
+  HeadGroupBack back;  // backward only
+  int64_t row, rows;
+};
+
 /// Query rows, and the last key that a row sees.
 inline int64_t row_count(const HeadGroup& g) { return g.query_tokens * g.group; }
 inline int64_t last_key(const HeadGroup& g, int64_t row) { return g.causal ? g.first_position + row / g.group : g.keys - 1; }
@@ -64,13 +72,13 @@ constexpr int64_t backward_scratch(int64_t head_dim) {
   return padded(head_dim) * (5 * kBackwardSpan * kRows + 2 * kKeys) + 2 * kScoreStride * kKeys;
 }
 
-/// Attends the query rows [row, row + rows) of the group over all keys they see; writes out and lse.
-/// `row` is a multiple of kRows and rows at most kForwardSpan * kRows.
-void forward_rows(const HeadGroup& g, int64_t row, int64_t rows, float* scratch);
+/// Attends the task's rows over all keys they see; writes out and lse. The row is a multiple of kRows and rows at most kForwardSpan * kRows.
+/// `next` is what this thread will probably do next: only a hint of what to fetch into the cache.
+void forward_rows(const RowTask& task, const RowTask& next, float* scratch);
 
-/// dq of the query rows [row, row + rows), row a multiple of kRows and rows at most kBackwardSpan * kRows. If dk_sum is not null, also adds
-/// their part of dk / scale and dv to dk_sum and dv_sum [keys, padded(head_dim)]: called for ascending rows it does the whole backward pass.
-void backward_rows(const HeadGroup& g, const HeadGroupBack& back, int64_t row, int64_t rows, float* dk_sum, float* dv_sum, float* scratch);
+/// dq of the task's rows, at most kBackwardSpan * kRows. If dk_sum is not null, also adds their part of dk / scale and dv to dk_sum and dv_sum
+/// [keys, padded(head_dim)]: called for ascending rows it does the whole backward pass.
+void backward_rows(const RowTask& task, const RowTask& next, float* dk_sum, float* dv_sum, float* scratch);
 /// dk and dv of the keys [key, key + kKeys), from back.delta. dk_sum and dv_sum [kKeys, padded(head_dim)] are scratch.
 /// The same sums in the same order as ascending backward_rows, so the same bits.
 void backward_keys(const HeadGroup& g, const HeadGroupBack& back, int64_t key, float* dk_sum, float* dv_sum, float* scratch);
@@ -92,16 +100,20 @@ template <class GroupOf>
 void run_forward(const AttentionShape& shape, int64_t lane_bytes, GroupOf group_of, void* workspace, int lanes) {
   const int64_t groups = shape.batch * shape.kv_heads, rows = shape.tokens * (shape.heads / shape.kv_heads);
   const int64_t step = task_rows(groups, rows, kForwardSpan, lanes), steps = ceil_div(rows, step);
+  auto row_task = [&](int64_t task) {
+    const int64_t group = task / steps;
+    return RowTask{group_of(group / shape.kv_heads, group % shape.kv_heads), {}, (steps - 1 - task % steps) * step, step};
+  };
+  const int64_t tasks = groups * steps, stride = std::min(lanes, thread_count());
   parallel_for(
-      groups * steps,
-      [&](int64_t task, int lane) {
-        const int64_t group = task / steps, row = (steps - 1 - task % steps) * step;
-        const HeadGroup g = group_of(group / shape.kv_heads, group % shape.kv_heads);
+      tasks,
+      [&](int64_t index, int lane) {
+        const RowTask task = row_task(index);
         char* scratch = static_cast<char*>(workspace) + lane * lane_bytes;
-        if (g.dtype == DType::f64) {
-          forward_rows_f64(g, row, step, reinterpret_cast<double*>(scratch));
+        if (shape.dtype == DType::f64) {
+          forward_rows_f64(task.g, task.row, step, reinterpret_cast<double*>(scratch));
         } else {
-          forward_rows(g, row, step, reinterpret_cast<float*>(scratch));
+          forward_rows(task, row_task(std::min(index + stride, tasks - 1)), reinterpret_cast<float*>(scratch));
         }
       },
       lanes);

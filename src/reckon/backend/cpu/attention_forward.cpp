@@ -55,9 +55,10 @@ HWY_INLINE void softmax_vec(const Seen& seen, int64_t count, int64_t at, Softmax
 
 /// out[i] = factor[i] * out[i] + sum over the keys that row i sees of p[j][i] * values[j].
 HWY_INLINE void add_values(const HeadGroup& g, const Rows& r, const Softmax& softmax, int64_t first_key, int64_t count, const float* p,
-                           const float* values, float* out) {
+                           const float* values, float* out, Ahead& ahead) {
   const int64_t width = padded(g.head_dim);
   for (int64_t i = 0; i < r.rows; i += kTileRows) {
+    ahead.fetch();
     const int64_t rows = std::min<int64_t>(kTileRows, r.rows - i);
     const int64_t keys = std::min(count, r.last[i + rows - 1] - first_key + 1);
     if (keys <= 0) continue;  // nothing seen: the factor is exactly 1
@@ -98,8 +99,9 @@ HWY_INLINE void start(const HeadGroup& g, int64_t row, Block& block) {
   std::fill(block.softmax.sum, block.softmax.sum + kRows, 0.0f);
 }
 
-void attend_rows(const HeadGroup& g, int64_t row, int64_t rows, float* scratch) {
-  const int64_t width = padded(g.head_dim), end = std::min(row + rows, row_count(g)), blocks = ceil_div(end - row, kRows);
+void attend_rows(const RowTask& task, const RowTask& next, float* scratch) {
+  const HeadGroup& g = task.g;
+  const int64_t row = task.row, width = padded(g.head_dim), end = std::min(row + task.rows, row_count(g)), blocks = ceil_div(end - row, kRows);
   float* k_tile = scratch;                 // [kKeys, width]
   float* v_tile = k_tile + width * kKeys;  // [kKeys, width]
   float* scores = v_tile + width * kKeys;  // [kKeys, kScoreStride]
@@ -111,16 +113,25 @@ void attend_rows(const HeadGroup& g, int64_t row, int64_t rows, float* scratch) 
     start(g, row + b * kRows, block[b]);
   }
   const int64_t keys = last_key(g, end - 1) + 1;
+  Ahead ahead;
   for (int64_t key = 0; key < keys; key += kKeys) {
     load_key_rows(g, g.k, key, std::min(kKeys, keys - key), k_tile);
     load_key_rows(g, g.v, key, std::min(kKeys, keys - key), v_tile);
+    const bool last_tile = key + kKeys >= keys;
+    const HeadGroup& then = last_tile ? next.g : g;
+    ahead.add_keys(then, then.k, last_tile ? 0 : key + kKeys, then.keys);
+    ahead.add_keys(then, then.v, last_tile ? 0 : key + kKeys, then.keys);
     for (int64_t b = 0; b < blocks; ++b) {
       const Rows& r = block[b].r;
       const int64_t count = std::min(kKeys, r.last[kRows - 1] + 1 - key);
       if (count <= 0) continue;
-      tile_scores(g, r, key, count, k_tile, block[b].transposed, scores);
+      if (key + kKeys > r.last[kRows - 1]) {
+        ahead.add_queries(g, g.out, g.out_stride, r.first);
+        ahead.add_queries(next.g, next.g.q, next.g.q_stride, next.row + b * kRows);
+      }
+      tile_scores(g, r, key, count, k_tile, block[b].transposed, scores, ahead);
       for (int64_t vec = 0; vec < r.vecs; ++vec) softmax_vec(seen_keys(r, vec, key, count), count, vec * kLanes, block[b].softmax, scores);
-      add_values(g, r, block[b].softmax, key, count, scores, v_tile, block[b].out);
+      add_values(g, r, block[b].softmax, key, count, scores, v_tile, block[b].out, ahead);
     }
   }
   for (int64_t b = 0; b < blocks; ++b) finish(g, block[b].r, block[b].softmax, block[b].out);
@@ -132,6 +143,6 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace reckon::cpu::detail {
 HWY_EXPORT(attend_rows);
-void forward_rows(const HeadGroup& g, int64_t row, int64_t rows, float* scratch) { HWY_DYNAMIC_DISPATCH(attend_rows)(g, row, rows, scratch); }
+void forward_rows(const RowTask& task, const RowTask& next, float* scratch) { HWY_DYNAMIC_DISPATCH(attend_rows)(task, next, scratch); }
 }  // namespace reckon::cpu::detail
 #endif

@@ -49,13 +49,52 @@ HWY_INLINE void load_key_rows(const HeadGroup& g, const char* base, int64_t firs
   for (int64_t j = 0; j < count; ++j) load_row(g.dtype, from + j * g.kv_stride * g.element, g.head_dim, to + j * padded(g.head_dim));
 }
 
+/// Rows to be fetched into the cache while products run: neighbours lie a whole token apart, too far for the hardware to guess.
+class Ahead {
+ public:
+  /// `rows` rows of `count` elements from base + first * stride on.
+  HWY_INLINE void add(const HeadGroup& g, const char* base, int64_t stride, int64_t first, int64_t rows, int64_t count) {
+    if (rows <= 0 || end_ - begin_ == kRuns) return;
+    runs_[end_++ % kRuns] = {base + first * stride * g.element, stride * g.element, rows, count * g.element};
+  }
+  /// One tile of keys or values from `first` on, up to `end`.
+  HWY_INLINE void add_keys(const HeadGroup& g, const char* base, int64_t first, int64_t end) {
+    add(g, base, g.kv_stride, first, std::min(kKeys, end - first), g.head_dim);
+  }
+  /// One block of query rows from `row` on: their tokens, with all heads of the group.
+  HWY_INLINE void add_queries(const HeadGroup& g, const char* base, int64_t stride, int64_t row) {
+    const int64_t token = row / g.group, end = std::min(ceil_div(row + kRows, g.group), g.query_tokens);
+    add(g, base, stride, token, end - token, g.group * g.head_dim);
+  }
+  /// Fetches a few rows: to be called once per tile product.
+  HWY_INLINE void fetch() {
+    for (int n = 0; n < kRowsPerProduct && begin_ != end_; ++n) {
+      Run& run = runs_[begin_ % kRuns];
+      for (int64_t i = 0; i < run.bytes; i += 64) __builtin_prefetch(run.row + i);
+      run.row += run.stride;
+      if (--run.left == 0) ++begin_;
+    }
+  }
+
+ private:
+  struct Run {
+    const char* row;
+    int64_t stride, left, bytes;
+  };
+  static constexpr unsigned kRuns = 16;
+  static constexpr int kRowsPerProduct = 8;
+  Run runs_[kRuns];
+  unsigned begin_ = 0, end_ = 0;
+};
+
 /// scores[j][i] = keys[j] . rows[i] for the keys first_key + [0, count), keys [count, padded]; vectors of rows that see none of a run of keys are left untouched.
 /// transposed [head_dim, kRows].
 HWY_INLINE void tile_scores(const HeadGroup& g, const Rows& r, int64_t first_key, int64_t count, const float* keys, const float* transposed,
-                            float* scores) {
+                            float* scores, Ahead& ahead) {
   const int64_t width = padded(g.head_dim);
   int64_t skip = 0;  // vectors above the diagonal
   for (int64_t j = 0; j < count; j += kTileRows) {
+    ahead.fetch();
     while (skip < r.vecs && r.last[skip * kLanes + kLanes - 1] < first_key + j) ++skip;
     const Product p{keys + j * width, width, transposed + skip * kLanes, kRows, scores + j * kScoreStride + skip * kLanes,
                     kScoreStride, g.head_dim, nullptr};

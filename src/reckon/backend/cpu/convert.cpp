@@ -171,8 +171,11 @@ void convert(DType from_dtype, const void* from, DType to_dtype, void* to, int64
 void fill(DType dtype, void* data, int64_t n, double value) {
   double part[kPart];
   std::fill(part, part + kPart, value);
-  parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
-    for (int64_t at = begin; at < end; at += kPart) write_any(dtype, data, at, std::min(kPart, end - at), part);
+  alignas(64) char pattern[kPart * 8];
+  write_any(dtype, pattern, 0, kPart, part);
+  const int64_t bytes = size_of(dtype), whole = kPart * bytes;
+  parallel_range(n * bytes, kTaskBytes, [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin; at < end; at += whole) std::memcpy(static_cast<char*>(data) + at, pattern, size_t(std::min(whole, end - at)));
   });
 }
 

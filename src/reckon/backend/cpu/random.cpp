@@ -139,41 +139,57 @@ double inverse_distribution(double p) {
   return q < 0 ? -z : z;
 }
 
-void fill_vectors(bool normal, DType dtype, void* data, int64_t n, uint64_t key, int64_t first, double shift, double scale) {
-  parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(random_fill)(normal, dtype, data, key, first, first + begin, first + end, float(shift), float(scale));
-  });
+// The inverse distribution function of a normal that is cut to [low, high].
+struct Truncation {
+  double mean, std, low, high, a, b, from, to;
+  bool mirror;  // above the mean, distribution functions crowd at 1: there the mirror image keeps the digits
+  Truncation(double mean_, double std_, double low_, double high_) : mean(mean_), std(std_), low(low_), high(high_), mirror(low_ > mean_) {
+    a = mirror ? (mean - high) / std : (low - mean) / std;
+    b = mirror ? (mean - low) / std : (high - mean) / std;
+    from = distribution(a), to = distribution(b);
+  }
+  double draw(double u) const {
+    const double p = from + (to - from) * u, z = p <= 0 ? a : p >= 1 ? b : inverse_distribution(p);
+    return std::clamp(mean + (mirror ? -z : z) * std, low, high);
+  }
+};
+
+void normal_part(DType dtype, void* data, int64_t n, uint64_t key, int64_t first, double mean, double std) {
+  if (dtype != DType::f64)
+    return HWY_DYNAMIC_DISPATCH(random_fill)(true, dtype, data, key, first, first, first + n, float(mean), float(std));
+  for (int64_t i = 0; i < n; ++i) static_cast<double*>(data)[i] = mean + std * normal_f64(key, first + i);
 }
 }  // namespace
 
 void fill_uniform(DType dtype, void* data, int64_t n, uint64_t key, int64_t first, double low, double high) {
   RECKON_ASSERT(is_float(dtype) && first >= 0);
-  if (dtype != DType::f64) return fill_vectors(false, dtype, data, n, key, first, low, high - low);
   parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
+    if (dtype != DType::f64) {
+      return HWY_DYNAMIC_DISPATCH(random_fill)(false, dtype, data, key, first, first + begin, first + end, float(low), float(high - low));
+    }
     for (int64_t i = begin; i < end; ++i) static_cast<double*>(data)[i] = low + (high - low) * uniform_f64(key, first + i);
   });
 }
 
 void fill_normal(DType dtype, void* data, int64_t n, uint64_t key, int64_t first, double mean, double std) {
   RECKON_ASSERT(is_float(dtype) && first >= 0);
-  if (dtype != DType::f64) return fill_vectors(true, dtype, data, n, key, first, mean, std);
   parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) static_cast<double*>(data)[i] = mean + std * normal_f64(key, first + i);
+    normal_part(dtype, static_cast<char*>(data) + begin * size_of(dtype), end - begin, key, first + begin, mean, std);
   });
 }
 
 void fill_truncated_normal(DType dtype, void* data, int64_t n, uint64_t key, int64_t first, double mean, double std, double low,
                            double high) {
   RECKON_ASSERT(is_float(dtype) && first >= 0 && std > 0 && low < high);
-  // In the upper tail, distribution functions crowd at 1: mirror, so that both bounds keep their digits.
-  const bool mirror = low > mean;
-  const double a = mirror ? (mean - high) / std : (low - mean) / std, b = mirror ? (mean - low) / std : (high - mean) / std;
-  const double from = distribution(a), to = distribution(b);
+  const Truncation cut(mean, std, low, high);
+  // Where the plain normal falls within the bounds, it is distributed as wanted; only the others are drawn anew, from their own stream.
+  const uint64_t again = mix_key(key, 0x7472756E63617465ull);
   parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
+    const int64_t bytes = size_of(dtype);
+    normal_part(dtype, static_cast<char*>(data) + begin * bytes, end - begin, key, first + begin, mean, std);
     for (int64_t i = begin; i < end; ++i) {
-      const double p = from + (to - from) * uniform_f64(key, first + i);
-      const double z = p <= 0 ? a : p >= 1 ? b : inverse_distribution(p);
-      store_float(dtype, data, i, std::clamp(mean + (mirror ? -z : z) * std, low, high));
+      const double v = load_float(dtype, data, i);
+      if (!(v >= low && v <= high)) store_float(dtype, data, i, cut.draw(uniform_f64(again, first + i)));
     }
   });
 }

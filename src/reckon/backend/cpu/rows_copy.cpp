@@ -61,9 +61,12 @@ void transpose_tile(const T* from, int64_t from_stride, T* to, int64_t to_stride
   if constexpr (sizeof(T) == 2 || sizeof(T) == 4) {
     constexpr int64_t kBlock = 16 / int64_t(sizeof(T));
     const int64_t whole_rows = rows / kBlock * kBlock, whole_cols = cols / kBlock * kBlock;
-    for (int64_t j = 0; j < whole_rows; j += kBlock)
+    // A cache line of the source is used up before it is left: at strides of a power of two, few lines fit in the cache at once.
+    constexpr int64_t kLine = 64 / int64_t(sizeof(T));
+    for (int64_t line = 0; line < whole_rows; line += kLine)
       for (int64_t k = 0; k < whole_cols; k += kBlock)
-        transpose_block(from + k * from_stride + j, from_stride, to + j * to_stride + k, to_stride);
+        for (int64_t j = line; j < whole_rows && j < line + kLine; j += kBlock)
+          transpose_block(from + k * from_stride + j, from_stride, to + j * to_stride + k, to_stride);
     transpose_plain(from + whole_cols * from_stride, from_stride, to + whole_cols, to_stride, whole_rows, cols - whole_cols);
     transpose_plain(from + whole_rows, from_stride, to + whole_rows * to_stride, to_stride, rows - whole_rows, cols);
   } else {
@@ -95,7 +98,7 @@ namespace reckon::cpu {
 namespace {
 HWY_EXPORT(transpose);
 
-constexpr int64_t kTile = 64;  // at 4 bytes, source and destination of a tile are 16 KiB each
+constexpr int64_t kTileRows = 128, kTileCols = 256;  // measured: 40 GB/s at 4 bytes on two cores, against 15 at 64 x 64
 
 template <class T>
 void copy_run(const void* from, int64_t at, int64_t stride, void* to, int64_t to_at, int64_t to_stride, int64_t n) {
@@ -139,15 +142,16 @@ void copy_tiles(int64_t bytes, const Loop& loop, int axis, const void* from, voi
   Loop outer = loop;  // the same nest with both axes reduced to one element
   outer.extent[axis] = outer.extent[last] = 1;
   outer.total = loop.total / rows / cols;
-  const int64_t down = (rows + kTile - 1) / kTile, across = (cols + kTile - 1) / kTile;
+  const int64_t down = (rows + kTileRows - 1) / kTileRows, across = (cols + kTileCols - 1) / kTileCols;
   parallel_for(outer.total * down, [&](int64_t task) {
-    const int64_t j = task % down * kTile;
+    const int64_t j = task % down * kTileRows;
     walk(outer, task / down, task / down + 1, [&](int64_t, const int64_t* at) {
       for (int64_t tile = 0; tile < across; ++tile) {
-        const int64_t k = tile * kTile;
+        const int64_t k = tile * kTileCols;
         HWY_DYNAMIC_DISPATCH(transpose)
         (bytes, static_cast<const char*>(from) + (at[1] + j + k * from_stride) * bytes, from_stride,
-         static_cast<char*>(to) + (at[0] + j * to_stride + k) * bytes, to_stride, std::min(kTile, rows - j), std::min(kTile, cols - k));
+         static_cast<char*>(to) + (at[0] + j * to_stride + k) * bytes, to_stride, std::min(kTileRows, rows - j),
+         std::min(kTileCols, cols - k));
       }
     });
   });

@@ -19,13 +19,13 @@ HWY_INLINE double sum_of(const float* x, int64_t n) {
 
 // NaN if any is NaN.
 HWY_INLINE double max_of(const float* x, int64_t n) {
-  V most = set(-__builtin_inff()), nan = zero();
+  V most = set(-__builtin_inff()), numbers = hn::VecFromMask(D(), is_number(zero()));
   for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
     const V v = part.load(x + i);
     most = hn::Max(most, part.keep_or(v, most));
-    nan = hn::Or(nan, hn::VecFromMask(D(), hn::IsNaN(v)));
+    numbers = hn::And(numbers, hn::VecFromMask(D(), is_number(v)));
   });
-  return hn::AllFalse(D(), hn::IsNaN(nan)) ? double(max_lanes(most)) : __builtin_nan("");
+  return hn::AllTrue(D(), hn::MaskFromVec(numbers)) ? double(max_lanes(most)) : __builtin_nan("");
 }
 
 // One output: elements [begin, end) of `inner`, starting from x[at].
@@ -50,7 +50,7 @@ double reduce_one(bool max, DType dtype, const void* x, int64_t at, const Loop& 
 // n outputs side by side, n <= kPart: x[at + c] for each c, over elements [begin, end) of `inner`.
 void reduce_block(bool max, DType dtype, const void* x, int64_t at, int64_t n, const Loop& inner, int64_t begin, int64_t end, double* out) {
   HWY_ALIGN float buffer[kPart], most[kPart];
-  constexpr int64_t kFlush = 32;  // rows that are added in f32
+  constexpr int64_t kFlush = 128;  // rows that are added in f32
   int64_t held = 0;
   const auto flush = [&]() HWY_ATTR {
     for (int64_t c = 0; c < n; ++c) out[c] = max ? double(most[c]) : out[c] + double(most[c]);
@@ -63,7 +63,7 @@ void reduce_block(bool max, DType dtype, const void* x, int64_t at, int64_t n, c
       const float* xs = read_chunk(dtype, x, at + from[0] + r * inner.inner_stride(0), n, buffer);
       for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
         const V v = part.load(xs + i), old = part.load(most + i);
-        const V greater = hn::IfThenElse(hn::IsNaN(old), old, hn::IfThenElse(hn::IsNaN(v), v, hn::Max(old, v)));
+        const V greater = hn::IfThenElse(is_number(old), hn::IfThenElse(is_number(v), hn::Max(old, v), v), old);
         part.store(max ? greater : hn::Add(old, v), most + i);
       });
       if (!max && ++held == kFlush) flush();
@@ -76,7 +76,7 @@ void reduce_block(bool max, DType dtype, const void* x, int64_t at, int64_t n, c
 void reduce_part(bool max, DType dtype, const void* x, const Loop& outer, int64_t k0, int64_t k1, const Loop& inner, int64_t begin,
                  int64_t end, double* out) {
   const int64_t stride = outer.inner_stride(1);
-  const bool side_by_side = stride == 1 && inner.inner_stride(0) != 1 && outer.inner() > 1;
+  const bool side_by_side = stride == 1 && inner.inner_stride(0) != 1;
   walk(outer, k0, k1, [&](int64_t n, const int64_t* at) HWY_ATTR {
     if (side_by_side) {
       for (int64_t c = 0; c < n; c += kPart)
@@ -154,7 +154,7 @@ HWY_EXPORT(squares_part);
 HWY_EXPORT(nonfinite_part);
 
 // Slices of what one output reduces: only where the outputs alone are too few to share.
-constexpr int64_t kSliceElements = 4096, kFewOutputs = 2048, kSlices = 64;
+constexpr int64_t kSliceElements = 512, kFewOutputs = 2048, kSlices = 64, kBlock = 512;
 int64_t slice_count(int64_t reduced) { return std::clamp<int64_t>(reduced / kSliceElements, 1, kSlices); }
 
 // Splits a shape and strides into the axes that stay and those that go.
@@ -172,6 +172,8 @@ Split split(const Shape& shape, const int64_t* strides, uint32_t axes) {
   return s;
 }
 
+double joined(bool max, double a, double b) { return !max ? a + b : std::isnan(a) || b <= a ? a : b; }
+
 void reduce_part_f64(bool max, const double* x, const Loop& outer, int64_t k0, int64_t k1, const Loop& inner, int64_t begin, int64_t end,
                      double* out) {
   const int64_t outer_stride = outer.inner_stride(1), stride = inner.inner_stride(0);
@@ -180,10 +182,7 @@ void reduce_part_f64(bool max, const double* x, const Loop& outer, int64_t k0, i
       double result = max ? -std::numeric_limits<double>::infinity() : 0;
       walk(inner, begin, end, [&](int64_t count, const int64_t* from) {
         const double* xs = x + at[1] + c * outer_stride + from[0];
-        for (int64_t i = 0; i < count; ++i) {
-          const double v = xs[i * stride];
-          result = !max ? result + v : std::isnan(result) || v <= result ? result : v;
-        }
+        for (int64_t i = 0; i < count; ++i) result = joined(max, result, xs[i * stride]);
       });
       *out = result;
     }
@@ -216,17 +215,18 @@ void reduce(Reduce op, DType dtype, const Shape& shape, Strided x, uint32_t axes
   const Loop outer = make_loop(s.kept, 2, outer_strides), inner = make_loop(s.reduced, 1, inner_strides);
   const bool max = op == Reduce::max;
   const int64_t outputs = outer.total, reduced = inner.total, slices = outputs <= kFewOutputs ? slice_count(reduced) : 1;
-  const int64_t each = (reduced + slices - 1) / slices, grain = std::clamp<int64_t>(kTaskElements / std::max<int64_t>(each, 1), 1, 512);
-  const int64_t parts = (outputs + grain - 1) / grain;
+  const int64_t each = (reduced + slices - 1) / slices, by_work = kTaskElements / std::max<int64_t>(each, 1);
+  const int64_t grain = outer.inner_stride(1) == 1 ? kBlock : std::clamp<int64_t>(by_work, 1, kBlock),
+                parts = (outputs + grain - 1) / grain;
+  double* partial = static_cast<double*>(workspace);  // [slices, outputs]
   const auto finish = [&](int64_t k, double value) {
     store_float(out_dtype, out, k, op == Reduce::mean ? value / double(reduced) : value);
   };
-  double* partial = static_cast<double*>(workspace);  // [slices, outputs]
   parallel_for(parts * slices, [&](int64_t task) {
     const int64_t k0 = task % parts * grain, k1 = std::min(outputs, k0 + grain), slice = task / parts;
     const int64_t begin = std::min(reduced, slice * each), end = std::min(reduced, begin + each);
-    double result[512];
-    std::fill(result, result + 512, max ? -std::numeric_limits<double>::infinity() : 0.0);
+    double result[kBlock];
+    std::fill(result, result + kBlock, max ? -std::numeric_limits<double>::infinity() : 0.0);
     if (begin < end) {
       if (dtype == DType::f64) {
         reduce_part_f64(max, static_cast<const double*>(x.data), outer, k0, k1, inner, begin, end, result);
@@ -237,14 +237,13 @@ void reduce(Reduce op, DType dtype, const Shape& shape, Strided x, uint32_t axes
     for (int64_t k = k0; k < k1; ++k) slices == 1 ? finish(k, result[k - k0]) : void(partial[slice * outputs + k] = result[k - k0]);
   });
   if (slices == 1) return;
-  for (int64_t k = 0; k < outputs; ++k) {
-    double value = partial[k];
-    for (int64_t slice = 1; slice < slices; ++slice) {
-      const double v = partial[slice * outputs + k];
-      value = !max ? value + v : std::isnan(value) || v <= value ? value : v;
+  parallel_range(outputs, kBlock, [&](int64_t k0, int64_t k1) {
+    for (int64_t k = k0; k < k1; ++k) {
+      double value = partial[k];
+      for (int64_t slice = 1; slice < slices; ++slice) value = joined(max, value, partial[slice * outputs + k]);
+      finish(k, value);
     }
-    finish(k, value);
-  }
+  });
 }
 
 int64_t column_sums_workspace(DType dtype, int64_t rows, int64_t cols) {

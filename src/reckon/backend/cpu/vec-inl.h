@@ -35,6 +35,8 @@ constexpr int64_t kChunk = 2048;
 HWY_INLINE int64_t lanes() { return int64_t(hn::Lanes(D())); }
 HWY_INLINE V set(float value) { return hn::Set(D(), value); }
 HWY_INLINE V zero() { return hn::Zero(D()); }
+/// False for NaN. A comparison: IsNaN is an instruction of half the speed on AVX-512.
+HWY_INLINE M is_number(V v) { return hn::Eq(v, v); }
 HWY_INLINE float sum_lanes(V v) { return hn::GetLane(hn::SumOfLanes(D(), v)); }
 HWY_INLINE float max_lanes(V v) { return hn::GetLane(hn::MaxOfLanes(D(), v)); }
 
@@ -92,7 +94,7 @@ HWY_INLINE void store_bf16(V v, uint16_t* p) {
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
   const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7FFFu)));
   const auto quiet = hn::Or(bits, hn::Set(du, 0x400000u));
-  const auto chosen = hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)), quiet, rounded);
+  const auto chosen = hn::IfThenElse(hn::RebindMask(du, is_number(v)), rounded, quiet);
   hn::StoreU(hn::TruncateTo(D16(), hn::ShiftRight<16>(chosen)), D16(), p);
 }
 

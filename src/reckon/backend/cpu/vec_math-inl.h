@@ -29,8 +29,9 @@ HWY_INLINE V scale_by_power(V p, V n) {
 
 /// e^x.
 HWY_INLINE V exp_vec(V x) {
-  // Beyond these the result is 0 or infinity anyway, and n stays within the range of scale_by_power.
-  const V clamped = hn::Min(hn::Max(x, set(-110.0f)), set(90.0f));
+  // Beyond these the result is 0 or infinity anyway, and n stays within the range of scale_by_power. In this order of arguments, x86's
+  // instructions let NaN through.
+  const V clamped = hn::Min(set(90.0f), hn::Max(set(-110.0f), x));
   const V n = hn::Round(hn::Mul(clamped, set(1.44269504089f)));
   // ln 2 in two parts; the first has few bits, so n * part is exact.
   const V r = hn::NegMulAdd(n, set(-2.12194440e-4f), hn::NegMulAdd(n, set(0.693359375f), clamped));
@@ -39,7 +40,11 @@ HWY_INLINE V exp_vec(V x) {
   p = hn::MulAdd(p, r, set(0.1666657667f));
   p = hn::MulAdd(p, r, set(0.5f));
   p = hn::Add(hn::MulAdd(hn::Mul(r, r), p, r), set(1.0f));
-  return hn::IfThenElse(hn::IsNaN(x), x, scale_by_power(p, n));
+#if HWY_TARGET == HWY_SCALAR
+  return hn::IfThenElse(is_number(x), scale_by_power(p, n), x);
+#else
+  return scale_by_power(p, n);
+#endif
 }
 
 /// Natural logarithm: -inf at 0, NaN below.

@@ -1,0 +1,274 @@
+// docs/flops.md against the plans: every line of its tables is a formula, and every formula must give what a call on meta charges.
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "reckon/backend/cpu/device.h"
+#include "reckon/engine/backward.h"
+#include "reckon/engine/context.h"
+#include "reckon/engine/meter.h"
+#include "reckon/ops/ops.h"
+#include "reckon/ops/rows.h"
+#include "tests/docs/flops_table.h"
+
+namespace reckon::docs {
+namespace {
+
+// What one call charged, and the names that its formulas may use.
+struct Charged {
+  std::string label;  // "attention, causal": the first column of the table
+  std::string op;
+  MeterRow row;
+  int64_t plain_bytes = 0;  // inputs and outputs once each
+  bool is_view = false;
+  Names names;
+};
+
+class Calls {
+ public:
+  explicit Calls(Device& meta) : meta_(meta) {}
+
+  Tensor make(const Shape& shape, DType dtype = DType::f32) { return empty(meta_, {shape, dtype}); }
+
+  // variant: "" or what distinguishes this line from another of the same operation.
+  void add(const OpDef& row, const Tensors& in, const Params& params = {}, Names extents = {}, const std::string& variant = "") {
+    record(row, in, extents, variant, [&] { return call_on(meta_, row, in, params); });
+  }
+  template <class View>
+  void add_view(const OpDef& row, const Tensor& x, View view) {
+    record(row, {x}, {}, "", [&] { return Tensors{view(x)}; });
+  }
+  const std::vector<Charged>& all() const { return charged_; }
+
+ private:
+  template <class Run>
+  void record(const OpDef& row, const Tensors& in, Names names, const std::string& variant, Run run) {
+    const NoGrad guard;
+    Meter meter;
+    Tensors out;
+    {
+      const MeterScope scope(meter);
+      out = run();
+    }
+    const std::vector<MeterRow> rows = meter.rows();
+    ASSERT_EQ(rows.size(), 1u) << row.name << " is one operation and must charge one row";
+    ASSERT_EQ(std::string(rows[0].op), row.name);
+    Charged c{variant.empty() ? row.name : std::string(row.name) + ", " + variant,
+              row.name,
+              rows[0],
+              0,
+              row.traits.view != nullptr,
+              std::move(names)};
+    for (size_t i = 0; i < in.size(); ++i) c.plain_bytes += c.names[text("in{}", i)] = in[i].spec().bytes();
+    for (size_t i = 0; i < out.size(); ++i) c.plain_bytes += c.names[text("out{}", i)] = out[i].spec().bytes();
+    if (in.size() > 0) c.names["a"] = in[0].numel();
+    if (in.size() > 1) c.names["b"] = in[1].numel();
+    if (out.size() > 0) c.names["y"] = out[0].numel();
+    charged_.push_back(std::move(c));
+  }
+
+  Device& meta_;
+  std::vector<Charged> charged_;
+};
+
+// Every extent is another number, and `s` changes them all, so that no wrong formula can agree by chance.
+void call_elementwise(Calls& c, int64_t s) {
+  const Tensor x = c.make({3 + s, 1, 5}), y = c.make({7, 5 + 0 * s}), same = c.make({3 + s, 1, 5});
+  for (const OpDef* row :
+       {&op::add, &op::sub, &op::mul, &op::div, &op::maximum, &op::minimum, &op::pow, &op::equal, &op::less, &op::less_equal})
+    c.add(*row, {x, y});
+  c.add(op::affine, {x}, AffineParams{2, 1});
+  for (const OpDef* row : {&op::neg, &op::exp, &op::log, &op::sqrt, &op::rsqrt, &op::square, &op::reciprocal, &op::abs, &op::tanh,
+                           &op::sigmoid, &op::relu, &op::gelu, &op::silu})
+    c.add(*row, {x});
+  for (const OpDef* row : {&op::tanh_back, &op::sigmoid_back, &op::relu_back, &op::gelu_back, &op::silu_back}) c.add(*row, {x, same});
+  c.add(op::where, {c.make({7, 5}, DType::boolean), x, y});
+  const Tensor packed = c.make({3 + s, 14});
+  c.add(op::swiglu, {packed});
+  c.add(op::swiglu_back, {c.make({3 + s, 7}), packed});
+}
+
+void call_memory(Calls& c, int64_t s) {
+  const Tensor x = c.make({4 + s, 9}), slot = c.make({4 + s, 9});
+  c.add(op::contiguous, {transpose(x)});
+  c.add(op::cast, {x}, CastParams{DType::bf16});
+  c.add(op::empty, {}, FillParams({{4 + s, 3}, DType::f32}, 0));
+  c.add(op::fill, {}, FillParams({{4 + s, 3}, DType::f32}, 1));
+  c.add(op::accumulate, {slot, x}, AccumulateParams{false}, {}, "overwriting");
+  c.add(op::accumulate, {slot, x}, AccumulateParams{true}, {}, "adding");
+  c.add(op::arange, {}, ArangeParams{11 + s, 0, 1, DType::i64});
+  c.add(op::random, {x}, RandomParams{RandomParams::normal, 1, 0, 1});
+  c.add(op::causal_mask, {}, MaskParams{4 + s, 6 + s});
+  c.add(op::slice_back, {c.make({4 + s, 3})}, SliceParams{1, 9, 2, 8, 2});
+  c.add_view(op::reshape, x, [](const Tensor& t) { return view(t, {t.numel()}); });
+  c.add_view(op::permute, x, [](const Tensor& t) { return transpose(t); });
+  c.add_view(op::slice, x, [](const Tensor& t) { return slice(t, 1, 1, 4); });
+  c.add_view(op::expand, c.make({1, 9}), [s](const Tensor& t) { return expand(t, {4 + s, 9}); });
+}
+
+void call_rows(Calls& c, int64_t s) {
+  const Tensor x = c.make({6, 3 + s, 10}), y = c.make({6, 3 + s, 10});
+  c.add(op::sum, {x}, ReduceParams{0b010, false});
+  c.add(op::max, {x}, ReduceParams{0b100, true});
+  c.add(op::softmax, {x});
+  c.add(op::log_softmax, {x});
+  c.add(op::softmax_back, {x, y});
+  c.add(op::log_softmax_back, {x, y});
+  const Tensor w = c.make({10}), statistic = c.make({6, 3 + s});
+  c.add(op::layer_norm, {x, w, w}, NormParams{1e-5});
+  c.add(op::layer_norm_back, {x, y, w, statistic, statistic}, NormParams{1e-5});
+  c.add(op::rms_norm, {x, w}, NormParams{1e-5});
+  c.add(op::rms_norm_back, {x, y, w, statistic}, NormParams{1e-5});
+}
+
+void call_products(Calls& c, int64_t s) {
+  const int64_t B = 3, M = 5 + s, N = 7 + 2 * s, K = 11;
+  c.add(op::matmul, {c.make({B, M, K}), c.make({K, N})}, MatmulParams{false, false}, {{"B", B}, {"M", M}, {"N", N}, {"K", K}});
+  const Names extents{{"M", B * M}, {"N", N}, {"K", K}};
+  const Tensor x = c.make({B, M, K}), w = c.make({N, K}), dy = c.make({B, M, N});
+  c.add(op::linear, {x, w}, {}, extents);
+  c.add(op::linear, {x, w, c.make({N})}, {}, extents, "with bias");
+  c.add(op::linear_back_x, {dy, w}, {}, extents);
+  c.add(op::linear_back_w, {dy, x}, LinearParams{false, DType::f32}, extents);
+  c.add(op::linear_back_b, {dy}, LinearParams{false, DType::f32}, extents);
+}
+
+void call_transformer(Calls& c, int64_t s) {
+  const int64_t B = 2, T = 9 + s, H = 6, KV = 3, D = 4 + 2 * s, R = 5, L = 31, V = 17;
+  const int64_t width = (H + 2 * KV) * D;
+  const Tensor qkv = c.make({B, T, width}), out = c.make({B, T, H * D}), lse = c.make({B, H, T}), w = c.make({D});
+  const QkNormParams q{1e-6, int32_t(H), int32_t(KV), int32_t(D)};
+  const Names heads{{"M", B * T}, {"H", H}, {"KV", KV}, {"D", D}};
+  c.add(op::qk_norm, {qkv, w, w}, q, heads);
+  c.add(op::qk_norm_back, {qkv, qkv, w, w, c.make({B * T, H + KV})}, q, heads);
+  const Tensor ids = c.make({B, T}, DType::i32);
+  c.add(op::embedding, {c.make({V, 8 + s}), ids});
+  c.add(op::embedding_back, {c.make({B, T, 8 + s}), ids}, EmbeddingParams{int32_t(V), false});
+  c.add(op::rope, {qkv}, RopeParams{1e4, int32_t(R), int32_t(D), false, false}, {{"B", B}, {"T", T}, {"R", R}, {"D", D}});
+  const Names scores{{"B", B}, {"T", T}, {"H", H}, {"D", D}, {"L", L}};
+  for (const bool causal : {true, false}) {
+    const AttentionParams a{0.5, int32_t(H), int32_t(KV), int32_t(D), causal};
+    c.add(op::attention, {qkv}, a, scores, causal ? "causal" : "full");
+    c.add(op::attention_back, {out, qkv, out, lse}, a, scores, causal ? "causal" : "full");
+  }
+  const AttentionParams a{0.5, int32_t(H), int32_t(KV), int32_t(D), true};
+  const Tensor cache = c.make({B, KV, L, D}), position = c.make({1}, DType::i64);
+  c.add(op::kv_append, {qkv, cache, cache, position}, a);
+  c.add(op::attention_cached, {qkv, cache, cache, position}, a, scores);
+  const Tensor logits = c.make({B, T, V}), statistic = c.make({B * T});
+  c.add(op::cross_entropy, {logits, ids});
+  c.add(op::cross_entropy_back, {c.make({}), logits, ids, statistic, c.make({})});
+}
+
+void call_training(Calls& c, int64_t s) {
+  const Tensor p = c.make({32 + s}), scalars = c.make({kStepScalars}, DType::f64), square = c.make({1}, DType::f64);
+  c.add(op::sum_of_squares, {p});
+  c.add(op::clip, s ? Tensors{scalars, c.make({}), square, square, square} : Tensors{scalars, c.make({}), square}, {}, {{"S", s ? 3 : 1}});
+  const OptimizerParams none{0};
+  c.add(op::sgd_step, {scalars, p, p}, none);
+  c.add(op::momentum_step, {scalars, p, p, p}, none);
+  c.add(op::adagrad_step, {scalars, p, p, p}, none);
+  c.add(op::adamw_step, {scalars, p, p, p, p}, none);
+  const Tensor half = c.make({32 + s}, DType::bf16);
+  c.add(op::adamw_step, {scalars, half, p, p, p, half}, none, {}, "bf16");
+  c.add(op::split_master, {p, half, half});
+  c.add(op::join_master, {p, half, half});
+}
+
+class FlopsTable : public testing::Test {
+ protected:
+  void SetUp() override {
+    for (const int64_t s : {0, 4}) {
+      call_elementwise(calls_, s);
+      call_memory(calls_, s);
+      call_rows(calls_, s);
+      call_products(calls_, s);
+      call_transformer(calls_, s);
+      call_training(calls_, s);
+    }
+  }
+  Ref<Device> meta_ = open_cpu(Mode::meta);
+  Calls calls_{*meta_};
+  const Table flops_ = read_table("docs/flops.md", "The table"), bytes_ = read_table("docs/flops.md", "Bytes moved");
+};
+
+// The line of a variant, or else the line of its operation.
+const TableLine* line_of(const Table& table, const Charged& c) {
+  const auto variant = table.find(c.label), plain = table.find(c.op);
+  return variant != table.end() ? &variant->second : plain != table.end() ? &plain->second : nullptr;
+}
+
+TEST_F(FlopsTable, EveryLineIsWhatThePlanSays) {
+  for (const Charged& c : calls_.all()) {
+    const TableLine* line = line_of(flops_, c);
+    ASSERT_NE(line, nullptr) << c.label << " has no line in docs/flops.md";
+    EXPECT_EQ(evaluate(line->at(1), c.names), c.row.flops.model) << c.label << ": model is documented as " << line->at(1);
+    EXPECT_EQ(evaluate(line->at(2), c.names), c.row.flops.vector) << c.label << ": vector is documented as " << line->at(2);
+  }
+}
+
+TEST_F(FlopsTable, EveryLineBelongsToACall) {
+  std::set<std::string> labels, ops;
+  for (const Charged& c : calls_.all()) {
+    labels.insert(c.label);
+    ops.insert(c.op);
+  }
+  for (const Table* table : {&flops_, &bytes_})
+    for (const auto& [label, line] : *table) EXPECT_TRUE(labels.contains(label)) << label << " is documented but no call here checks it";
+  for (const OpDef* row : all_ops()) EXPECT_TRUE(ops.contains(row->name)) << row->name << " is not called here";
+}
+
+TEST_F(FlopsTable, BytesAreInputsAndOutputsOnceButForTheExceptions) {
+  for (const Charged& c : calls_.all()) {
+    const TableLine* line = line_of(bytes_, c);
+    const int64_t expected = line ? evaluate(line->at(1), c.names) : c.is_view ? 0 : c.plain_bytes;
+    EXPECT_EQ(expected, c.row.bytes) << c.label << (line ? " is documented as " + line->at(1) : " has no line of its own");
+    if (line) {
+      EXPECT_NE(c.plain_bytes, c.row.bytes) << c.label << " is no exception";
+    }
+  }
+}
+
+TEST_F(FlopsTable, TheCpuExecutesWhatIsNeeded) {
+  for (const Charged& c : calls_.all())
+    EXPECT_EQ(c.row.flops.matmul, c.row.flops.model) << c.label << ": docs/flops.md says that the CPU books no extra work";
+}
+
+// The two claims about whole steps: unwanted gradients cost nothing, repeated work is hardware work only.
+TEST(FlopsConventions, UnwantedGradientsAreNotCounted) {
+  const Ref<Device> meta = open_cpu(Mode::meta);
+  const Tensor x = empty(*meta, {{5, 11}, DType::f32});
+  Tensor w = empty(*meta, {{7, 11}, DType::f32}).set_requires_grad();
+  Meter meter;
+  {
+    const MeterScope scope(meter);
+    backward(sum(linear(x, w)));
+  }
+  EXPECT_EQ(meter.total().model, 2 * (2 * 5 * 11 * 7));  // forward and dw; x wants no gradient
+}
+
+TEST(FlopsConventions, RepeatedWorkIsNotModelWork) {
+  const Ref<Device> meta = open_cpu(Mode::meta);
+  const Tensor x = empty(*meta, {{5, 11}, DType::f32});
+  Tensor w = empty(*meta, {{7, 11}, DType::f32}).set_requires_grad();
+  Meter meter;
+  {
+    const MeterScope scope(meter);
+    backward(sum(checkpoint([&w](const Tensors& in) { return linear(in[0], w); }, {x})));
+  }
+  const int64_t product = 2 * 5 * 11 * 7;
+  EXPECT_EQ(meter.total().model, 2 * product);
+  EXPECT_EQ(meter.total().matmul, 3 * product);
+}
+
+TEST(FlopsFormula, IsArithmeticOnKnownNames) {
+  EXPECT_EQ(evaluate("2 * (a + 4) / 7 - KV", {{"a", 3}, {"KV", 5}}), -3);
+  EXPECT_EQ(evaluate("0", {}), 0);
+  EXPECT_THROW(evaluate("2 * c", {{"a", 3}}), Error);
+  EXPECT_THROW(evaluate("2 a", {{"a", 3}}), Error);
+  EXPECT_THROW(evaluate("(a", {{"a", 3}}), Error);
+  EXPECT_THROW(evaluate("", {}), Error);
+  EXPECT_THROW(evaluate("a / 2", {{"a", 3}}), Error);  // a formula that does not come out even is wrong
+}
+}  // namespace
+}  // namespace reckon::docs
