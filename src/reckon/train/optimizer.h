@@ -34,7 +34,7 @@ class Optimizer {
 
  private:
   Parameters& parameters_;
-  const OptimConfig& config_;
+  const OptimConfig config_;
   Tensor scalars_;  // f64 [kStepScalars]
   std::vector<State> states_;
 };

@@ -75,7 +75,9 @@ class Run {
   }
 
  private:
+  // The run can start: data and memory are there. Only now may an overwritten run go.
   void begin_files(int64_t done) {
+    if (options_.overwrite) remove_tree(join_path(config_.run_dir, "checkpoints"));
     write_file(join_path(config_.run_dir, "config.toml"), to_toml(config_));
     if (data_.tokenizer && data_.tokenizer->kind() != "bytes") data_.tokenizer->save(join_path(config_.run_dir, "tokenizer.json"));
     metrics_ = std::make_unique<Metrics>(config_.run_dir, done);
@@ -223,7 +225,6 @@ void check_run_directory(const Config& config, const TrainOptions& options) {
   if (latest.empty()) return;
   check_as(Failure::usage, options.overwrite, "run.dir {} already holds a run ({}); continue it with --resume, start over with --overwrite, or choose another run.dir",
            config.run_dir, latest);
-  remove_tree(join_path(config.run_dir, "checkpoints"));
 }
 }  // namespace
 

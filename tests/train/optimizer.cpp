@@ -1,0 +1,186 @@
+// The optimizer's own promises: split bf16 storage is the float32 optimizer, decay reaches matrices only, a schedule is what its keys say.
+#include <cmath>
+#include <numbers>
+
+#include "reckon/ops/step_scalars.h"
+#include "tests/train/small_runs.h"
+
+namespace small {
+namespace {
+OptimConfig plain(OptimizerKind kind) {
+  OptimConfig c;
+  c.name = kind;
+  c.lr = 0.01;
+  c.schedule = ScheduleKind::constant;
+  c.warmup_steps = 0;
+  c.clip_norm = 0;
+  return c;
+}
+
+class EveryOptimizer : public ::testing::TestWithParam<OptimizerKind> {};
+INSTANTIATE_TEST_SUITE_P(Kinds, EveryOptimizer, ::testing::Values(OptimizerKind::sgd, OptimizerKind::momentum, OptimizerKind::adagrad, OptimizerKind::adamw),
+                         [](const auto& info) { return to_string(info.param); });
+
+// A matrix and a bias with values and gradients from the same keys, whatever the storage.
+struct Pair {
+  Pair(DType dtype, const OptimConfig& config) : device(open_cpu(Mode::real)) {
+    parameters.declare("w", {37, 29}, {Init::normal, 0.5, 1}, true);
+    parameters.declare("b", {53}, {Init::normal, 0.5, 1}, false);
+    parameters.materialize(*device, {dtype, true}, 11);
+    optimizer = std::make_unique<Optimizer>(*device, parameters, config);
+  }
+  void step(int64_t i, double gradient_std = 1) {
+    for (size_t b = 0; b < parameters.buckets().size(); ++b) fill_normal_(parameters.buckets()[b].gradients, mix_of(i, b), 0, gradient_std);
+    optimizer->write_scalars(i, 20);
+    optimizer->step(full(*device, {Shape{}, DType::f32}, 1));
+  }
+  static uint64_t mix_of(int64_t i, size_t bucket) { return uint64_t(i) * 1000 + bucket; }
+  // The float32 master weights of a bucket, joined if they are split.
+  std::string masters(size_t b) {
+    Bucket& bucket = parameters.buckets()[b];
+    if (!bucket.residual.defined()) return bytes_of(bucket.values);
+    const Tensor joined = empty(*device, {{bucket.numel}, DType::f32});
+    join_master_(joined, bucket.values, bucket.residual);
+    return bytes_of(joined);
+  }
+  Ref<Device> device;
+  Parameters parameters;
+  std::unique_ptr<Optimizer> optimizer;
+};
+
+TEST_P(EveryOptimizer, split_bf16_storage_holds_the_exact_float32_weights) {
+  Pair narrow(DType::bf16, plain(GetParam())), wide(DType::f32, plain(GetParam()));
+  ASSERT_EQ(narrow.parameters.buckets().size(), 2u);
+  for (int64_t i = 0; i < 20; ++i) {
+    for (size_t b = 0; b < 2; ++b) ASSERT_TRUE(narrow.masters(b) == wide.masters(b)) << "before step " << i << ", bucket " << b;
+    narrow.step(i);
+    wide.step(i);
+  }
+  // What the model computes with is the nearest bf16 to the master weight.
+  for (size_t b = 0; b < 2; ++b) {
+    const std::vector<double> low = narrow.parameters.buckets()[b].values.to_vector(), high = wide.parameters.buckets()[b].values.to_vector();
+    for (size_t i = 0; i < low.size(); ++i) ASSERT_LE(std::abs(low[i] - high[i]), epsilon(DType::bf16) / 2 * std::abs(high[i])) << i;
+  }
+}
+
+TEST_P(EveryOptimizer, decays_matrices_and_nothing_else) {
+  OptimConfig with = plain(GetParam());
+  with.weight_decay = 0.25;
+  OptimConfig without = with;
+  without.weight_decay = 0;
+  Pair decayed(DType::f64, with), kept(DType::f64, without);
+  const std::vector<double> start = kept.parameters.buckets()[0].values.to_vector();
+  for (Pair* pair : {&decayed, &kept}) {
+    for (Bucket& bucket : pair->parameters.buckets()) fill_normal_(bucket.gradients, 5);
+    pair->optimizer->write_scalars(0, 20);
+    pair->optimizer->step(full(*pair->device, {Shape{}, DType::f64}, 1));
+  }
+  ASSERT_TRUE(decayed.parameters.buckets()[0].decay);
+  EXPECT_TRUE(bytes_of(decayed.parameters.buckets()[1].values) == bytes_of(kept.parameters.buckets()[1].values));
+  const std::vector<double> a = decayed.parameters.buckets()[0].values.to_vector(), b = kept.parameters.buckets()[0].values.to_vector();
+  for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(b[i] - a[i], with.lr * with.weight_decay * start[i], 8 * epsilon(DType::f64)) << i;
+}
+
+// Decay is of the weight, not of the gradient: the optimizer's state does not see it.
+TEST_P(EveryOptimizer, decay_is_decoupled) {
+  OptimConfig with = plain(GetParam()), without = with;
+  with.weight_decay = 0.25;
+  without.weight_decay = 0;
+  Pair decayed(DType::f32, with), kept(DType::f32, without);
+  for (int64_t i = 0; i < 3; ++i) decayed.step(i), kept.step(i);
+  for (size_t s = 0; s < kept.optimizer->states().size(); ++s)
+    EXPECT_TRUE(bytes_of(decayed.optimizer->states()[s].buckets[0]) == bytes_of(kept.optimizer->states()[s].buckets[0]));
+}
+
+// The padding between parameters is in every bucket that a checkpoint, a hash or a shard may see.
+TEST_P(EveryOptimizer, padding_stays_zero) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    Pair pair(dtype, plain(GetParam()));
+    ASSERT_LT(pair.parameters.count(), pair.parameters.buckets()[0].numel + pair.parameters.buckets()[1].numel);
+    for (int64_t i = 0; i < 3; ++i) {
+      for (const Parameter& p : pair.parameters.all()) fill_normal_(Parameters::view_of(pair.parameters.buckets()[size_t(p.bucket)].gradients, p), uint64_t(i));
+      pair.optimizer->write_scalars(i, 20);
+      pair.optimizer->step(full(*pair.device, {Shape{}, DType::f32}, 1));
+    }
+    for (const Parameter& p : pair.parameters.all()) {
+      const Bucket& bucket = pair.parameters.buckets()[size_t(p.bucket)];
+      Tensors planes = {bucket.values};
+      for (const Optimizer::State& s : pair.optimizer->states()) planes.push_back(s.buckets[size_t(p.bucket)]);
+      for (const Tensor& plane : planes) {
+        const std::vector<double> values = plane.to_vector();
+        for (size_t i = size_t(p.offset + p.shape.numel()); i < values.size(); ++i) ASSERT_EQ(values[i], 0) << p.name << " at " << i;
+      }
+    }
+  }
+}
+
+// Clipping scales the whole gradient, over all buckets, as torch.nn.utils.clip_grad_norm_ does.
+TEST(Clipping, scales_by_the_global_norm) {
+  OptimConfig clipped = plain(OptimizerKind::sgd);
+  clipped.weight_decay = 0;
+  OptimConfig free = clipped;
+  clipped.clip_norm = 0.5;
+  Pair a(DType::f32, clipped), b(DType::f32, free);
+  const std::vector<double> start = b.parameters.buckets()[0].values.to_vector();
+  a.step(0);
+  b.step(0);
+  double squares = 0;
+  for (const Bucket& bucket : b.parameters.buckets())
+    for (const double g : bucket.gradients.to_vector()) squares += g * g;
+  const double norm = std::sqrt(squares), factor = clipped.clip_norm / (norm + 1e-6);
+  EXPECT_NEAR(a.optimizer->outcome().grad_norm, norm, 1e-12 * norm);
+  EXPECT_EQ(a.optimizer->outcome().grad_norm, b.optimizer->outcome().grad_norm) << "the norm is the one before clipping";
+  const std::vector<double> after_a = a.parameters.buckets()[0].values.to_vector(), after_b = b.parameters.buckets()[0].values.to_vector();
+  for (size_t i = 0; i < start.size(); ++i) ASSERT_NEAR(after_a[i] - start[i], factor * (after_b[i] - start[i]), 2 * epsilon(DType::f32) * (1 + std::abs(start[i]))) << i;
+
+  OptimConfig loose = clipped;
+  loose.clip_norm = 2 * norm;
+  Pair c(DType::f32, loose);
+  c.step(0);
+  EXPECT_TRUE(bytes_of(c.parameters.buckets()[0].values) == bytes_of(b.parameters.buckets()[0].values)) << "a gradient below the limit stays as it is";
+}
+
+TEST(Schedule, warms_up_then_follows_a_cosine_to_the_floor) {
+  OptimConfig c;
+  c.lr = 0.4;
+  c.warmup_steps = 4;
+  c.min_lr_ratio = 0.25;
+  c.schedule = ScheduleKind::cosine;
+  const int64_t total = 104;
+  for (int64_t step = 0; step < 4; ++step) EXPECT_DOUBLE_EQ(learning_rate(c, step, total), 0.4 * double(step + 1) / 4);
+  EXPECT_DOUBLE_EQ(learning_rate(c, 4, total), 0.4);
+  EXPECT_NEAR(learning_rate(c, 54, total), 0.4 * (0.25 + 0.75 / 2), 1e-15) << "half-way";
+  EXPECT_NEAR(learning_rate(c, 29, total), 0.4 * (0.25 + 0.75 * 0.5 * (1 + std::cos(std::numbers::pi / 4))), 1e-15);
+  EXPECT_NEAR(learning_rate(c, total, total), 0.1, 1e-15);
+  for (int64_t step = 4; step < total; ++step) EXPECT_GT(learning_rate(c, step, total), learning_rate(c, step + 1, total)) << step;
+}
+
+TEST(Schedule, constant_and_edges) {
+  OptimConfig c;
+  c.lr = 0.5;
+  c.warmup_steps = 0;
+  c.schedule = ScheduleKind::constant;
+  EXPECT_EQ(learning_rate(c, 0, 10), 0.5);
+  EXPECT_EQ(learning_rate(c, 1000, 10), 0.5);
+  c.schedule = ScheduleKind::cosine;
+  EXPECT_EQ(learning_rate(c, 0, 1), 0.5);
+  c.warmup_steps = 20;  // longer than the run: it ends within the warm-up
+  EXPECT_DOUBLE_EQ(learning_rate(c, 9, 10), 0.25);
+  for (int64_t step = 0; step < 40; ++step) EXPECT_TRUE(std::isfinite(learning_rate(c, step, 10))) << step;
+}
+
+TEST(Scalars, hold_what_changes_between_steps) {
+  OptimConfig c = plain(OptimizerKind::adamw);
+  c.beta1 = 0.8;
+  c.beta2 = 0.9;
+  Pair pair(DType::f32, c);
+  pair.optimizer->write_scalars(2, 20);
+  const std::vector<double> s = pair.optimizer->scalars().to_vector();
+  ASSERT_EQ(s.size(), size_t(kStepScalars));
+  EXPECT_EQ(s[kLearningRate], 0.01);
+  EXPECT_DOUBLE_EQ(s[kBiasFactor1], 1 - 0.8 * 0.8 * 0.8);
+  EXPECT_DOUBLE_EQ(s[kBiasFactor2], 1 - 0.9 * 0.9 * 0.9);
+  EXPECT_EQ(s[kEpsilon], c.eps);
+}
+}  // namespace
+}  // namespace small

@@ -1,0 +1,127 @@
+// A step whose loss or gradient is not finite changes nothing, and the replay names the operation and layer where it began.
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "reckon/base/error.h"
+#include "reckon/train/saved_run.h"
+#include "reckon/train/trainer.h"
+#include "tests/train/small_runs.h"
+
+namespace small {
+namespace {
+// The message of find_nonfinite; "" if it found nothing.
+std::string finding(TrainStep& step, int64_t at, const BatchSource& batches) {
+  try {
+    step.find_nonfinite(at, batches);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), Failure::failed);
+    return error.what();
+  }
+  return "";
+}
+void poke(const Parameter& p, int64_t element, float value) {
+  std::string bytes = bytes_of(p.value);
+  if (p.value.dtype() == DType::bf16) {
+    const bfloat16 narrow(value);
+    std::memcpy(bytes.data() + 2 * element, &narrow, 2);
+  } else {
+    std::memcpy(bytes.data() + 4 * element, &value, 4);
+  }
+  p.value.write(bytes.data(), int64_t(bytes.size()));
+}
+void expect_contains(const std::string& message, const std::string& part) { EXPECT_NE(message.find(part), std::string::npos) << "'" << message << "' lacks '" << part << "'"; }
+
+struct Poison {
+  const char* parameter;
+  const char* op;
+  const char* layer;
+};
+TEST(Nonfinite, a_nan_parameter_is_found_where_it_is_used_first) {
+  const Poison poisons[] = {{"blocks.1.mlp.up.weight", "linear", "blocks.1.mlp"},
+                            {"blocks.0.norm1.weight", "layer_norm", "blocks.0.norm1"},
+                            {"blocks.0.attn.proj.bias", "linear", "blocks.0.attn"},
+                            {"norm.bias", "layer_norm", "norm"}};
+  for (const char* precision : {"fp32", "bf16"})
+    for (const char* recompute : {"none", "full"})
+      for (const Poison& poison : poisons) {
+        SCOPED_TRACE(text("{} {} {}", poison.parameter, precision, recompute));
+        const Config c = config("gpt2", {text("train.precision={}", precision), text("train.recompute={}", recompute), "train.grad_accum=2"});
+        const Ref<Device> device = open_cpu(Mode::real);
+        TrainStep step(c, *device);
+        const SyntheticBatches batches(c.model.vocab, 3);
+        ASSERT_TRUE(step.run(0, batches).updated);
+        poke(*step.parameters().find(poison.parameter), 3, std::numeric_limits<float>::quiet_NaN());
+        const State before = state_of(step);
+        EXPECT_FALSE(step.run(1, batches).updated);
+        expect_same(before, state_of(step));
+        const std::string message = finding(step, 1, batches);
+        expect_contains(message, poison.op);
+        expect_contains(message, std::string("in ") + poison.layer + " ");
+        expect_contains(message, "forward pass");
+        expect_same(before, state_of(step));
+      }
+}
+
+TEST(Nonfinite, every_optimizer_skips) {
+  for (const std::string_view name : words_of(OptimizerKind()))
+    for (const char* precision : {"fp32", "bf16"})
+      for (const char* clip : {"0", "1"}) {
+        SCOPED_TRACE(text("{} {} clip {}", name, precision, clip));
+        const Config c = config("cruncher", {text("optim.name={}", name), text("train.precision={}", precision), text("optim.clip_norm={}", clip)});
+        const Ref<Device> device = open_cpu(Mode::real);
+        TrainStep step(c, *device);
+        const SyntheticBatches none(1, 1);
+        ASSERT_TRUE(step.run(0, none).updated);
+        poke(step.parameters().all()[1], 5, std::numeric_limits<float>::infinity());
+        const State before = state_of(step);
+        EXPECT_FALSE(step.run(1, none).updated);
+        expect_same(before, state_of(step));
+      }
+}
+
+TEST(Nonfinite, a_healthy_step_has_nothing_to_find) {
+  const Config c = config("llama");
+  const Ref<Device> device = open_cpu(Mode::real);
+  TrainStep step(c, *device);
+  const SyntheticBatches batches(c.model.vocab, 3);
+  const State before = state_of(step);
+  EXPECT_EQ(finding(step, 0, batches), "");
+  expect_same(before, state_of(step));
+}
+
+// The whole run: a learning rate that throws the weights far away. It ends with exit code 1, and the state before the step is on disk.
+TEST(Nonfinite, a_diverging_run_saves_the_state_before) {
+  const Folder folder;
+  Config c = config("cruncher", {"model.layers=6", "optim.name=sgd", "optim.clip_norm=0", "optim.schedule=constant", "optim.warmup_steps=0"});
+  c.optim.lr = 1e30;  // beyond what a configuration may ask for
+  c.run_dir = folder / "run";
+  const Ref<Device> device = open_cpu(Mode::real), meta = open_cpu(Mode::meta);
+  std::string message;
+  try {
+    train(c, *device, *meta, {.quiet = true});
+    ADD_FAILURE() << "the run did not fail";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.exit_code(), 1);
+    message = error.what();
+  }
+  EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+  expect_contains(message, "linear in layers.");
+  expect_contains(message, "forward pass");
+  const std::string saved = latest_checkpoint(c.run_dir);
+  ASSERT_FALSE(saved.empty());
+  expect_contains(message, saved);
+
+  const CheckpointReader reader(saved);
+  const int64_t done = reader.state().step;
+  EXPECT_GT(done, 0);
+  EXPECT_LT(done, c.train.steps);
+  const Ref<Device> fresh = open_cpu(Mode::real);
+  TrainStep step(c, *fresh);
+  EXPECT_EQ(load_checkpoint(step, reader), done);
+  for (const Parameter& p : step.parameters().all())
+    for (const double v : p.value.to_vector()) ASSERT_TRUE(std::isfinite(v)) << p.name;
+  EXPECT_FALSE(step.run(done, SyntheticBatches(1, 1)).updated) << "the saved state is the one before the step that fails";
+}
+}  // namespace
+}  // namespace small
