@@ -84,9 +84,12 @@ inline Buffer uniform(DType dtype, int64_t n, uint64_t seed, double low = -1, do
   return b;
 }
 
-/// Runs the check for each instruction set that this machine and build have.
+/// Runs the check for each instruction set that this machine and build have. On one thread: thousands of tiny parallel regions would take
+/// longer than the kernels, and expect_same_on_any_threads says that more threads change nothing.
 template <class Check>
 void on_every_target(Check check) {
+  const int before = thread_count();
+  set_thread_count(1);
   for (const int64_t target : {int64_t(HWY_AVX3), int64_t(HWY_AVX2), int64_t(HWY_STATIC_TARGET)}) {
     hwy::SetSupportedTargetsForTest(0);
     if (target != int64_t(HWY_STATIC_TARGET) && (hwy::SupportedTargets() & target) == 0) continue;
@@ -97,6 +100,7 @@ void on_every_target(Check check) {
   }
   hwy::SetSupportedTargetsForTest(0);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+  set_thread_count(before);
 }
 
 /// run() -> std::vector<Buffer>, the outputs; they must be the same bytes with 1, 2 and 5 threads.
