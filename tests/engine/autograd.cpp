@@ -88,10 +88,12 @@ TEST_F(Autograd, ADiamondSumsBeforeItGoesOn) {
   // x -> y -> (a, b) -> z: y's rule must run once, on the sum.
   const Tensor x = scalar_leaf(2), y = square(x);
   int visits = 0;
-  node_of(y)->add_hook([](const Node&, Tensors& dy, void* count) {
-    ++*static_cast<int*>(count);
-    EXPECT_EQ(dy[0].item(), 2 * 4 + 3);
-  }, &visits);
+  node_of(y)->add_hook(
+      [](const Node&, Tensors& dy, void* count) {
+        ++*static_cast<int*>(count);
+        EXPECT_EQ(dy[0].item(), 2 * 4 + 3);
+      },
+      &visits);
   backward(add(square(y), affine(y, 3)));
   EXPECT_EQ(visits, 1);
   EXPECT_EQ(x.grad().item(), (2 * 4 + 3) * 2 * 2);
@@ -169,10 +171,12 @@ TEST_F(Autograd, DetachedTensorsStopGradients) {
 
 TEST_F(Autograd, HooksSeeAndReplaceGradients) {
   const Tensor x = scalar_leaf(3), y = square(x), z = affine(y, 5);
-  node_of(y)->add_hook([](const Node& node, Tensors& dy, void*) {
-    EXPECT_STREQ(node.name(), "square");
-    dy[0] = affine(dy[0], 100);
-  }, nullptr);
+  node_of(y)->add_hook(
+      [](const Node& node, Tensors& dy, void*) {
+        EXPECT_STREQ(node.name(), "square");
+        dy[0] = affine(dy[0], 100);
+      },
+      nullptr);
   backward(z);
   EXPECT_EQ(x.grad().item(), 5 * 100 * 6);
 }
@@ -237,7 +241,8 @@ TEST_F(Autograd, AnOperationWithoutARuleRefusesTrackedInputs) {
   const Tensor x = leaf({2}, {1, 2}), plain = tensor({2}, {1, 2});
   const Tensor position = arange(*device_, 1), cache = zeros(*device_, {{1, 1, 4, 1}, DType::f64});
   const Tensor qkv = leaf({1, 2, 3}, Values(6, 1));
-  EXPECT_THAT(error_of([&] { attention_with_cache(qkv, cache, cache, position, 1, 1, 1); }), HasSubstr("attention_cached: has no gradient rule"));
+  EXPECT_THAT(error_of([&] { attention_with_cache(qkv, cache, cache, position, 1, 1, 1); }),
+              HasSubstr("attention_cached: has no gradient rule"));
   // Random fills are outside of autograd: they may fill a leaf, which stays one.
   fill_normal_(x, 1);
   EXPECT_TRUE(x.is_leaf() && x.requires_grad());

@@ -91,9 +91,8 @@ TEST_F(Checkpoint, SeveralInputsAndIntegers) {
 
 TEST_F(Checkpoint, Nests) {
   const Tensor x = scalar_leaf(1.5);
-  const Tensor y = checkpoint([](const Tensors& in) {
-    return mul(in[0], checkpoint([](const Tensors& inner) { return exp(inner[0]); }, {in[0]}));
-  }, {x});
+  const Tensor y = checkpoint(
+      [](const Tensors& in) { return mul(in[0], checkpoint([](const Tensors& inner) { return exp(inner[0]); }, {in[0]})); }, {x});
   backward(y);
   EXPECT_NEAR(x.grad().item(), std::exp(1.5) * 2.5, 1e-14);
 }

@@ -83,7 +83,8 @@ struct Watch {
 };
 
 TEST_F(Graph, KeptTensorsAreReleasedAsBackwardPassesThem) {
-  // Ten activations of 8000 bytes, each kept by the square that follows it; every square's rule makes one gradient and frees one activation.
+  // Ten activations of 8000 bytes, each kept by the square that follows it; every square's rule makes one gradient and frees one
+  // activation.
   constexpr int kLayers = 10;
   constexpr int64_t kBytes = 1000 * 8;
   const Tensor x = leaf({1000}, Values(1000, 0.9));
@@ -91,10 +92,12 @@ TEST_F(Graph, KeptTensorsAreReleasedAsBackwardPassesThem) {
   Tensor y = x;
   for (int i = 0; i < kLayers; ++i) {
     y = square(y);
-    node_of(y)->add_hook([](const Node&, Tensors&, void* user) {
-      auto* w = static_cast<Watch*>(user);
-      w->live.push_back(w->device->allocator().ledger().live);
-    }, &watch);
+    node_of(y)->add_hook(
+        [](const Node&, Tensors&, void* user) {
+          auto* w = static_cast<Watch*>(user);
+          w->live.push_back(w->device->allocator().ledger().live);
+        },
+        &watch);
   }
   Tensor loss = sum(y);
   y = Tensor();

@@ -55,7 +55,8 @@ TEST_F(SecondOrder, BackwardWithCreateGraphMakesDifferentiableGrads) {
 
 TEST_F(SecondOrder, AFusedOperationRefusesClearly) {
   const Tensor x = leaf({1, 3}, {1, 2, 3});
-  for (const auto& f : {+[](const Tensor& t) { return gelu(t); }, +[](const Tensor& t) { return softmax(t); }, +[](const Tensor& t) { return tanh(t); }}) {
+  for (const auto& f :
+       {+[](const Tensor& t) { return gelu(t); }, +[](const Tensor& t) { return softmax(t); }, +[](const Tensor& t) { return tanh(t); }}) {
     EXPECT_THAT(error_of([&] {
                   const Tensor g = grad(sum(square(f(x))), {x}, {}, kRecord)[0];
                   grad(sum(g), {x});

@@ -27,7 +27,9 @@ class Offsets final : public RawMemory {
 
 class AllocatorTest : public testing::Test {
  protected:
-  Block take(int64_t bytes, Category category = Category::activation, const char* op = "test") { return allocator.allocate(bytes, category, 0, op); }
+  Block take(int64_t bytes, Category category = Category::activation, const char* op = "test") {
+    return allocator.allocate(bytes, category, 0, op);
+  }
   // Blocks of the given sizes, one after another from offset 0.
   std::vector<Block> take_all(std::initializer_list<int64_t> sizes) {
     std::vector<Block> blocks;

@@ -22,20 +22,83 @@ TEST(Coverage, EveryRowIsRunByACaseOrListedWithAReason) {
     EXPECT_FALSE(run.contains(row.op)) << row.op << " is listed as uncovered, but a case runs it";
   }
   for (const OpDef* row : all_ops())
-    EXPECT_TRUE(run.contains(row->name) || listed.contains(row->name)) << row->name << " has no case: add one to src/reckon/cli/op_cases_*.cpp";
+    EXPECT_TRUE(run.contains(row->name) || listed.contains(row->name))
+        << row->name << " has no case: add one to src/reckon/cli/op_cases_*.cpp";
 }
 
 // The public functions of ops/ops.h and ops/training.h, which compose rows or share them.
 TEST(Coverage, EveryPublicOperationHasCases) {
   const std::vector<std::string> names = case_ops();
-  for (const char* name :
-       {"empty",    "full",      "zeros",    "ones",      "arange",     "from_values", "causal_mask",     "fill_uniform",         "fill_normal",   "fill_trunc_normal", "view",
-        "reshape",  "permute",   "transpose", "slice",    "select",     "expand",      "unsqueeze",       "squeeze",              "contiguous",    "cast",              "add",
-        "sub",      "mul",       "div",      "maximum",   "minimum",    "pow",         "affine",          "neg",                  "exp",           "log",               "sqrt",
-        "rsqrt",    "square",    "reciprocal", "abs",     "tanh",       "sigmoid",     "relu",            "gelu",                 "silu",          "equal",             "less",
-        "less_equal", "where",   "sum",      "mean",      "max",        "sum_to",      "softmax",         "log_softmax",          "matmul",        "linear",            "layer_norm",
-        "rms_norm", "qk_norm",   "swiglu",   "embedding", "rope",       "attention",   "attention_plain", "attention_with_cache", "cross_entropy", "mse_loss",          "sum_of_squares",
-        "clip",     "split_master", "join_master", "accumulate"})
+  for (const char* name : {"empty",
+                           "full",
+                           "zeros",
+                           "ones",
+                           "arange",
+                           "from_values",
+                           "causal_mask",
+                           "fill_uniform",
+                           "fill_normal",
+                           "fill_trunc_normal",
+                           "view",
+                           "reshape",
+                           "permute",
+                           "transpose",
+                           "slice",
+                           "select",
+                           "expand",
+                           "unsqueeze",
+                           "squeeze",
+                           "contiguous",
+                           "cast",
+                           "add",
+                           "sub",
+                           "mul",
+                           "div",
+                           "maximum",
+                           "minimum",
+                           "pow",
+                           "affine",
+                           "neg",
+                           "exp",
+                           "log",
+                           "sqrt",
+                           "rsqrt",
+                           "square",
+                           "reciprocal",
+                           "abs",
+                           "tanh",
+                           "sigmoid",
+                           "relu",
+                           "gelu",
+                           "silu",
+                           "equal",
+                           "less",
+                           "less_equal",
+                           "where",
+                           "sum",
+                           "mean",
+                           "max",
+                           "sum_to",
+                           "softmax",
+                           "log_softmax",
+                           "matmul",
+                           "linear",
+                           "layer_norm",
+                           "rms_norm",
+                           "qk_norm",
+                           "swiglu",
+                           "embedding",
+                           "rope",
+                           "attention",
+                           "attention_plain",
+                           "attention_with_cache",
+                           "cross_entropy",
+                           "mse_loss",
+                           "sum_of_squares",
+                           "clip",
+                           "split_master",
+                           "join_master",
+                           "accumulate"})
     EXPECT_NE(std::find(names.begin(), names.end(), name), names.end()) << name;
 }
 

@@ -147,11 +147,13 @@ TEST_F(Ops, ACacheFilledTokenByTokenGivesTheSameAttention) {
   const Values whole = attention(qkv, H, KV, D).to_vector();
   int64_t t = 0;
   for (const int64_t count : {3, 1, 1, 4}) {
-    const Tensor part = attention_with_cache(slice(qkv, 1, t, t + count), k, v, from_values<int64_t>(*device_, {1}, std::vector<int64_t>{t}), H, KV, D);
+    const Tensor part =
+        attention_with_cache(slice(qkv, 1, t, t + count), k, v, from_values<int64_t>(*device_, {1}, std::vector<int64_t>{t}), H, KV, D);
     const Values got = part.to_vector();
     for (int64_t b = 0; b < B; ++b)
       for (int64_t i = 0; i < count * H * D; ++i)
-        ASSERT_NEAR(got[size_t(b * count * H * D + i)], whole[size_t((b * T + t) * H * D + i)], 16 * epsilon(DType::f64) * 4) << "token " << t;
+        ASSERT_NEAR(got[size_t(b * count * H * D + i)], whole[size_t((b * T + t) * H * D + i)], 16 * epsilon(DType::f64) * 4)
+            << "token " << t;
     t += count;
   }
 }
@@ -189,9 +191,11 @@ TEST_F(Ops, SpecialValuesAreThoseOfTheMathLibrary) {
           const double want = f.reference(exact[i]);
           const double kept = cast(scalar(want), dtype).item();
           if (std::isnan(kept) || std::isinf(kept) || kept == 0) {
-            EXPECT_TRUE(std::isnan(kept) ? std::isnan(got[i]) : got[i] == kept) << f.name << "(" << exact[i] << ") in " << name_of(dtype) << ": " << got[i] << ", not " << kept;
+            EXPECT_TRUE(std::isnan(kept) ? std::isnan(got[i]) : got[i] == kept)
+                << f.name << "(" << exact[i] << ") in " << name_of(dtype) << ": " << got[i] << ", not " << kept;
           } else {
-            EXPECT_NEAR(got[i], want, std::abs(want) * 4 * epsilon(dtype) + (dtype == DType::f16 ? 0x1p-24 : 0x1p-126)) << f.name << "(" << exact[i] << ") in " << name_of(dtype);
+            EXPECT_NEAR(got[i], want, std::abs(want) * 4 * epsilon(dtype) + (dtype == DType::f16 ? 0x1p-24 : 0x1p-126))
+                << f.name << "(" << exact[i] << ") in " << name_of(dtype);
           }
         }
       }

@@ -98,7 +98,8 @@ std::vector<uint16_t> every_pattern() {
 }
 // What the bits of a binary float mean, by its definition.
 double meaning(uint16_t bits, int exponent_bits, int fraction_bits) {
-  const int bias = (1 << (exponent_bits - 1)) - 1, exponent = bits >> fraction_bits & ((1 << exponent_bits) - 1), fraction = bits & ((1 << fraction_bits) - 1);
+  const int bias = (1 << (exponent_bits - 1)) - 1, exponent = bits >> fraction_bits & ((1 << exponent_bits) - 1),
+            fraction = bits & ((1 << fraction_bits) - 1);
   const double sign = bits >> 15 ? -1 : 1;
   if (exponent == (1 << exponent_bits) - 1) return fraction ? NAN : sign * INFINITY;
   if (exponent == 0) return sign * std::ldexp(fraction, 1 - bias - fraction_bits);
@@ -121,7 +122,8 @@ TEST_F(TensorTest, EverySixteenBitPatternConvertsAndComesBack) {
       const auto* back = static_cast<const uint16_t*>(down.raw());
       for (size_t i = 0; i < bits.size(); ++i) {
         const double want = meaning(bits[i], f.exponent_bits, f.fraction_bits);
-        ASSERT_TRUE(same_number(values[i], want)) << name_of(f.dtype) << " to " << name_of(wide) << ", bits " << i << ": " << values[i] << ", not " << want;
+        ASSERT_TRUE(same_number(values[i], want))
+            << name_of(f.dtype) << " to " << name_of(wide) << ", bits " << i << ": " << values[i] << ", not " << want;
         ASSERT_TRUE(same_number(direct[i], want)) << i;
         if (std::isnan(want)) {
           ASSERT_TRUE(std::isnan(meaning(back[i], f.exponent_bits, f.fraction_bits))) << i;
@@ -142,11 +144,13 @@ TEST_F(TensorTest, BetweenSixteenBitPatternsTheNearestIsTakenAndTiesGoToEven) {
   };
   for (const Format& f : {Format{DType::bf16, 8, 7, 0x7F80}, Format{DType::f16, 5, 10, 0x7C00}})
     for (const DType wide : {DType::f32, DType::f64}) {
-      // Below, at and above the middle of each pair of neighbours. Halves of an f16 are exact in f32; so are those of a bf16 but subnormals' quarters.
+      // Below, at and above the middle of each pair of neighbours. Halves of an f16 are exact in f32; so are those of a bf16 but
+      // subnormals' quarters.
       Values points;
       std::vector<uint16_t> want;
       for (uint16_t i = 0; i + 1 < f.infinity; ++i) {
-        const double low = meaning(i, f.exponent_bits, f.fraction_bits), high = meaning(uint16_t(i + 1), f.exponent_bits, f.fraction_bits), middle = (low + high) / 2;
+        const double low = meaning(i, f.exponent_bits, f.fraction_bits), high = meaning(uint16_t(i + 1), f.exponent_bits, f.fraction_bits),
+                     middle = (low + high) / 2;
         points.insert(points.end(), {middle - (high - low) / 8, middle, middle + (high - low) / 8});
         want.insert(want.end(), {i, uint16_t(i % 2 ? i + 1 : i), uint16_t(i + 1)});
       }
@@ -154,7 +158,8 @@ TEST_F(TensorTest, BetweenSixteenBitPatternsTheNearestIsTakenAndTiesGoToEven) {
       ASSERT_EQ(x.to_vector(), points) << "the points must be exact";
       const Tensor positive = cast(x, f.dtype), negative = cast(neg(x), f.dtype);
       for (size_t i = 0; i < want.size(); ++i) {
-        ASSERT_EQ(static_cast<const uint16_t*>(positive.raw())[i], want[i]) << name_of(wide) << " " << points[i] << " to " << name_of(f.dtype);
+        ASSERT_EQ(static_cast<const uint16_t*>(positive.raw())[i], want[i])
+            << name_of(wide) << " " << points[i] << " to " << name_of(f.dtype);
         ASSERT_EQ(static_cast<const uint16_t*>(negative.raw())[i], want[i] | 0x8000);
       }
     }

@@ -19,8 +19,8 @@ class Views : public OnCpu {
 TEST_F(Views, ShareTheirStorage) {
   const Tensor x = counting({2, 3, 4});
   const int64_t before = live();
-  for (const Tensor& v : {view(x, {6, 4}), permute(x, {2, 0, 1}), transpose(x), slice(x, 1, 0, 2), select(x, 0, 1), expand(unsqueeze(x, 0), {5, 2, 3, 4}),
-                          unsqueeze(x, 1), reshape(x, {24}), x.detached()})
+  for (const Tensor& v : {view(x, {6, 4}), permute(x, {2, 0, 1}), transpose(x), slice(x, 1, 0, 2), select(x, 0, 1),
+                          expand(unsqueeze(x, 0), {5, 2, 3, 4}), unsqueeze(x, 1), reshape(x, {24}), x.detached()})
     EXPECT_TRUE(v.same_storage(x)) << v.shape().rank();
   EXPECT_EQ(live(), before) << "a view takes no memory";
   EXPECT_FALSE(contiguous(transpose(x)).same_storage(x));
@@ -103,10 +103,18 @@ Tensor random_view(Tensor x, Random& random) {
   for (int64_t step = random.below(4); step > 0; --step) {
     const int axis = int(random.below(x.rank()));
     switch (random.below(5)) {
-      case 0: x = transpose(x, axis, int(random.below(x.rank()))); break;
-      case 1: x = slice(x, axis, random.below(2), x.shape()[axis]); break;
-      case 2: x = slice(x, axis, 0, x.shape()[axis], 2); break;
-      case 3: if (x.rank() < 6) x = unsqueeze(x, axis); break;
+      case 0:
+        x = transpose(x, axis, int(random.below(x.rank())));
+        break;
+      case 1:
+        x = slice(x, axis, random.below(2), x.shape()[axis]);
+        break;
+      case 2:
+        x = slice(x, axis, 0, x.shape()[axis], 2);
+        break;
+      case 3:
+        if (x.rank() < 6) x = unsqueeze(x, axis);
+        break;
       case 4:
         if (x.shape()[axis] == 1) x = expand(x, x.shape().with(axis, 1 + random.below(3)));
         break;

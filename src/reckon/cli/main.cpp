@@ -28,7 +28,7 @@ constexpr CommandRow kCommands[] = {
     {"inspect", run_inspect, false, "Show what a run, checkpoint, safetensors file, token file or tokenizer holds.", "reckon inspect runs/mine"},
     {"bench", run_bench, true, "Measure: `bench train` a training step on synthetic data, `bench device` this machine's peaks.",
      "reckon bench train model.preset=gpt2-124m train.micro_batch=4 train.seq_len=256"},
-    // {"check", run_check, false, "Check the engine on this machine: kernels, gradients, dry run against real run.", "reckon check"},
+    {"check", run_check, false, "Check the engine on this machine: kernels, gradients, dry run against real run.", "reckon check"},
 };
 
 // key.path=value, as against a file name: an identifier with dots before the first '='.

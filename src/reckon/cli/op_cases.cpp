@@ -37,7 +37,9 @@ CaseInput fixed(const Shape& shape, Lay lay, DType dtype, CaseInput::Hold hold, 
 }
 }  // namespace
 CaseInput CaseInput::ids(const Shape& shape, int64_t count) { return fixed(shape, Lay::plain, DType::i32, Hold::ids, double(count)); }
-CaseInput CaseInput::targets(const Shape& shape, int64_t count) { return fixed(shape, Lay::plain, DType::i32, Hold::targets, double(count)); }
+CaseInput CaseInput::targets(const Shape& shape, int64_t count) {
+  return fixed(shape, Lay::plain, DType::i32, Hold::targets, double(count));
+}
 CaseInput CaseInput::mask(const Shape& shape, Lay lay) { return fixed(shape, lay, DType::boolean, Hold::mask, 1); }
 
 std::string to_string(const OpCase& c) {
@@ -60,13 +62,20 @@ Shape leaf_shape(const CaseInput& input) {
   const Lay lay = lay_of(input);
   if (s.rank() == 0 && lay != Lay::plain) return {3};
   switch (lay) {
-    case Lay::plain: return s;
-    case Lay::transposed: return swapped(s, -2, -1);
-    case Lay::turned: return swapped(s, 0, -1);
-    case Lay::stepped: return s.with(-1, 2 * s.last() + 1);
-    case Lay::padded: return s.with(-1, s.last() + 3);
-    case Lay::shifted: return s.with(0, s[0] + 2);
-    case Lay::expanded: return s.with(0, 1);
+    case Lay::plain:
+      return s;
+    case Lay::transposed:
+      return swapped(s, -2, -1);
+    case Lay::turned:
+      return swapped(s, 0, -1);
+    case Lay::stepped:
+      return s.with(-1, 2 * s.last() + 1);
+    case Lay::padded:
+      return s.with(-1, s.last() + 3);
+    case Lay::shifted:
+      return s.with(0, s[0] + 2);
+    case Lay::expanded:
+      return s.with(0, 1);
   }
   return s;
 }
@@ -76,13 +85,20 @@ Tensor see_one(const CaseInput& input, const Tensor& leaf) {
   const Lay lay = lay_of(input);
   if (s.rank() == 0 && lay != Lay::plain) return select(leaf, 0, 1);
   switch (lay) {
-    case Lay::plain: return leaf;
-    case Lay::transposed: return transpose(leaf);
-    case Lay::turned: return transpose(leaf, 0, -1);
-    case Lay::stepped: return slice(leaf, -1, 1, 2 * s.last() + 1, 2);
-    case Lay::padded: return slice(leaf, -1, 1, s.last() + 1);
-    case Lay::shifted: return slice(leaf, 0, 2, s[0] + 2);
-    case Lay::expanded: return expand(leaf, s);
+    case Lay::plain:
+      return leaf;
+    case Lay::transposed:
+      return transpose(leaf);
+    case Lay::turned:
+      return transpose(leaf, 0, -1);
+    case Lay::stepped:
+      return slice(leaf, -1, 1, 2 * s.last() + 1, 2);
+    case Lay::padded:
+      return slice(leaf, -1, 1, s.last() + 1);
+    case Lay::shifted:
+      return slice(leaf, 0, 2, s[0] + 2);
+    case Lay::expanded:
+      return expand(leaf, s);
   }
   return leaf;
 }
@@ -111,14 +127,29 @@ std::vector<double> hold(const CaseInput& input, int64_t count, uint64_t key) {
     const double u = draw(key, 0, i);
     double& x = v[size_t(i)];
     switch (input.hold) {
-      case CaseInput::Hold::uniform: x = input.low + (input.high - input.low) * u; break;
-      case CaseInput::Hold::apart: x = u < 0.5 ? -0.1 - 2 * u * (input.high - 0.1) : 0.1 + (2 * u - 1) * (input.high - 0.1); break;
-      case CaseInput::Hold::grid: x = 0.1 * std::floor(21 * u) - 1 + input.low; break;
-      case CaseInput::Hold::ids: x = std::floor(u * input.high); break;
-      case CaseInput::Hold::targets: x = i % 4 == 3 ? double(kIgnoredTarget) : std::floor(u * input.high); break;
-      case CaseInput::Hold::mask: x = u < 0.5; break;
-      case CaseInput::Hold::given: x = input.values.at(size_t(i)); break;
-      case CaseInput::Hold::distinct: break;
+      case CaseInput::Hold::uniform:
+        x = input.low + (input.high - input.low) * u;
+        break;
+      case CaseInput::Hold::apart:
+        x = u < 0.5 ? -0.1 - 2 * u * (input.high - 0.1) : 0.1 + (2 * u - 1) * (input.high - 0.1);
+        break;
+      case CaseInput::Hold::grid:
+        x = 0.1 * std::floor(21 * u) - 1 + input.low;
+        break;
+      case CaseInput::Hold::ids:
+        x = std::floor(u * input.high);
+        break;
+      case CaseInput::Hold::targets:
+        x = i % 4 == 3 ? double(kIgnoredTarget) : std::floor(u * input.high);
+        break;
+      case CaseInput::Hold::mask:
+        x = u < 0.5;
+        break;
+      case CaseInput::Hold::given:
+        x = input.values.at(size_t(i));
+        break;
+      case CaseInput::Hold::distinct:
+        break;
     }
   }
   return v;
@@ -128,8 +159,10 @@ template <class T>
 void put(std::vector<std::byte>& bytes, const std::vector<double>& values) {
   for (size_t i = 0; i < values.size(); ++i) {
     T value;
-    if constexpr (std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>) value = T(float(values[i]));
-    else value = T(values[i]);
+    if constexpr (std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>)
+      value = T(float(values[i]));
+    else
+      value = T(values[i]);
     std::memcpy(&bytes[i * sizeof value], &value, sizeof value);
   }
 }
@@ -144,14 +177,30 @@ std::vector<double> random_values(int64_t count, uint64_t key, uint64_t stream) 
 Tensor tensor_of(Device& device, const Shape& shape, DType dtype, const std::vector<double>& values) {
   std::vector<std::byte> bytes(values.size() * size_t(size_of(dtype)));
   switch (dtype) {
-    case DType::f32: put<float>(bytes, values); break;
-    case DType::f64: put<double>(bytes, values); break;
-    case DType::bf16: put<bfloat16>(bytes, values); break;
-    case DType::f16: put<float16>(bytes, values); break;
-    case DType::i32: put<int32_t>(bytes, values); break;
-    case DType::i64: put<int64_t>(bytes, values); break;
-    case DType::u8: put<uint8_t>(bytes, values); break;
-    case DType::boolean: put<bool>(bytes, values); break;
+    case DType::f32:
+      put<float>(bytes, values);
+      break;
+    case DType::f64:
+      put<double>(bytes, values);
+      break;
+    case DType::bf16:
+      put<bfloat16>(bytes, values);
+      break;
+    case DType::f16:
+      put<float16>(bytes, values);
+      break;
+    case DType::i32:
+      put<int32_t>(bytes, values);
+      break;
+    case DType::i64:
+      put<int64_t>(bytes, values);
+      break;
+    case DType::u8:
+      put<uint8_t>(bytes, values);
+      break;
+    case DType::boolean:
+      put<bool>(bytes, values);
+      break;
   }
   return from_bytes(device, {shape, dtype}, bytes.data(), int64_t(bytes.size()));
 }
@@ -225,24 +274,48 @@ std::span<const UncoveredRow> uncovered_rows() { return {}; }
 // 2048 and 16384 elements are where the CPU's row and element kernels cut; 64 where copies tile.
 std::span<const Arrangement> arrangements() {
   static const Arrangement sets[] = {
-      {{}, Lay::plain},          {{}, Lay::stepped},         {{1}, Lay::plain},           {{7}, Lay::plain},
-      {{0}, Lay::plain},         {{3, 0, 2}, Lay::turned},   {{33}, Lay::stepped},        {{17}, Lay::shifted},
-      {{3, 5}, Lay::plain},      {{3, 5}, Lay::transposed},  {{4, 6}, Lay::stepped},      {{4, 7}, Lay::padded},
-      {{2, 3, 4}, Lay::turned},  {{1, 5, 1}, Lay::plain},    {{5, 1}, Lay::transposed},   {{6, 4}, Lay::expanded},
-      {{2, 1, 3, 1, 2, 2, 1, 2}, Lay::transposed}, {{65}, Lay::plain}, {{3, 129}, Lay::padded}, {{127, 3}, Lay::transposed},
-      {{2049}, Lay::plain},      {{130, 131}, Lay::transposed}, {{16391}, Lay::shifted},   {{3, 5463}, Lay::stepped},
+      {{}, Lay::plain},
+      {{}, Lay::stepped},
+      {{1}, Lay::plain},
+      {{7}, Lay::plain},
+      {{0}, Lay::plain},
+      {{3, 0, 2}, Lay::turned},
+      {{33}, Lay::stepped},
+      {{17}, Lay::shifted},
+      {{3, 5}, Lay::plain},
+      {{3, 5}, Lay::transposed},
+      {{4, 6}, Lay::stepped},
+      {{4, 7}, Lay::padded},
+      {{2, 3, 4}, Lay::turned},
+      {{1, 5, 1}, Lay::plain},
+      {{5, 1}, Lay::transposed},
+      {{6, 4}, Lay::expanded},
+      {{2, 1, 3, 1, 2, 2, 1, 2}, Lay::transposed},
+      {{65}, Lay::plain},
+      {{3, 129}, Lay::padded},
+      {{127, 3}, Lay::transposed},
+      {{2049}, Lay::plain},
+      {{130, 131}, Lay::transposed},
+      {{16391}, Lay::shifted},
+      {{3, 5463}, Lay::stepped},
   };
   return sets;
 }
 
 std::span<const Arrangement> row_arrangements() {
   static const Arrangement sets[] = {
-      {{1}, Lay::plain},         {{7}, Lay::plain},          {{16}, Lay::stepped},        {{1, 1}, Lay::plain},
-      {{0, 5}, Lay::plain},      {{2, 0, 3}, Lay::plain},    {{3, 5}, Lay::plain},        {{3, 5}, Lay::transposed},
-      {{4, 6}, Lay::stepped},    {{4, 7}, Lay::padded},      {{2, 3, 4}, Lay::turned},    {{5, 1}, Lay::plain},
-      {{6, 4}, Lay::expanded},   {{2, 1, 2, 1, 2, 1, 2, 9}, Lay::shifted}, {{3, 33}, Lay::plain}, {{33, 3}, Lay::transposed},
-      {{2, 65}, Lay::padded},    {{3, 129}, Lay::plain},     {{70, 17}, Lay::plain},      {{1, 2049}, Lay::plain},
-      {{2, 2500}, Lay::stepped}, {{300, 64}, Lay::plain},    {{65, 257}, Lay::padded},    {{1100, 8}, Lay::transposed},
+      {{1}, Lay::plain},         {{7}, Lay::plain},
+      {{16}, Lay::stepped},      {{1, 1}, Lay::plain},
+      {{0, 5}, Lay::plain},      {{2, 0, 3}, Lay::plain},
+      {{3, 5}, Lay::plain},      {{3, 5}, Lay::transposed},
+      {{4, 6}, Lay::stepped},    {{4, 7}, Lay::padded},
+      {{2, 3, 4}, Lay::turned},  {{5, 1}, Lay::plain},
+      {{6, 4}, Lay::expanded},   {{2, 1, 2, 1, 2, 1, 2, 9}, Lay::shifted},
+      {{3, 33}, Lay::plain},     {{33, 3}, Lay::transposed},
+      {{2, 65}, Lay::padded},    {{3, 129}, Lay::plain},
+      {{70, 17}, Lay::plain},    {{1, 2049}, Lay::plain},
+      {{2, 2500}, Lay::stepped}, {{300, 64}, Lay::plain},
+      {{65, 257}, Lay::padded},  {{1100, 8}, Lay::transposed},
   };
   return sets;
 }

@@ -32,7 +32,7 @@ struct CaseInput {
   Lay lay = Lay::plain;
   Hold hold = Hold::uniform;
   double low = -1, high = 1;
-  bool follows = true;         // has the floating-point type that the case is run with; else `dtype`
+  bool follows = true;  // has the floating-point type that the case is run with; else `dtype`
   DType dtype = DType::f32;
   std::vector<double> values;  // of Hold::given
 
@@ -139,16 +139,23 @@ std::span<const ArrangedPair> arranged_pairs();
 namespace detail {
 template <class F>
 Tensors run_case(const F& f, Device& device, DType dtype, const Tensors& in) {
-  if constexpr (std::is_invocable_r_v<Tensors, const F&, Device&, DType, const Tensors&>) return f(device, dtype, in);
-  else if constexpr (std::is_invocable_r_v<Tensors, const F&, const Tensors&>) return f(in);
-  else if constexpr (std::is_invocable_r_v<Tensor, const F&, Device&, DType, const Tensors&>) return {f(device, dtype, in)};
-  else return {f(in)};
+  if constexpr (std::is_invocable_r_v<Tensors, const F&, Device&, DType, const Tensors&>)
+    return f(device, dtype, in);
+  else if constexpr (std::is_invocable_r_v<Tensors, const F&, const Tensors&>)
+    return f(in);
+  else if constexpr (std::is_invocable_r_v<Tensor, const F&, Device&, DType, const Tensors&>)
+    return {f(device, dtype, in)};
+  else
+    return {f(in)};
 }
 template <class F>
 Arrays reference_case(const F& f, DType dtype, const Arrays& in) {
-  if constexpr (std::is_invocable_r_v<Arrays, const F&, DType, const Arrays&>) return f(dtype, in);
-  else if constexpr (std::is_invocable_r_v<Arrays, const F&, const Arrays&>) return f(in);
-  else return {f(in)};
+  if constexpr (std::is_invocable_r_v<Arrays, const F&, DType, const Arrays&>)
+    return f(dtype, in);
+  else if constexpr (std::is_invocable_r_v<Arrays, const F&, const Arrays&>)
+    return f(in);
+  else
+    return {f(in)};
 }
 }  // namespace detail
 

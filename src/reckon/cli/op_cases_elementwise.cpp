@@ -12,8 +12,9 @@ template <class Shape_, class Run, class Reference>
 void add_unary(CaseList& list, const char* name, Shape_ shape_input, Run run, Reference reference) {
   list.op(name);
   for (const Arrangement& a : arrangements())
-    list.add({shape_input(CaseInput(a.shape, a.lay))}, [run](const Tensors& x) { return run(x[0]); },
-             [reference](const Arrays& x) { return map(x[0], reference); });
+    list.add(
+        {shape_input(CaseInput(a.shape, a.lay))}, [run](const Tensors& x) { return run(x[0]); },
+        [reference](const Arrays& x) { return map(x[0], reference); });
 }
 template <class Run, class Reference>
 void add_pairs(CaseList& list, const CaseInput& like_a, const CaseInput& like_b, Run run, Reference reference) {
@@ -21,15 +22,17 @@ void add_pairs(CaseList& list, const CaseInput& like_a, const CaseInput& like_b,
     CaseInput a = like_a, b = like_b;
     a.shape = pair.a.shape, a.lay = pair.a.lay;
     b.shape = pair.b.shape, b.lay = pair.b.lay;
-    list.add({a, b}, [run](const Tensors& x) { return run(x[0], x[1]); }, [reference](const Arrays& x) { return map(x[0], x[1], reference); });
+    list.add(
+        {a, b}, [run](const Tensors& x) { return run(x[0], x[1]); }, [reference](const Arrays& x) { return map(x[0], x[1], reference); });
   }
 }
 // The same operation on whole numbers; no gradient is asked of those.
 template <class Run, class Reference>
 void add_integers(CaseList& list, Run run, Reference reference) {
   for (const DType dtype : {DType::i32, DType::i64})
-    list.add({CaseInput::of({2, 3}, dtype, {1, -2, 3, 4, 0, 1000}), CaseInput::of({3}, dtype, {5, -2, 3})},
-             [run](const Tensors& x) { return run(x[0], x[1]); }, [reference](const Arrays& x) { return map(x[0], x[1], reference); });
+    list.add(
+        {CaseInput::of({2, 3}, dtype, {1, -2, 3, 4, 0, 1000}), CaseInput::of({3}, dtype, {5, -2, 3})},
+        [run](const Tensors& x) { return run(x[0], x[1]); }, [reference](const Arrays& x) { return map(x[0], x[1], reference); });
 }
 
 Real larger(const Real& a, const Real& b) { return a.value > b.value ? a : b; }
@@ -54,7 +57,8 @@ void add_arithmetic(CaseList& list) {
   list.op("div");
   add_pairs(list, any, any.range(0.5, 2), div, [](const Real& a, const Real& b) { return a / b; });
   list.op("pow");
-  add_pairs(list, any.range(0.5, 2), any.range(-2, 2), static_cast<Tensor (*)(const Tensor&, const Tensor&)>(pow), static_cast<Real (*)(const Real&, const Real&)>(pow));
+  add_pairs(list, any.range(0.5, 2), any.range(-2, 2), static_cast<Tensor (*)(const Tensor&, const Tensor&)>(pow),
+            static_cast<Real (*)(const Real&, const Real&)>(pow));
   list.op("maximum");
   add_pairs(list, whole, between, maximum, larger);
   add_integers(list, maximum, larger);
@@ -80,7 +84,8 @@ void add_where(CaseList& list) {
   list.op("where");
   const auto reference = [](const Arrays& x) {
     Array y(broadcast(x[0].shape, broadcast(x[1].shape, x[2].shape)));
-    for_each_place(y.shape, [&](const Place& p) { y[y.index(p)] = x[x[0].seen_from(p, y.shape).value != 0 ? 1 : 2].seen_from(p, y.shape); });
+    for_each_place(y.shape,
+                   [&](const Place& p) { y[y.index(p)] = x[x[0].seen_from(p, y.shape).value != 0 ? 1 : 2].seen_from(p, y.shape); });
     return y;
   };
   const auto run = [](const Tensors& x) { return where(x[0], x[1], x[2]); };
@@ -97,8 +102,9 @@ void add_affine(CaseList& list) {
   for (const Arrangement& a : arrangements()) {
     const double alpha = alphas[i % 5], beta = betas[i % 4];
     ++i;
-    list.add({CaseInput(a.shape, a.lay)}, [=](const Tensors& x) { return affine(x[0], alpha, beta); },
-             [=](const Arrays& x) { return map(x[0], [=](const Real& r) { return Real(alpha) * r + Real(beta, magnitude(beta), 0, 0); }); });
+    list.add(
+        {CaseInput(a.shape, a.lay)}, [=](const Tensors& x) { return affine(x[0], alpha, beta); },
+        [=](const Arrays& x) { return map(x[0], [=](const Real& r) { return Real(alpha) * r + Real(beta, magnitude(beta), 0, 0); }); });
   }
 }
 
@@ -112,23 +118,24 @@ void add_swiglu(CaseList& list) {
   list.op("swiglu");
   for (const Arrangement& a : row_arrangements()) {
     const int64_t width = a.shape.last();
-    list.add({CaseInput(a.shape.with(-1, 2 * width), a.lay).range(-4, 4)}, [](const Tensors& x) { return swiglu(x[0]); },
-             [=](const Arrays& x) {
-               Array y(x[0].shape.with(-1, width));
-               for (int64_t i = 0; i < y.size(); ++i) {
-                 const int64_t at = i / width * 2 * width + i % width;
-                 y[i] = swiglu_of(x[0][at], x[0][at + width]);
-               }
-               return y;
-             });
+    list.add(
+        {CaseInput(a.shape.with(-1, 2 * width), a.lay).range(-4, 4)}, [](const Tensors& x) { return swiglu(x[0]); },
+        [=](const Arrays& x) {
+          Array y(x[0].shape.with(-1, width));
+          for (int64_t i = 0; i < y.size(); ++i) {
+            const int64_t at = i / width * 2 * width + i % width;
+            y[i] = swiglu_of(x[0][at], x[0][at + width]);
+          }
+          return y;
+        });
   }
 }
 }  // namespace
 
-#define UNARY(name, holds, value)                                                 \
-  add_unary(                                                                      \
-      list, #name, [](const CaseInput& in) { return holds; },                     \
-      [](const Tensor& x) { return name(x); }, [](const Real& x) -> Real { return value; })
+#define UNARY(name, holds, value)                                                                      \
+  add_unary(                                                                                           \
+      list, #name, [](const CaseInput& in) { return holds; }, [](const Tensor& x) { return name(x); }, \
+      [](const Real& x) -> Real { return value; })
 
 void add_elementwise_cases(CaseList& list) {
   add_arithmetic(list);

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 
+#include "reckon/base/parallel.h"
 #include "reckon/base/philox.h"
 #include "reckon/engine/backward.h"
 #include "reckon/engine/context.h"
@@ -48,10 +49,14 @@ Outcome run_both(const OpCase& c, Device& device, DType dtype) {
 
 double smallest(DType dtype) {
   switch (dtype) {
-    case DType::f32: return 0x1p-149;
-    case DType::bf16: return 0x1p-133;
-    case DType::f16: return 0x1p-24;
-    default: return 0x1p-1074;
+    case DType::f32:
+      return 0x1p-149;
+    case DType::bf16:
+      return 0x1p-133;
+    case DType::f16:
+      return 0x1p-24;
+    default:
+      return 0x1p-1074;
   }
 }
 // What the reference says a result may be off by, and the rounding to its own type.
@@ -72,15 +77,16 @@ std::string judge_values(const OpCase& c, Device& device, DType dtype) {
   const Tensors got = c.body->run(device, dtype, seen_of(in));
   if (got.size() != want.size()) return text("{} {}: {} results, {} expected", c, dtype, got.size(), want.size());
   for (size_t o = 0; o < got.size(); ++o) {
-    if (!(got[o].shape() == want[o].shape)) return text("{} {}: result {} is {}, the reference says {}", c, dtype, o, got[o], want[o].shape);
+    if (!(got[o].shape() == want[o].shape))
+      return text("{} {}: result {} is {}, the reference says {}", c, dtype, o, got[o], want[o].shape);
     const std::vector<double> values = got[o].to_vector();
     for (int64_t i = 0; i < want[o].size(); ++i) {
       const Real& w = want[o][i];
       const double g = values[size_t(i)], allowed = is_float(got[o].dtype()) ? tolerance(w, dtype, got[o].dtype()) : 0;
       const bool same = g == w.value || (std::isnan(g) && std::isnan(w.value));
       if (!same && !(magnitude(g - w.value) <= allowed))
-        return text("{} {}: result {} element {} is {:.17g}, the reference says {:.17g}; off by {:.3g}, allowed {:.3g}", c, dtype, o, i, g, w.value,
-                    magnitude(g - w.value), allowed);
+        return text("{} {}: result {} element {} is {:.17g}, the reference says {:.17g}; off by {:.3g}, allowed {:.3g}", c, dtype, o, i, g,
+                    w.value, magnitude(g - w.value), allowed);
     }
   }
   return {};
@@ -88,6 +94,12 @@ std::string judge_values(const OpCase& c, Device& device, DType dtype) {
 
 // ---- gradients by differences
 namespace {
+// Differences take many short forward passes, which are judged elsewhere: here they need not wait for other threads.
+struct OneThread {
+  int before = thread_count();
+  OneThread() { set_thread_count(1); }
+  ~OneThread() { set_thread_count(before); }
+};
 // Scalar functions of one leaf: sum(weights * f(leaves)). The other leaves stay as they are.
 struct Probe {
   Device& device;
@@ -112,7 +124,8 @@ struct Probe {
   // The derivative along a direction, of fourth order: the error is h^4 f'''''/30, and about eps * f / h from rounding.
   double derivative(const std::vector<double>& direction) const {
     constexpr double h = 1e-3;
-    const std::vector<double> far_plus = at(direction, 2 * h), plus = at(direction, h), minus = at(direction, -h), far_minus = at(direction, -2 * h);
+    const std::vector<double> far_plus = at(direction, 2 * h), plus = at(direction, h), minus = at(direction, -h),
+                              far_minus = at(direction, -2 * h);
     leaves[varied].write(values.data(), int64_t(values.size() * sizeof(double)));
     double sum = 0;
     for (size_t i = 0; i < plus.size(); ++i) sum += weights[i] * (8 * (plus[i] - minus[i]) - (far_plus[i] - far_minus[i]));
@@ -124,6 +137,7 @@ constexpr int64_t kAllUpTo = 24, kSomeOf = 3;
 
 // The first element, or the direction, whose derivative is not what the gradient says.
 std::string compare(const Probe& probe, const std::vector<double>& gradient, const char* what) {
+  const OneThread guard;
   const int64_t n = int64_t(gradient.size());
   double largest = 0;
   for (const double g : gradient) largest = std::max(largest, magnitude(g));
@@ -131,7 +145,8 @@ std::string compare(const Probe& probe, const std::vector<double>& gradient, con
     const double got = probe.derivative(direction);
     // Not (<=): a NaN is a failure. Where all gradients vanish the differences must, too.
     if (magnitude(got - want) <= 1e-6 * scale + 1e-10) return {};
-    return text("{} {} of input {} {}: {:.10g}, by differences {:.10g}; the largest is {:.3g}", probe.c, what, probe.varied, where, want, got, scale);
+    return text("{} {} of input {} {}: {:.10g}, by differences {:.10g}; the largest is {:.3g}", probe.c, what, probe.varied, where, want,
+                got, scale);
   };
   const bool all = n <= kAllUpTo;
   for (int64_t k = 0; k < (all ? n : kSomeOf); ++k) {
@@ -188,7 +203,9 @@ std::string judge_second_order(const OpCase& c, Device& device) {
   try {
     g = first(c, device, leaves, recorded);
   } catch (const Error& error) {
-    return std::string_view(error.what()).find("has no gradient rule") != std::string_view::npos ? "" : text("{}: second order: {}", c, error.what());
+    return std::string_view(error.what()).find("has no gradient rule") != std::string_view::npos
+               ? ""
+               : text("{}: second order: {}", c, error.what());
   }
   std::vector<double> weights;
   Tensor total;
@@ -249,14 +266,16 @@ std::string judge_narrow_gradients(const OpCase& c, Device& device, DType dtype)
     double largest = 0;
     for (const double w : want) largest = std::max(largest, magnitude(w));
     // A rule is a handful of operations, each rounding its result to `dtype` and summing up to n terms in at least float32, whose errors
-    // walk randomly. Where terms cancel, they are about as large as the cotangent (at most 1): a kept output rounds them by half an epsilon.
+    // walk randomly. Where terms cancel, they are about as large as the cotangent (at most 1): a kept output rounds them by half an
+    // epsilon.
     int64_t terms = 1;
     for (const Tensor& leaf : wide) terms = std::max(terms, leaf.numel());
-    const double sums = 8 * epsilon(statistics_dtype(dtype)), allowed = largest * (16 * epsilon(dtype) + sums * std::sqrt(double(terms))) + epsilon(dtype) / 2 + sums;
+    const double sums = 8 * epsilon(statistics_dtype(dtype)),
+                 allowed = largest * (16 * epsilon(dtype) + sums * std::sqrt(double(terms))) + epsilon(dtype) / 2 + sums;
     for (size_t k = 0; k < got.size(); ++k)
       if (!(magnitude(got[k] - want[k]) <= allowed))
-        return text("{} {}: gradient of input {} element {} is {:.9g}, in f64 {:.9g}; off by {:.3g}, allowed {:.3g}", c, dtype, i, k, got[k], want[k],
-                    magnitude(got[k] - want[k]), allowed);
+        return text("{} {}: gradient of input {} element {} is {:.9g}, in f64 {:.9g}; off by {:.3g}, allowed {:.3g}", c, dtype, i, k,
+                    got[k], want[k], magnitude(got[k] - want[k]), allowed);
   }
   return {};
 }
@@ -275,7 +294,8 @@ std::string judge_slots(const OpCase& c, Device& device) {
     differentiate(c, device, DType::f64, DType::f64, slotted);
     for (size_t i = 0; i < slotted.size(); ++i) {
       if (!slotted[i].requires_grad()) continue;
-      if (!slotted[i].grad().defined() || !slotted[i].grad().same_storage(slots[i])) return text("{}: the gradient of input {} is not in its slot", c, i);
+      if (!slotted[i].grad().defined() || !slotted[i].grad().same_storage(slots[i]))
+        return text("{}: the gradient of input {} is not in its slot", c, i);
       const std::vector<double> got = slotted[i].grad().to_vector(), want = bare[i].grad().to_vector();
       double largest = 0;
       for (const double w : want) largest = std::max(largest, magnitude(w));
@@ -283,7 +303,8 @@ std::string judge_slots(const OpCase& c, Device& device) {
       const double allowed = 4 * epsilon(DType::f64) * times * largest * std::sqrt(double(bare[i].numel()));
       for (size_t k = 0; k < got.size(); ++k)
         if (!(magnitude(got[k] - times * want[k]) <= allowed))
-          return text("{}: slot of input {} element {} after {} passes is {:.17g}, one gradient is {:.17g}", c, i, k, times, got[k], want[k]);
+          return text("{}: slot of input {} element {} after {} passes is {:.17g}, one gradient is {:.17g}", c, i, k, times, got[k],
+                      want[k]);
     }
   }
   return {};
@@ -301,7 +322,8 @@ std::string describe(const Ledger& a, const Ledger& b) {
 std::string describe(const std::vector<MeterRow>& a, const std::vector<MeterRow>& b) {
   if (a.size() != b.size()) return text("{} and {} kinds of calls", a.size(), b.size());
   for (size_t i = 0; i < a.size(); ++i)
-    if (std::string_view(a[i].op) != b[i].op || a[i].phase != b[i].phase || a[i].calls != b[i].calls || !(a[i].flops == b[i].flops) || a[i].bytes != b[i].bytes)
+    if (std::string_view(a[i].op) != b[i].op || a[i].phase != b[i].phase || a[i].calls != b[i].calls || !(a[i].flops == b[i].flops) ||
+        a[i].bytes != b[i].bytes)
       return text("calls, FLOPs or bytes of {}", a[i].op);
   return {};
 }
@@ -320,15 +342,19 @@ std::string judge_meta(const OpCase& c, const DevicePair& devices, DType dtype) 
       meta = run_both(c, *devices.meta, dtype);
     }
     for (size_t i = 0; i < real.out.size(); ++i)
-      if (!(real.out[i].spec() == meta.out[i].spec())) return text("{} {}: result {} is {}, on meta {}", c, dtype, i, real.out[i], meta.out[i]);
+      if (!(real.out[i].spec() == meta.out[i].spec()))
+        return text("{} {}: result {} is {}, on meta {}", c, dtype, i, real.out[i], meta.out[i]);
     for (size_t i = 0; i < real.in.size(); ++i) {
       const Tensor a = real.in[i].leaf.grad(), b = meta.in[i].leaf.grad();
-      if (a.defined() != b.defined() || (a.defined() && !(a.spec() == b.spec()))) return text("{} {}: gradient {} is {}, on meta {}", c, dtype, i, a, b);
+      if (a.defined() != b.defined() || (a.defined() && !(a.spec() == b.spec())))
+        return text("{} {}: gradient {} is {}, on meta {}", c, dtype, i, a, b);
     }
   }
-  if (const std::string wrong = describe(real_meter.rows(), meta_meter.rows()); !wrong.empty()) return text("{} {}: real and meta differ: {}", c, dtype, wrong);
+  if (const std::string wrong = describe(real_meter.rows(), meta_meter.rows()); !wrong.empty())
+    return text("{} {}: real and meta differ: {}", c, dtype, wrong);
   Allocator &real = devices.real->allocator(), &meta = devices.meta->allocator();
-  if (const std::string wrong = describe(real.ledger(), meta.ledger()); !wrong.empty()) return text("{} {}: real and meta differ: {}", c, dtype, wrong);
+  if (const std::string wrong = describe(real.ledger(), meta.ledger()); !wrong.empty())
+    return text("{} {}: real and meta differ: {}", c, dtype, wrong);
   if (real.trace_hash() != meta.trace_hash()) return text("{} {}: trace hashes of real and meta differ", c, dtype);
   return {};
 }

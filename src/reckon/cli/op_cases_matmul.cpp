@@ -10,7 +10,8 @@ Array product(const Array& a, const Array& b) {
   const Array matrices_a(a.shape.first(a.shape.rank() - 2)), matrices_b(b.shape.first(b.shape.rank() - 2));
   for_each_place(lead, [&](const Place& p) {
     // Which matrix of each operand this place of the batch sees.
-    const int64_t at_a = &matrices_a.seen_from(p, lead) - matrices_a.values.data(), at_b = &matrices_b.seen_from(p, lead) - matrices_b.values.data();
+    const int64_t at_a = &matrices_a.seen_from(p, lead) - matrices_a.values.data(),
+                  at_b = &matrices_b.seen_from(p, lead) - matrices_b.values.data();
     Real* out = &y.values[size_t(Array(lead).index(p) * m * n)];
     for (int64_t i = 0; i < m; ++i)
       for (int64_t j = 0; j < n; ++j)
@@ -50,12 +51,14 @@ void add_matmul(CaseList& list) {
   };
   list.op("matmul");
   for (const ArrangedPair& s : sets)
-    list.add({CaseInput(s.a.shape, s.a.lay), CaseInput(s.b.shape, s.b.lay)}, [](const Tensors& x) { return matmul(x[0], x[1]); },
-             [](const Arrays& x) { return product(x[0], x[1]); });
+    list.add(
+        {CaseInput(s.a.shape, s.a.lay), CaseInput(s.b.shape, s.b.lay)}, [](const Tensors& x) { return matmul(x[0], x[1]); },
+        [](const Arrays& x) { return product(x[0], x[1]); });
 }
 
 void add_linear(CaseList& list) {
-  const ArrangedPair sets[] = {  // x [..., K], w [N, K]
+  const ArrangedPair sets[] = {
+      // x [..., K], w [N, K]
       {{{1}, Lay::plain}, {{1, 1}, Lay::plain}},
       {{{5}, Lay::plain}, {{3, 5}, Lay::plain}},
       {{{2, 5}, Lay::plain}, {{3, 5}, Lay::transposed}},
@@ -76,17 +79,18 @@ void add_linear(CaseList& list) {
       const int64_t n = s.b.shape[0], k = s.b.shape[1];
       CaseInputs inputs{CaseInput(s.a.shape, s.a.lay), CaseInput(s.b.shape, s.b.lay)};
       if (bias) inputs.push_back(CaseInput(Shape{n}, s.a.lay == Lay::plain ? Lay::plain : Lay::stepped));
-      list.add(inputs, [bias](const Tensors& x) { return linear(x[0], x[1], bias ? x[2] : Tensor()); },
-               [=](const Arrays& x) {
-                 Array y(x[0].shape.with(-1, n));
-                 for (int64_t row = 0; row < x[0].shape.rows(); ++row)
-                   for (int64_t j = 0; j < n; ++j) {
-                     Real& out = y[row * n + j];
-                     for (int64_t c = 0; c < k; ++c) out += x[0][row * k + c] * x[1][j * k + c];
-                     if (bias) out += x[2][j];
-                   }
-                 return y;
-               });
+      list.add(
+          inputs, [bias](const Tensors& x) { return linear(x[0], x[1], bias ? x[2] : Tensor()); },
+          [=](const Arrays& x) {
+            Array y(x[0].shape.with(-1, n));
+            for (int64_t row = 0; row < x[0].shape.rows(); ++row)
+              for (int64_t j = 0; j < n; ++j) {
+                Real& out = y[row * n + j];
+                for (int64_t c = 0; c < k; ++c) out += x[0][row * k + c] * x[1][j * k + c];
+                if (bias) out += x[2][j];
+              }
+            return y;
+          });
     }
 }
 }  // namespace

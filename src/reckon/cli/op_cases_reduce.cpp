@@ -45,10 +45,14 @@ const std::vector<Reduction>& reductions() {
 template <class F>
 Tensor with_axes(const std::vector<int>& a, F f) {
   switch (a.size()) {
-    case 0: return f({});
-    case 1: return f({a[0]});
-    case 2: return f({a[0], a[1]});
-    default: return f({a[0], a[1], a[2]});
+    case 0:
+      return f({});
+    case 1:
+      return f({a[0]});
+    case 2:
+      return f({a[0], a[1]});
+    default:
+      return f({a[0], a[1], a[2]});
   }
 }
 uint32_t mask_of(const Shape& shape, const std::vector<int>& axes) {
@@ -82,28 +86,34 @@ Array total(const Array& x, const Reduction& r) {
 void add_reductions(CaseList& list) {
   list.op("sum");
   for (const Reduction& r : reductions())
-    list.add({CaseInput(r.x.shape, r.x.lay)},
-             [=](const Tensors& x) { return with_axes(r.axes, [&](std::initializer_list<int> axes) { return sum(x[0], axes, r.keepdim); }); },
-             [=](const Arrays& x) { return total(x[0], r); });
-  list.add({CaseInput(Shape{3, 0, 2})}, [](const Tensors& x) { return sum(x[0], {1}); },
-           [](const Arrays&) { return Array(Shape{3, 2}); });
+    list.add(
+        {CaseInput(r.x.shape, r.x.lay)},
+        [=](const Tensors& x) { return with_axes(r.axes, [&](std::initializer_list<int> axes) { return sum(x[0], axes, r.keepdim); }); },
+        [=](const Arrays& x) { return total(x[0], r); });
+  list.add(
+      {CaseInput(Shape{3, 0, 2})}, [](const Tensors& x) { return sum(x[0], {1}); },
+      [](const Arrays&) {
+        return Array(Shape{3, 2});
+      });
   list.op("mean");
   for (const Reduction& r : reductions())
-    list.add({CaseInput(r.x.shape, r.x.lay)},
-             [=](const Tensors& x) { return with_axes(r.axes, [&](std::initializer_list<int> axes) { return mean(x[0], axes, r.keepdim); }); },
-             [=](const Arrays& x) {
-               const Array sum = total(x[0], r);
-               return map(sum, [&](const Real& s) { return store(s) * Real(double(sum.size()) / double(x[0].size())); });
-             });
+    list.add(
+        {CaseInput(r.x.shape, r.x.lay)},
+        [=](const Tensors& x) { return with_axes(r.axes, [&](std::initializer_list<int> axes) { return mean(x[0], axes, r.keepdim); }); },
+        [=](const Arrays& x) {
+          const Array sum = total(x[0], r);
+          return map(sum, [&](const Real& s) { return store(s) * Real(double(sum.size()) / double(x[0].size())); });
+        });
   list.op("max");
   for (const Reduction& r : reductions())
-    list.add({CaseInput(r.x.shape, r.x.lay).held(CaseInput::Hold::distinct)},
-             [=](const Tensors& x) { return with_axes(r.axes, [&](std::initializer_list<int> axes) { return max(x[0], axes, r.keepdim); }); },
-             [=](const Arrays& x) {
-               return fold(x[0], r, Real(-__builtin_inf()), [](Real& most, const Real& value) {
-                 if (value.value > most.value) most = value;
-               });
-             });
+    list.add(
+        {CaseInput(r.x.shape, r.x.lay).held(CaseInput::Hold::distinct)},
+        [=](const Tensors& x) { return with_axes(r.axes, [&](std::initializer_list<int> axes) { return max(x[0], axes, r.keepdim); }); },
+        [=](const Arrays& x) {
+          return fold(x[0], r, Real(-__builtin_inf()), [](Real& most, const Real& value) {
+            if (value.value > most.value) most = value;
+          });
+        });
 }
 
 void add_sum_to(CaseList& list) {
@@ -111,12 +121,13 @@ void add_sum_to(CaseList& list) {
   for (const ArrangedPair& pair : arranged_pairs()) {
     const Shape big = broadcast(pair.a.shape, pair.b.shape);
     for (const Shape& small : {pair.a.shape, pair.b.shape}) {
-      list.add({CaseInput(big, pair.a.lay)}, [=](const Tensors& x) { return sum_to(x[0], small); },
-               [=](const Arrays& x) {
-                 Array y(small);
-                 for_each_place(big, [&](const Place& p) { const_cast<Real&>(y.seen_from(p, big)) += x[0][x[0].index(p)]; });
-                 return y;
-               });
+      list.add(
+          {CaseInput(big, pair.a.lay)}, [=](const Tensors& x) { return sum_to(x[0], small); },
+          [=](const Arrays& x) {
+            Array y(small);
+            for_each_place(big, [&](const Place& p) { const_cast<Real&>(y.seen_from(p, big)) += x[0][x[0].index(p)]; });
+            return y;
+          });
     }
   }
 }
@@ -140,24 +151,26 @@ Real exp_sum(const Real* x, int64_t cols, double& most) {
 void add_softmax(CaseList& list) {
   list.op("softmax");
   for (const Arrangement& a : row_arrangements())
-    list.add({CaseInput(a.shape, a.lay).range(-4, 4)}, [](const Tensors& x) { return softmax(x[0]); },
-             [](const Arrays& x) {
-               return by_rows(x[0], [](const Real* in, Real* out, int64_t cols) {
-                 double most;
-                 const Real sum = exp_sum(in, cols, most);
-                 for (int64_t i = 0; i < cols; ++i) out[i] = exp(in[i] - Real(most)) / sum;
-               });
-             });
+    list.add(
+        {CaseInput(a.shape, a.lay).range(-4, 4)}, [](const Tensors& x) { return softmax(x[0]); },
+        [](const Arrays& x) {
+          return by_rows(x[0], [](const Real* in, Real* out, int64_t cols) {
+            double most;
+            const Real sum = exp_sum(in, cols, most);
+            for (int64_t i = 0; i < cols; ++i) out[i] = exp(in[i] - Real(most)) / sum;
+          });
+        });
   list.op("log_softmax");
   for (const Arrangement& a : row_arrangements())
-    list.add({CaseInput(a.shape, a.lay).range(-4, 4)}, [](const Tensors& x) { return log_softmax(x[0]); },
-             [](const Arrays& x) {
-               return by_rows(x[0], [](const Real* in, Real* out, int64_t cols) {
-                 double most;
-                 const Real sum = exp_sum(in, cols, most);
-                 for (int64_t i = 0; i < cols; ++i) out[i] = in[i] - Real(most) - log(sum);
-               });
-             });
+    list.add(
+        {CaseInput(a.shape, a.lay).range(-4, 4)}, [](const Tensors& x) { return log_softmax(x[0]); },
+        [](const Arrays& x) {
+          return by_rows(x[0], [](const Real* in, Real* out, int64_t cols) {
+            double most;
+            const Real sum = exp_sum(in, cols, most);
+            for (int64_t i = 0; i < cols; ++i) out[i] = in[i] - Real(most) - log(sum);
+          });
+        });
 }
 }  // namespace
 

@@ -12,12 +12,13 @@ constexpr uint32_t kSingle = 1u << int(DType::f32), kDouble = 1u << int(DType::f
 void add_sums(CaseList& list) {
   list.op("sum_of_squares", false);
   for (const Arrangement& a : arrangements())
-    list.add({CaseInput(a.shape, a.lay)}, [](const Tensors& x) { return sum_of_squares(x[0]); },
-             [](const Arrays& x) {
-               Real sum;
-               for (const Real& r : x[0].values) sum += r * r;
-               return Array(Shape{1}, {sum});
-             });
+    list.add(
+        {CaseInput(a.shape, a.lay)}, [](const Tensors& x) { return sum_of_squares(x[0]); },
+        [](const Arrays& x) {
+          Real sum;
+          for (const Real& r : x[0].values) sum += r * r;
+          return Array(Shape{1}, {sum});
+        });
 }
 
 std::vector<double> step_scalars(double learning_rate, double clip, bool ok) {
@@ -44,20 +45,21 @@ void add_clip(CaseList& list) {
           std::vector<double> before = step_scalars(0.1, 0, false);
           before[kMaxNorm] = max_norm;
           before[kGradScale] = grad_scale;
-          list.add({CaseInput::of({kStepScalars}, DType::f64, before), CaseInput::of({}, {loss}), CaseInput::of({1}, DType::f64, {9}),
-                    CaseInput::of({1}, DType::f64, {last})},
-                   [](const Tensors& x) {
-                     clip_(x[0], x[1], {x[2], x[3]});
-                     return x[0];
-                   },
-                   [=](const Arrays& x) {
-                     Array after = x[0];
-                     const double norm = std::sqrt(9 + last) * grad_scale;
-                     after[kGradNorm] = store(norm);
-                     after[kClip] = store(grad_scale * (max_norm == 0 ? 1 : std::min(1.0, max_norm / (norm + 1e-6))));
-                     after[kOk] = std::isfinite(norm) && std::isfinite(loss);
-                     return after;
-                   });
+          list.add(
+              {CaseInput::of({kStepScalars}, DType::f64, before), CaseInput::of({}, {loss}), CaseInput::of({1}, DType::f64, {9}),
+               CaseInput::of({1}, DType::f64, {last})},
+              [](const Tensors& x) {
+                clip_(x[0], x[1], {x[2], x[3]});
+                return x[0];
+              },
+              [=](const Arrays& x) {
+                Array after = x[0];
+                const double norm = std::sqrt(9 + last) * grad_scale;
+                after[kGradNorm] = store(norm);
+                after[kClip] = store(grad_scale * (max_norm == 0 ? 1 : std::min(1.0, max_norm / (norm + 1e-6))));
+                after[kOk] = std::isfinite(norm) && std::isfinite(loss);
+                return after;
+              });
         }
 }
 
@@ -65,25 +67,31 @@ void add_masters(CaseList& list) {
   // x -> bf16 working copy, rounded half away from 0, and residual -> x again, every bit.
   list.op("split_master", false, kSingle);
   for (const Arrangement& a : arrangements())
-    list.add({CaseInput(a.shape, a.lay).range(-100, 100)},
-             [](Device& device, DType, const Tensors& x) {
-               const Tensor master = contiguous(x[0]), working = empty(device, {x[0].shape(), DType::bf16}), residual = empty(device, working.spec());
-               split_master_(master, working, residual);
-               return working;
-             },
-             [](const Arrays& x) { return x[0]; });
+    list.add(
+        {CaseInput(a.shape, a.lay).range(-100, 100)},
+        [](Device& device, DType, const Tensors& x) {
+          const Tensor master = contiguous(x[0]), working = empty(device, {x[0].shape(), DType::bf16}),
+                       residual = empty(device, working.spec());
+          split_master_(master, working, residual);
+          return working;
+        },
+        [](const Arrays& x) { return x[0]; });
   list.op("join_master", false, kSingle);
   for (const Arrangement& a : arrangements())
-    list.add({CaseInput(a.shape, a.lay).range(-100, 100)},
-             [](Device& device, DType, const Tensors& x) {
-               const Tensor master = contiguous(x[0]), working = empty(device, {x[0].shape(), DType::bf16}), residual = empty(device, working.spec());
-               const Tensor joined = empty(device, x[0].spec());
-               split_master_(master, working, residual);
-               join_master_(joined, working, residual);
-               // Equal as numbers and as bits: the difference is +0 everywhere.
-               return Tensors{joined, sub(joined, master)};
-             },
-             [](const Arrays& x) { return Arrays{x[0], Array(x[0].shape)}; });
+    list.add(
+        {CaseInput(a.shape, a.lay).range(-100, 100)},
+        [](Device& device, DType, const Tensors& x) {
+          const Tensor master = contiguous(x[0]), working = empty(device, {x[0].shape(), DType::bf16}),
+                       residual = empty(device, working.spec());
+          const Tensor joined = empty(device, x[0].spec());
+          split_master_(master, working, residual);
+          join_master_(joined, working, residual);
+          // Equal as numbers and as bits: the difference is +0 everywhere.
+          return Tensors{joined, sub(joined, master)};
+        },
+        [](const Arrays& x) {
+          return Arrays{x[0], Array(x[0].shape)};
+        });
 }
 
 // One optimizer: what it does to a weight and its states, with the gradient already clipped.
@@ -145,20 +153,21 @@ void add_steps(CaseList& list, const Rule& rule) {
       ++at;
       CaseInputs inputs{CaseInput::of({kStepScalars}, DType::f64, s), CaseInput(Shape{n}).range(-2, 2), CaseInput(Shape{n}).range(-3, 3)};
       for (int i = 0; i < rule.states; ++i) inputs.push_back(CaseInput(Shape{n}).range(0.1, 1));
-      list.add(inputs, [=](Device& device, DType dtype, const Tensors& x) { return run_step(*rule.row, device, dtype, x, weight_decay); },
-               [=](const Arrays& x) {
-                 Arrays after{x[1]};
-                 for (int k = 0; k < rule.states; ++k) after.push_back(x[size_t(3 + k)]);
-                 for (int64_t i = 0; i < n && ok; ++i) {
-                   Real states[2];
-                   for (int k = 0; k < rule.states; ++k) states[k] = after[size_t(1 + k)][i];
-                   Real p = after[0][i] * (Real(1) - Real(s[kLearningRate] * weight_decay));
-                   rule.update(s, x[2][i] * Real(s[kClip]), p, states);
-                   after[0][i] = p;
-                   for (int k = 0; k < rule.states; ++k) after[size_t(1 + k)][i] = states[k];
-                 }
-                 return after;
-               });
+      list.add(
+          inputs, [=](Device& device, DType dtype, const Tensors& x) { return run_step(*rule.row, device, dtype, x, weight_decay); },
+          [=](const Arrays& x) {
+            Arrays after{x[1]};
+            for (int k = 0; k < rule.states; ++k) after.push_back(x[size_t(3 + k)]);
+            for (int64_t i = 0; i < n && ok; ++i) {
+              Real states[2];
+              for (int k = 0; k < rule.states; ++k) states[k] = after[size_t(1 + k)][i];
+              Real p = after[0][i] * (Real(1) - Real(s[kLearningRate] * weight_decay));
+              rule.update(s, x[2][i] * Real(s[kClip]), p, states);
+              after[0][i] = p;
+              for (int k = 0; k < rule.states; ++k) after[size_t(1 + k)][i] = states[k];
+            }
+            return after;
+          });
     }
 }
 }  // namespace
