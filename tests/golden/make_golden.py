@@ -223,7 +223,8 @@ def optimizers_case(seed):
 def write_safetensors(path, tensors, metadata):
     """Eight bytes of header length, a JSON header padded with spaces to a multiple of eight, then the bytes in the header's order."""
     names = {torch.float64: "F64", torch.float32: "F32", torch.int32: "I32"}
-    header, chunks, offset = {"__metadata__": {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}}, [], 0
+    header = {"__metadata__": {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}}
+    chunks, offset = [], 0
     for name, tensor in tensors.items():
         data = tensor.contiguous().numpy().tobytes()
         header[name] = {"dtype": names[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, offset + len(data)]}
@@ -243,9 +244,10 @@ def main():
         path = folder / f"{name}.safetensors"
         write_safetensors(path, tensors, config | {"made by": f"make_golden.py, torch {torch.__version__}"})
         losses = tensors.get("f64/losses")
-        print(f"{path}: {path.stat().st_size} bytes, {len(tensors)} tensors" + ("" if losses is None else f", loss {losses[0]:.6f} -> {losses[-1]:.6f}"))
+        print(f"{path}: {path.stat().st_size} bytes, {len(tensors)} tensors")
         if losses is not None:
-            print("  clip norms", [round(float(n), 3) for n in tensors["f64/clip/grad_norms"]], "f32-f64 loss", float((tensors["f32/losses"].double() - losses).abs().max()))
+            print(f"  loss {losses[0]:.6f} -> {losses[-1]:.6f}, in float32 off by at most {float((tensors['f32/losses'] - losses).abs().max()):.1e}")
+            print("  gradient norms before clipping:", *(f"{norm:.2f}" for norm in tensors["f64/clip/grad_norms"]))
 
 
 if __name__ == "__main__":

@@ -88,7 +88,8 @@ expect() {
   shift
   if ! "$@"; then
     failures=$((failures + 1))
-    printf 'FAILED: %s\n  status %s\n  stdout: %s\n  stderr: %s\n  calls: %s\n' "$story" "$status" "$(cat "$work/out")" "$(cat "$work/err")" "$(cat "$work/calls")"
+    printf 'FAILED: %s\n  status %s\n' "$story" "$status"
+    for stream in out err calls; do printf '  %s: %s\n' "$stream" "$(cat "$work/$stream")"; done
   fi
 }
 says() { grep -qF -- "$2" "$work/$1"; }
@@ -205,7 +206,7 @@ case "$1 $2" in
 "bench train") echo '{"predicted": {"tokens_per_second": null}, "measured": {"loss": {"train": 1}, "tokens_per_second": 4096.5}}' ;;
 train\ *)
   mkdir -p "$folder"
-  { echo '{"step":1,"loss":7.5,"lr":1}'; echo '{"step":2,"loss":'"${FAKE_LOSS:-3.5}"'}'; echo '{"step":2,"loss_validation":9}'; } >"$folder/metrics.jsonl"
+  printf '{"step":1,"loss":7.5,"lr":1}\n{"step":2,"loss":%s}\n{"step":2,"loss_validation":9}\n' "${FAKE_LOSS:-3.5}" >"$folder/metrics.jsonl"
   echo "loss 7.5 -> 3.5"
   ;;
 generate\ *) echo "And the LORD said unto Moses" ;;
