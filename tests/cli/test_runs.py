@@ -157,7 +157,7 @@ class UsedFolder(Case):
         self.assertEqual(self.checkpoints("run"), ["step-2"])
         self.assertEqual(sorted(self.metrics("run")), [1, 2])
         # The tokenizer of the overwritten run is not the new one's.
-        self.assertEqual(self.done("generate", "run.dir=run", "--prompt", "ab", "--tokens", "3", "--json").json()["prompt_tokens"], 2)
+        self.assertEqual(self.done("generate", "run.dir=run", "--prompt", "In line", "--tokens", "3", "--json").json()["prompt_tokens"], 7)
 
     def test_another_configuration_cannot_continue_it(self):
         self.done("train", *TINY, "run.dir=run", "train.stop_after=3")

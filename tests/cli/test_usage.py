@@ -102,7 +102,7 @@ class Refused(Case):
             ("model.kv_heads=3",): ["model.heads", "model.kv_heads"],
             ("model.position=rope", "model.head_dim=31"): ["model.head_dim", "even"],
             ("train.seq_len=1000",): ["train.seq_len", "model.max_seq_len"],
-            ("model.d_model=1048576", "model.layers=65536", "model.d_ff=16777216"): ["parameters", "limit"],
+            ("model.d_model=1048576", "model.layers=65536", "model.heads=4096", "model.head_dim=256"): ["parameters", "limit"],
             ("train.micro_batch=1048576", "train.seq_len=16777216", "model.position=rope"): ["train.micro_batch", "train.seq_len"],
         }
         for arguments, parts in wrong.items():
@@ -113,8 +113,8 @@ class Refused(Case):
         wrong = {
             "[model]\nlayers = 2\nlayer = 3\n": "c.toml:3: unknown key 'model.layer'",
             "[model]\n\nlayers = 'two'\n": "c.toml:3: ",
-            "[train]\nsteps = 10\nsteps = 20\n": "c.toml:3: ",
-            "[train\n": "c.toml:1: ",
+            "[train]\nsteps = 10\nsteps = 20\n": "c.toml:3:",
+            "[train\n": "c.toml:1:",
             "[optim]\nlr = -1.0\n": "c.toml:2: ",
             "bogus = 1\n": "c.toml:1: ",
         }
