@@ -66,7 +66,7 @@ class Run {
     machine_ = load_machine_profile(device_.profile().lanes);
     TrainStep step(config_, device_);
     step_ = &step;
-    int64_t done = options_.resume ? load_checkpoint(step, CheckpointReader(latest_checkpoint(config_.run_dir))) : 0;
+    int64_t done = options_.resume ? load_checkpoint(step, CheckpointReader(latest_checkpoint(config_.run_dir)), data_.fingerprint) : 0;
     if (options_.keep_files) begin_files(done);
     if (!options_.quiet) announce(done);
     loop(done);
@@ -152,7 +152,7 @@ class Run {
 
   // The update was skipped on the device. Save what there is, then find the first operation that made a NaN or infinity.
   [[noreturn]] void diverged(int64_t i, const TrainStep::Result& result) {
-    const std::string saved = options_.keep_files && saved_at_ != i ? save_checkpoint(*step_, i) : "";
+    const std::string saved = options_.keep_files && saved_at_ != i ? save_checkpoint(*step_, i, data_.fingerprint) : "";
     const std::string kept = saved.empty() ? "parameters are as they were before the step" : text("the state before it is saved in {}", saved);
     try {
       step_->find_nonfinite(i, *data_.train);
@@ -178,7 +178,7 @@ class Run {
 
   void save(int64_t count) {
     if (!options_.keep_files || saved_at_ == count) return;
-    outcome_.checkpoint = save_checkpoint(*step_, count);
+    outcome_.checkpoint = save_checkpoint(*step_, count, data_.fingerprint);
     saved_at_ = count;
   }
 
