@@ -24,8 +24,8 @@ static void note(size_t bytes) {
   }
 }
 #if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/allocator_interface.h>
-static const int hooks =
+extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void*, size_t), void (*)(const volatile void*));
+[[maybe_unused]] static const int hooks =
     __sanitizer_install_malloc_and_free_hooks([](const volatile void*, size_t bytes) { note(bytes); }, [](const volatile void*) {});
 #else
 extern "C" void* __libc_malloc(size_t);
@@ -137,11 +137,12 @@ void expect_close(const GemmShape& s, const void* got, const void* want) {
   }
 }
 
-void expect_right(const GemmShape& s) {
+void expect_right(const GemmShape& s, bool both_engines = true) {
   Product p(s);
   Buffer want(p.c);
   gemm_reference(s, p.a.data, p.b.data, want.data, p.bias_or_null());
   for (const GemmEngine engine : kEngines) {
+    if (engine == GemmEngine::onednn && !both_engines) continue;
     const Buffer got = p.run(2, engine);
     expect_close(s, got.data, want.data);
   }
@@ -163,24 +164,25 @@ GemmShape shape_of(int64_t m, int64_t n, int64_t k, const Types& t, int variant)
 TEST(gemm, matches_the_reference_in_every_variant) {
   struct Extents {
     int64_t m, n, k;
+    bool both_engines = false;  // oneDNN compiles each variant, which takes time
   };
   for (const Extents e : {Extents{1, 1, 1},
                           {2, 3, 5},
                           {1, 70, 33},
                           {7, 33, 129},
                           {8, 64, 64},
-                          {9, 17, 31},
-                          {33, 50, 1},
+                          {9, 17, 31, true},
+                          {33, 50, 1, true},
                           {64, 1, 40},
-                          {37, 41, 300},
-                          {131, 97, 65}})
+                          {37, 41, 300, true},
+                          {67, 97, 65}})
     for (const Types& t : kTypes)
-      for (int variant = 0; variant < 16; ++variant) expect_right(shape_of(e.m, e.n, e.k, t, variant));
+      for (int variant = 0; variant < 16; ++variant) expect_right(shape_of(e.m, e.n, e.k, t, variant), e.both_engines);
 }
 
 TEST(gemm, matches_the_reference_across_blocks) {
   for (const Types& t : kTypes)
-    for (int variant : {0, 1, 2, 6, 9, 13}) {
+    for (int variant : {0, 1, 6, 13}) {
       expect_right(shape_of(1041, 35, 70, t, variant));  // several blocks of rows, the last one short
       expect_right(shape_of(70, 35, 2100, t, variant));  // several passes over k
       expect_right(shape_of(30, 1050, 40, t, variant));  // several strips of columns
@@ -201,28 +203,30 @@ TEST(gemm, same_bits_at_any_number_of_threads) {
   struct Extents {
     int64_t m, n, k;
   };
-  for (const Extents e : {Extents{1, 700, 90}, {6, 1300, 200}, {200, 430, 400}, {1030, 40, 60}, {400, 64, 1500}})
+  for (const Extents e : {Extents{1, 700, 90}, {200, 430, 200}, {1030, 40, 60}, {100, 64, 1500}})
     for (const Types& t : kTypes)
-      for (int variant : {0, 1, 2, 3, 7, 13, 14})
+      for (int variant : {0, 3, 7, 13}) {
+        Product p(shape_of(e.m, e.n, e.k, t, variant));
         for (const GemmEngine engine : kEngines) {
-          Product p(shape_of(e.m, e.n, e.k, t, variant));
           const Buffer one = p.run(1, engine);
           for (int threads : {2, 5}) {
             const Buffer many = p.run(threads, engine);
             ASSERT_EQ(std::memcmp(one.data, many.data, size_t(one.bytes)), 0) << describe(p.shape) << " with " << threads << " threads";
           }
         }
+      }
 }
 
 TEST(gemm, same_bits_at_any_number_of_lanes) {  // lanes cut the work differently
   for (const Types& t : kTypes)
-    for (int variant : {0, 1, 6})
+    for (int variant : {1, 6}) {
+      const GemmShape s = shape_of(300, 450, 1100, t, variant);
+      Product narrow(s, 1), wide(s, 7);
       for (const GemmEngine engine : kEngines) {
-        const GemmShape s = shape_of(600, 450, 1100, t, variant);
-        Product narrow(s, 1), wide(s, 7);
         const Buffer one = narrow.run(5, engine), seven = wide.run(5, engine);
         ASSERT_EQ(std::memcmp(one.data, seven.data, size_t(one.bytes)), 0) << describe(s);
       }
+    }
 }
 
 TEST(gemm, batches_are_products_side_by_side) {
@@ -285,17 +289,18 @@ TEST(gemm, steady_state_allocates_nothing_large) {
   { const Buffer seen(5000); }
   ASSERT_GE(largest_allocation, 5000u) << "the witness sees nothing";
   for (const Types& t : kTypes)
-    for (int variant : {0, 1, 2, 5, 13})
-      for (const int64_t m : {1, 100, 1100})
+    for (int variant : {1, 2, 13})
+      for (const int64_t m : {1, 100, 600}) {
+        Product p(shape_of(m, 100, 1100, t, variant), 2);
+        set_thread_count(2);
         for (const GemmEngine engine : kEngines) {
-          Product p(shape_of(m, 200, 1100, t, variant), 2);
-          set_thread_count(2);
           const auto run = [&] { gemm(p.shape, p.a.data, p.b.data, p.c.data, p.bias_or_null(), p.workspace.data, 2, engine); };
           run();
           largest_allocation = 0;
           run();
           EXPECT_LE(largest_allocation, 4096u) << describe(p.shape);
         }
+      }
 }
 
 TEST(gemm, one_task_does_not_fork) {

@@ -1,7 +1,7 @@
 // backend/cpu/gemm: which engine multiplies, how a product is cut into tasks, and the scratch they share.
 //
-// Measured on a Zen 5 core, as shares of its float32 peak: the packed engine reaches 91-95 % in every layout, oneDNN's brgemm 90-95 % where
-// B is [n, k] or the depth is short, 67-80 % for input gradients of long depth, and it needs A transposed first for weight gradients.
+// Measured on a Zen 5 core, shares of the best product: float32 88-99 % packed, 72-96 % oneDNN (input gradients suffer); bfloat16 to
+// bfloat16 95 % oneDNN, but packed wins weight gradients, which oneDNN wants transposed first, and very long depths.
 #include "reckon/backend/cpu/gemm.h"
 
 #include <algorithm>
@@ -37,9 +37,11 @@ bool onednn_takes(const GemmShape& s) {
   return s.trans_a ? s.a == DType::bf16 && !s.trans_b : s.a == DType::bf16 || s.a == DType::f32;
 }
 bool wants_onednn(const GemmShape& s, GemmEngine engine) {
-  constexpr int64_t kThinRows = 8;  // too few to cut, and each needs all of B once: memory is the limit
+  constexpr int64_t kThinRows = 8;      // too few to cut: the packed engine cuts columns
+  constexpr int64_t kLongDepth = 8192;  // oneDNN walks all of k at once
   if (engine != GemmEngine::best) return engine == GemmEngine::onednn;
-  return s.a == DType::bf16 && s.m > kThinRows && onednn_has_matrix_registers();
+  if (s.a != DType::bf16 || s.m <= kThinRows) return false;
+  return onednn_has_matrix_registers() || (!s.trans_a && s.k < kLongDepth);
 }
 
 // Depth of one pass over a transposed A. A 16-bit C cannot hold partial sums, so it takes all of k at once.

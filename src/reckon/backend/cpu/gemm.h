@@ -17,8 +17,8 @@ struct GemmShape {
   DType bias_dtype = DType::f32;
 };
 
-/// Which engine multiplies. `best` is a pure function of shape and instruction set: our packed engine, or oneDNN for bfloat16 on machines
-/// with matrix registers. Tests and benchmarks ask for one; `onednn` falls back to `packed` where rule 4.1 of the design refuses it.
+/// Which engine multiplies. `best` is a pure function of shape and instruction set: oneDNN for most bfloat16, our packed engine elsewhere.
+/// Tests and benchmarks ask for one; `onednn` falls back to `packed` where rule 4.1 of the design refuses it.
 enum class GemmEngine : uint8_t { best, packed, onednn };
 
 /// Bytes of scratch, 64-byte aligned, for gemm and gemm_batched on at most `lanes` threads. A pure function of its arguments, the same on
@@ -35,7 +35,7 @@ void gemm_batched(const GemmShape& shape, int64_t batch, const void* a, int64_t 
                   int64_t stride_c, const void* bias, void* workspace, int lanes, GemmEngine engine = GemmEngine::best);
 
 /// Scratch bytes of gemm_tile_f32, for any extents.
-inline constexpr int64_t kGemmTileScratch = 416 * 1024;
+inline constexpr int64_t kGemmTileScratch = 288 * 1024;
 /// C[m, n] = (accumulate ? C : 0) + A[m, k] op(B) in the calling thread, for tiles inside a lane; leading dimensions in elements.
 /// B is stored [k, n], or [n, k] if trans_b. scratch: kGemmTileScratch bytes, 64-byte aligned.
 void gemm_tile_f32(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, bool trans_b, float* c,

@@ -162,7 +162,7 @@ HWY_INLINE void store_lanes(D, hn::Vec<D> x, bfloat16* p) {  // to nearest even;
   const auto quiet = hn::Or(hn::ShiftRight<16>(bits), hn::Set(du, 0x40u));
   const auto result = hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(x)), quiet, rounded);
   const hn::Rebind<uint16_t, D> d16;
-  hn::StoreU(hn::DemoteTo(d16, hn::BitCast(hn::RebindToSigned<D>(), result)), d16, reinterpret_cast<uint16_t*>(p));
+  hn::StoreU(hn::TruncateTo(d16, result), d16, reinterpret_cast<uint16_t*>(p));
 }
 #endif
 
@@ -171,7 +171,7 @@ void finish_rows(int64_t rows, int64_t cols, const float* sums, int64_t ld, C* c
   for (int64_t i = 0; i < rows; ++i, sums += ld, c += ldc) {
     int64_t j = 0;
 #if HWY_TARGET != HWY_SCALAR
-    const hn::CappedTag<float, 8> d;
+    const hn::ScalableTag<float> d;
     for (const int64_t lanes = int64_t(hn::MaxLanes(d)); j + lanes <= cols; j += lanes) {
       auto x = hn::LoadU(d, sums + j);
       if (add_c) x = hn::Add(load_lanes(d, c + j), x);

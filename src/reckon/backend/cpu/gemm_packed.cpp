@@ -9,7 +9,7 @@
 
 namespace reckon::cpu {
 namespace {
-constexpr int64_t kStagedColumns = 256;      // columns of a tile of float32 sums for 16-bit C
+constexpr int64_t kStagedColumns = 480;      // columns of a tile of float32 sums for 16-bit C
 constexpr int64_t kBlockBytes = 264 * 1024;  // of packed A: it stays in half of the second-level cache while all panels of B pass by
 constexpr int64_t kTileBytes = 2048;         // one register tile, at C's edge
 
@@ -192,7 +192,8 @@ void multiply_packed(const PackedProduct& p, void* scratch) {
 
 void gemm_tile_f32(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, bool trans_b, float* c,
                    int64_t ldc, bool accumulate, void* scratch) {
-  static_assert(kGemmTileScratch == kLaneBytes);
+  constexpr int64_t kWidestPanel = 24 * 1024;
+  static_assert(kGemmTileScratch == kBlockBytes + kWidestPanel && kGemmTileScratch <= kLaneBytes);
   const Matrix b_view{b, DType::f32, trans_b ? 1 : ldb, trans_b ? ldb : 1};
   multiply_packed({m, n, k, {a, DType::f32, lda, 1}, b_view, c, DType::f32, ldc, accumulate, nullptr, DType::f32}, scratch);
 }

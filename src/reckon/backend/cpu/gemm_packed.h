@@ -27,7 +27,7 @@ struct PackedProduct {
 };
 
 /// Scratch of one lane: a block of A, a panel of B, and for 16-bit C a tile of float32 sums.
-inline constexpr int64_t kLaneBytes = 416 * 1024;
+inline constexpr int64_t kLaneBytes = 656 * 1024;
 
 /// A micro-kernel and what packs for it, per compute type and instruction set.
 struct PackedKernel {
