@@ -58,13 +58,13 @@ void add_flags(CLI::App& app, const std::string& command, CommandLine& line) {
     app.add_flag("--overwrite", line.overwrite, "Start over although run.dir holds a run; its checkpoints are removed");
   }
   if (command == "bench") app.add_flag("--profile", line.profile, "Time, GFLOP/s and GB/s of each operation");
-  if (command == "eval") app.add_option("--batches", line.batches, "Micro-batches to evaluate (default: all of the validation data)")->check(CLI::PositiveNumber);
+  if (command == "eval") app.add_option("--batches", line.batches, "Micro-batches to evaluate (default: all of the validation data)")->check(CLI::Range(int64_t(1), int64_t(1) << 32));
   if (command == "tokenize") app.add_option("--out", line.out, "File to write: .npy token file, or .json for the tokenizer itself");
   if (command == "generate") {
     app.add_option("--prompt", line.prompt, "Text to continue (default: a line break)");
     app.add_option("--tokens", line.tokens, "Tokens to write")->check(CLI::Range(int64_t(1), int64_t(1) << 32))->capture_default_str();
     app.add_option("--temperature", line.temperature, "0 takes the most likely token")->check(CLI::Range(0.0, 100.0))->capture_default_str();
-    app.add_option("--top-k", line.top_k, "Only the k most likely tokens (0: all)")->check(CLI::NonNegativeNumber)->capture_default_str();
+    app.add_option("--top-k", line.top_k, "Only the k most likely tokens (0: all)")->check(CLI::Range(int64_t(0), int64_t(1) << 32))->capture_default_str();
     app.add_option("--top-p", line.top_p, "Only the most likely tokens that together reach this probability")->check(CLI::Range(0.0, 1.0))->capture_default_str();
   }
 }

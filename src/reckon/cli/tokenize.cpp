@@ -34,7 +34,10 @@ int64_t encode_file(const Tokenizer& tokenizer, const InputFile& text, TokenFile
 
 int run_tokenize(const CommandLine& line) {
   line.no_words();
-  const Config config = line.config();
+  // There is no model here that the vocabulary would have to fit.
+  std::vector<std::string> overrides = line.overrides;
+  overrides.push_back(reckon::text("model.vocab={}", kMaxVocab));
+  const Config config = load_config(line.config_path, overrides);
   check_as(Failure::usage, !config.data.path.empty(), "name the text with data.path=FILE");
   const InputFile text(config.data.path);
   check_as(Failure::usage, text.size() > 0, "{} is empty", config.data.path);

@@ -104,6 +104,20 @@ void Dataset::read(DataSplit split, int64_t first, std::span<int32_t> into) cons
   }
 }
 
+std::string Dataset::fingerprint() const {
+  constexpr int64_t kPiece = 1 << 20;
+  Hash128 hash;
+  hash.update(std::as_bytes(std::span(&total_tokens_, 1)));
+  std::vector<int32_t> ids;
+  const int64_t seen = file_ ? std::min(total_tokens_, kCheckedTokens) : 0;
+  for (int64_t at = 0; at < seen; at += kPiece) {
+    ids.resize(size_t(std::min(kPiece, seen - at)));
+    file_->read(at, ids);
+    hash.update(std::as_bytes(std::span(ids)));
+  }
+  return hash.hex();
+}
+
 int64_t Dataset::text_bytes(DataSplit split) const {
   if (!tokenizer_) return -1;
   int32_t ids[4096];

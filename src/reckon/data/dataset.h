@@ -44,6 +44,9 @@ class Dataset : public RefCounted {
   void read(DataSplit split, int64_t first, std::span<int32_t> into) const;
   /// Bytes of text that the split's tokens stand for: for bits per byte. Reads the split once. -1 if there is no tokenizer.
   int64_t text_bytes(DataSplit split) const;
+  /// Hash of the tokens, whatever kind of file holds them: what a continued run must find again. Of more than 2^29 tokens, of their number
+  /// and the first 2^29.
+  std::string fingerprint() const;
   /// Throws Error (usage) unless the split holds a sequence: seq_len inputs and the target after the last of them.
   void check_fits(DataSplit split, int64_t seq_len) const;
 

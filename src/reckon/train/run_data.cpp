@@ -38,6 +38,7 @@ RunData open_run_data(const Config& config, const std::string& cache_dir) {
   const auto order = config.data.order == SampleOrder::sequential ? Batches::Order::sequential : Batches::Order::random;
   data.train = std::make_unique<DatasetBatches>(Batches(set, DataSplit::train, seq_len, order, seed));
   data.tokenizer = set->tokenizer();
+  data.fingerprint = set->fingerprint();
   data.description = text("{} training tokens of {}", with_commas(set->tokens(DataSplit::train)), set->name());
   if (set->tokens(DataSplit::validation) < seq_len + 1) return data;
   Batches validation(set, DataSplit::validation, seq_len, Batches::Order::sequential, seed);

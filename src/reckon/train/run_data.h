@@ -14,6 +14,7 @@ struct RunData {
   double validation_bytes_per_token = 0;    // 0: unknown
   Ref<Tokenizer> tokenizer;                 // null: synthetic data or a token file without one
   std::string description;                  // one line for people
+  std::string fingerprint;                  // of the tokens; "" for synthetic ones
 };
 
 /// Opens or makes the data of a run; texts are tokenized once into cache_dir. Throws Error (usage, corrupt) for unusable data: missing,

@@ -11,7 +11,7 @@ std::string continuation_fingerprint(const Config& config) {
   shared.checkpoint = {};
   shared.memory = {};
   shared.run_dir = "";
-  shared.data.path = "";  // a file may move; its content is checked by the data cache
+  shared.data.path = "";  // a file may move; the checkpoint has a fingerprint of its tokens
   std::string text = to_toml(shared);
   // The learning rate follows the number of steps, except when it is constant.
   if (config.optim.schedule != ScheduleKind::constant) text += reckon::text("steps {}\n", config.train.steps);
@@ -19,6 +19,8 @@ std::string continuation_fingerprint(const Config& config) {
 }
 
 namespace {
+constexpr std::string_view kDataKey = "data_fingerprint";
+
 // One tensor of a checkpoint: a parameter's part of a flat bucket.
 struct Entry {
   std::string name;
@@ -61,7 +63,7 @@ void read_entries(const SafetensorsFile& file, std::vector<Entry>& entries) {
 }
 }  // namespace
 
-std::string save_checkpoint(TrainStep& step, int64_t steps_done) {
+std::string save_checkpoint(TrainStep& step, int64_t steps_done, const std::string& data) {
   const PhaseScope phase(step.device(), Phase::save);
   const Config& config = step.config();
   if (step.device().is_meta()) return "";
@@ -74,15 +76,19 @@ std::string save_checkpoint(TrainStep& step, int64_t steps_done) {
   state.seed = config.seed;
   state.data_position = steps_done * config.train.grad_accum * config.train.micro_batch;
   state.config_fingerprint = continuation_fingerprint(config);
+  if (!data.empty()) state.extra.push_back({std::string(kDataKey), data});
   return writer.commit(state, config.checkpoint.keep);
 }
 
-int64_t load_checkpoint(TrainStep& step, const CheckpointReader& reader) {
+int64_t load_checkpoint(TrainStep& step, const CheckpointReader& reader, const std::string& data) {
   const PhaseScope phase(step.device(), Phase::init);
   check_as(Failure::usage, reader.state().config_fingerprint == continuation_fingerprint(step.config()),
            "{} was made with another configuration; continue with the one in {}/config.toml (only steps of a constant schedule, eval, checkpoint, memory and paths "
            "may change)",
            reader.path(), step.config().run_dir);
+  for (const MetadataItem& item : reader.state().extra)
+    check_as(Failure::usage, item.key != kDataKey || item.value == data, "{} was trained on other tokens than data.path={} holds now; restore the file, or start a new run",
+             reader.path(), step.config().data.path);
   std::vector<Entry> model = model_entries(step.parameters()), optimizer = optimizer_entries(step);
   read_entries(reader.open_safetensors(kModelFile), model);
   read_entries(reader.open_safetensors(kOptimizerFile), optimizer);

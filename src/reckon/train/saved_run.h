@@ -12,11 +12,11 @@ namespace reckon {
 /// directory and the memory budget may change.
 std::string continuation_fingerprint(const Config& config);
 
-/// Saves model, optimizer state and position after `steps_done` steps (phase save); returns the checkpoint's path.
-/// Throws Error on a full disk; the checkpoints that exist stay as they are.
-std::string save_checkpoint(TrainStep& step, int64_t steps_done);
-/// Puts a verified checkpoint's tensors into a fresh step; returns the steps done. Throws Error (usage) if the configuration is another.
-int64_t load_checkpoint(TrainStep& step, const CheckpointReader& reader);
+/// Saves model, optimizer state and position after `steps_done` steps (phase save); returns the checkpoint's path. `data` is the
+/// fingerprint of what the steps drew from, "" for synthetic tokens. Throws Error on a full disk; the checkpoints that exist stay.
+std::string save_checkpoint(TrainStep& step, int64_t steps_done, const std::string& data = "");
+/// Puts a verified checkpoint's tensors into a fresh step; returns the steps done. Throws Error (usage) if configuration or data are others.
+int64_t load_checkpoint(TrainStep& step, const CheckpointReader& reader, const std::string& data = "");
 
 /// A model for evaluation and generation: no gradients, no optimizer.
 struct LoadedModel {

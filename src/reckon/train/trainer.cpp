@@ -66,7 +66,7 @@ class Run {
     machine_ = load_machine_profile(device_.profile().lanes);
     TrainStep step(config_, device_);
     step_ = &step;
-    int64_t done = options_.resume ? load_checkpoint(step, CheckpointReader(latest_checkpoint(config_.run_dir))) : 0;
+    int64_t done = options_.resume ? load_checkpoint(step, CheckpointReader(latest_checkpoint(config_.run_dir)), data_.fingerprint) : 0;
     if (options_.keep_files) begin_files(done);
     if (!options_.quiet) announce(done);
     loop(done);
@@ -79,7 +79,12 @@ class Run {
   void begin_files(int64_t done) {
     if (options_.overwrite) remove_tree(join_path(config_.run_dir, "checkpoints"));
     write_file(join_path(config_.run_dir, "config.toml"), to_toml(config_));
-    if (data_.tokenizer && data_.tokenizer->kind() != "bytes") data_.tokenizer->save(join_path(config_.run_dir, "tokenizer.json"));
+    const std::string tokenizer = join_path(config_.run_dir, "tokenizer.json");
+    if (data_.tokenizer && data_.tokenizer->kind() != "bytes") {
+      data_.tokenizer->save(tokenizer);
+    } else {
+      remove_tree(tokenizer);  // of a run that was here before
+    }
     metrics_ = std::make_unique<Metrics>(config_.run_dir, done);
   }
 
@@ -147,7 +152,7 @@ class Run {
 
   // The update was skipped on the device. Save what there is, then find the first operation that made a NaN or infinity.
   [[noreturn]] void diverged(int64_t i, const TrainStep::Result& result) {
-    const std::string saved = options_.keep_files && saved_at_ != i ? save_checkpoint(*step_, i) : "";
+    const std::string saved = options_.keep_files && saved_at_ != i ? save_checkpoint(*step_, i, data_.fingerprint) : "";
     const std::string kept = saved.empty() ? "parameters are as they were before the step" : text("the state before it is saved in {}", saved);
     try {
       step_->find_nonfinite(i, *data_.train);
@@ -173,7 +178,7 @@ class Run {
 
   void save(int64_t count) {
     if (!options_.keep_files || saved_at_ == count) return;
-    outcome_.checkpoint = save_checkpoint(*step_, count);
+    outcome_.checkpoint = save_checkpoint(*step_, count, data_.fingerprint);
     saved_at_ = count;
   }
 
@@ -231,7 +236,7 @@ void check_run_directory(const Config& config, const TrainOptions& options) {
 void request_stop() { stop_flag = 1; }
 bool stop_requested() { return stop_flag != 0; }
 
-RunReport predict(const Config& config, Device& meta) {
+RunReport predict(const Config& config, Device& meta, bool saves) {
   RunReport report;
   TrainStep step(config, meta);
   const SyntheticBatches none(config.model.vocab, 0);
@@ -243,6 +248,7 @@ RunReport predict(const Config& config, Device& meta) {
     step.run(1, none);
   }
   if (!config.data.path.empty() && config.data.validation_fraction > 0) step.evaluate(none, 1);
+  if (saves) save_checkpoint(step, 2);
   report.parameters = step.parameters().count();
   report.memory = meta.allocator().ledger();
   report.flops_per_step = meter.total();
@@ -250,7 +256,7 @@ RunReport predict(const Config& config, Device& meta) {
 }
 
 TrainOutcome train(const Config& config, Device& device, Device& meta, const TrainOptions& options) {
-  const RunReport predicted = predict(config, meta);
+  const RunReport predicted = predict(config, meta, options.keep_files);
   const int64_t budget = config.memory.budget_bytes > 0 ? config.memory.budget_bytes : available_memory_bytes();
   check_as(Failure::memory, predicted.memory->extent <= budget, "does not fit: the run needs {} and {} is {}; use a smaller train.micro_batch, or train.recompute=full",
            human_bytes(predicted.memory->extent), config.memory.budget_bytes > 0 ? "memory.budget" : "available memory", human_bytes(budget));

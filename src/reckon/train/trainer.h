@@ -25,8 +25,8 @@ struct TrainOutcome {
 /// fit in memory.budget. Throws Error as the contract's exit codes say.
 TrainOutcome train(const Config& config, Device& device, Device& meta, const TrainOptions& options);
 
-/// What the dry run of `config` says: memory of init, two steps and an evaluation; FLOPs of a step.
-RunReport predict(const Config& config, Device& meta);
+/// What the dry run of `config` says: memory of init, two steps, an evaluation and (`saves`) a checkpoint; FLOPs of a step.
+RunReport predict(const Config& config, Device& meta, bool saves = true);
 
 /// Asks a running train() to save and stop after the current step. Safe in a signal handler.
 void request_stop();

@@ -1,0 +1,210 @@
+"""Whole runs: what they print and leave behind; interrupted, killed and continued ones end with the same bytes."""
+import json
+import random
+import re
+import signal
+import time
+import unittest
+
+from harness import FAILED, INTERRUPTED, MEMORY, TINY, USAGE, Case
+
+# Steps of some milliseconds, so that a signal arrives between two of them.
+LONG = ["model.layers=2", "model.d_model=128", "train.micro_batch=4", "train.seq_len=64", "train.steps=50"]
+
+
+class Train(Case):
+    def test_prints_one_json_document_and_writes_the_run_directory(self):
+        text = self.text()
+        result = self.done("train", *TINY, f"data.path={text}", "run.dir=run", "eval.every=2", "eval.batches=3", "--json")
+        summary = result.json()
+        self.check_summary(summary)
+        self.assertEqual(summary, json.loads((self.folder / "run/summary.json").read_text()))
+        predicted, measured = summary["predicted"], summary["measured"]
+        self.assertEqual(predicted["memory"], measured["memory"])
+        self.assertRegex(measured["memory"]["trace_hash"], r"^[0-9a-f]{16}$")
+        self.assertEqual(predicted["flops"], measured["flops"])
+        self.assertGreater(measured["loss"]["train"], 0)
+        self.assertAlmostEqual(measured["loss"]["bits_per_byte"], measured["loss"]["validation"] / 0.6931471805599453, places=9)  # bytes
+        self.assertIsNone(measured["mfu"], "without a measured peak there is no MFU, and no guess")
+        self.assertGreater(summary["process"]["peak_rss_bytes"], measured["memory"]["peak_bytes"])
+        self.assertEqual(sorted(self.metrics("run")), [1, 2, 3, 4, 5, 6])
+        evaluated = [line["step"] for line in map(json.loads, (self.folder / "run/metrics.jsonl").read_text().splitlines()) if "loss_validation" in line]
+        self.assertEqual(evaluated, [2, 4, 6])
+        self.assertEqual(self.checkpoints("run"), ["step-6"])
+        self.assertIn('preset = "tiny"', (self.folder / "run/config.toml").read_text())
+
+    def test_speaks_to_people_on_stderr_and_says_the_result_on_stdout(self):
+        result = self.done("train", *TINY, "run.dir=run")
+        self.assertRegex(result.err, r"step 6/6  loss \d")
+        self.assertNotIn("\x1b", result.err, "no escapes where stderr is no terminal")
+        self.assertRegex(result.out, r"loss \d+\.\d+ -> \d+\.\d+")
+        self.assertIn("saved run/checkpoints/step-6", result.out)
+
+    def test_resolved_configuration_makes_the_same_run(self):
+        self.done("train", *TINY, "run.dir=a")
+        self.done("train", "a/config.toml", "run.dir=b")
+        self.assertEqual(self.checkpoint_files("a", 6), self.checkpoint_files("b", 6))
+
+    def test_threads_do_not_change_a_bit(self):
+        for threads in (1, 2, 5):
+            self.done("train", *TINY, f"run.dir=run{threads}", "--threads", threads)
+            self.assertEqual(self.checkpoint_files("run1", 6), self.checkpoint_files(f"run{threads}", 6))
+
+    def test_a_measured_machine_gives_utilization(self):
+        self.assertGreater(self.done("bench", "device", "--json").json()["f32_flops_per_second"], 1e8)
+        measured = self.done("train", *TINY, "run.dir=run", "--json").json()["measured"]
+        self.assertTrue(0 < measured["mfu"] <= measured["hfu"] < 1, measured)
+
+    def test_bench_prints_the_same_schema_and_writes_nothing(self):
+        summary = self.done("bench", "train", *TINY, "run.dir=run", "--json").json()
+        self.check_summary(summary)
+        self.assertEqual(summary["predicted"]["memory"]["trace_hash"], summary["measured"]["memory"]["trace_hash"])
+        self.assertGreater(summary["measured"]["tokens_per_second"], 0)
+        self.assertFalse((self.folder / "run").exists())
+
+    def test_a_budget_is_kept_to_the_byte(self):
+        plan = self.done("bench", "train", *TINY, "--json").json()["predicted"]["memory"]
+        line = self.refused(MEMORY, ["does not fit", "memory.budget"], "train", *TINY, "run.dir=run", f"memory.budget={plan['arena_bytes'] - 1}")
+        self.assertRegex(line, "train.micro_batch|train.recompute")
+        self.assertEqual(self.checkpoints("run"), [])
+        self.done("train", *TINY, "run.dir=run", f"memory.budget={plan['arena_bytes']}")
+
+    def test_a_run_that_is_not_finite_names_operation_and_layer(self):
+        exploding = ["model.preset=cruncher", "model.layers=16", "model.d_model=64", "model.init_std=1000", "train.steps=4", "train.micro_batch=2"]
+        line = self.refused(FAILED, ["step 1", "linear in layers.", "forward pass", "run/checkpoints/step-0"], "train", *exploding, "run.dir=run", only=False)
+        self.assertRegex(line, r"layers\.\d+")
+        self.assertEqual(self.checkpoints("run"), ["step-0"])
+        again = self.refused(FAILED, "linear in layers.", "train", "run.dir=run", "--resume", only=False)
+        self.assertEqual(re.search(r"layers\.\d+", again)[0], re.search(r"layers\.\d+", line)[0], "the same step fails at the same place")
+
+
+class Interrupted(Case):
+    def interrupt(self, process, run, lines, how):
+        """Sends the signal after so many lines of metrics; the exit code."""
+        path = self.folder / run / "metrics.jsonl"
+        while process.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") < lines):
+            time.sleep(0.001)
+        process.send_signal(how)
+        process.wait()
+        return process.returncode, process.stderr.read().decode()
+
+    def test_by_ctrl_c_saves_exits_130_and_continues_to_the_same_bytes(self):
+        self.done("train", *LONG, "run.dir=whole")
+        rng = random.Random(7)
+        for trial, how in enumerate((signal.SIGINT, signal.SIGINT, signal.SIGTERM)):
+            run = f"run{trial}"
+            code, err = self.interrupt(self.start("train", *LONG, f"run.dir={run}"), run, rng.randint(1, 25), how)
+            self.assertEqual(code, INTERRUPTED, err)
+            saved = self.checkpoints(run)
+            self.assertEqual(len(saved), 1)
+            step = int(saved[0].removeprefix("step-"))
+            self.assertTrue(0 < step < 50, saved)
+            self.assertEqual(len(self.metrics(run)), step)
+            self.done("train", f"run.dir={run}", "--resume")
+            self.assertEqual(self.checkpoint_files(run, 50), self.checkpoint_files("whole", 50))
+            self.assertEqual(self.metrics(run), self.metrics("whole"))
+
+    def test_by_kill_continues_from_the_last_checkpoint_to_the_same_bytes(self):
+        text = self.text(lines=2000)
+        arguments = [*LONG, f"data.path={text}", "checkpoint.every=3"]
+        self.done("train", *arguments, "run.dir=whole")
+        rng = random.Random(8)
+        for trial in range(2):
+            run = f"run{trial}"
+            code, _ = self.interrupt(self.start("train", *arguments, f"run.dir={run}"), run, rng.randint(4, 30), signal.SIGKILL)
+            self.assertEqual(code, -signal.SIGKILL)
+            self.done("train", f"run.dir={run}", "--resume")
+            self.assertEqual(self.checkpoint_files(run, 50), self.checkpoint_files("whole", 50))
+            self.assertEqual(self.metrics(run), self.metrics("whole"))
+            self.assertEqual([name for name in self.checkpoints(run) if not name.startswith("step-")], [], "what the kill left is gone")
+
+    def test_a_second_process_in_the_same_folder_is_refused(self):
+        process = self.start("train", *LONG, "train.steps=100000", "run.dir=run")
+        while not (self.folder / "run/metrics.jsonl").exists() and process.poll() is None:
+            time.sleep(0.001)
+        self.refused(FAILED, ["run", f"process {process.pid}"], "train", *LONG, "run.dir=run")
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(), INTERRUPTED)
+
+    def test_stop_after_is_an_interruption_that_exits_0(self):
+        self.done("train", *TINY, "run.dir=whole")
+        self.done("train", *TINY, "run.dir=run", "train.stop_after=2")
+        self.assertEqual(self.checkpoints("run"), ["step-2"])
+        self.done("train", "run.dir=run", "--resume", "train.stop_after=4")
+        self.assertEqual(self.checkpoints("run"), ["step-2", "step-4"])
+        self.done("train", "run.dir=run", "--resume", "train.stop_after=0")
+        self.assertEqual(self.checkpoint_files("run", 6), self.checkpoint_files("whole", 6))
+        self.assertEqual(self.metrics("run"), self.metrics("whole"))
+
+
+class UsedFolder(Case):
+    def snapshot(self):
+        return {str(p.relative_to(self.folder)): p.read_bytes() for p in (self.folder / "run").rglob("*") if p.is_file() and p.name != ".lock"}
+
+    def test_is_refused_without_resume_and_loses_nothing(self):
+        self.done("train", *TINY, "run.dir=run")
+        before = self.snapshot()
+        self.refused(USAGE, ["run", "--resume", "--overwrite"], "train", *TINY, "seed=2", "run.dir=run")
+        self.assertEqual(self.snapshot(), before)
+
+    def test_can_be_overwritten_but_only_by_a_run_that_starts(self):
+        self.done("train", *TINY, "run.dir=run", f"data.path={self.text()}", "data.tokenizer=bpe:270", "model.vocab=270")
+        before = self.snapshot()
+        self.refused(USAGE, "missing.txt", "train", *TINY, "run.dir=run", "data.path=missing.txt", "--overwrite")
+        self.refused(MEMORY, "memory.budget", "train", *TINY, "run.dir=run", "memory.budget=1MB", "model.d_model=256", "--overwrite")
+        self.assertEqual({name: data for name, data in self.snapshot().items() if name in before}, before)
+        self.done("train", *TINY, "run.dir=run", "seed=3", "train.steps=2", f"data.path={self.text()}", "--overwrite")
+        self.assertEqual(self.checkpoints("run"), ["step-2"])
+        self.assertEqual(sorted(self.metrics("run")), [1, 2])
+        # The tokenizer of the overwritten run is not the new one's.
+        self.assertEqual(self.done("generate", "run.dir=run", "--prompt", "In line", "--tokens", "3", "--json").json()["prompt_tokens"], 7)
+
+    def test_another_configuration_cannot_continue_it(self):
+        self.done("train", *TINY, "run.dir=run", "train.stop_after=3")
+        before = self.snapshot()
+        for change in ("model.layers=2", "optim.lr=0.5", "optim.name=sgd", "train.micro_batch=1", "seed=9", "train.precision=bf16"):
+            with self.subTest(change):
+                self.refused(USAGE, "another configuration", "train", "run.dir=run", "--resume", change, only=False)
+                self.assertEqual(self.snapshot(), before)
+        self.done("train", "run.dir=run", "--resume", "train.stop_after=0")
+
+
+class Use(Case):
+    def test_eval_and_generate_and_inspect_a_run(self):
+        text = self.text()
+        self.done("train", *TINY, f"data.path={text}", "run.dir=run", "train.steps=20", "data.tokenizer=bpe:300", "model.vocab=300")
+        evaluation = self.done("eval", "run.dir=run", "--json").json()
+        self.assertEqual(set(evaluation["loss"]), {"train", "validation", "bits_per_byte"})
+        self.assertTrue(0 < evaluation["loss"]["validation"] < 7)
+        self.assertGreater(evaluation["tokens"], 0)
+        self.assertRegex(self.done("eval", "run.dir=run").out, r"validation loss \d")
+        story = self.done("generate", "run.dir=run", "--prompt", "In line", "--tokens", "20", "--json").json()
+        self.assertTrue(story["text"].startswith("In line"))
+        self.assertEqual(story["tokens"], 20)
+        again = [self.done("generate", "run.dir=run", "--prompt", "In line", "--tokens", "20", "--threads", t).out for t in (1, 5)]
+        self.assertEqual(again[0], again[1])
+        self.assertEqual(again[0].rstrip("\n"), story["text"].rstrip("\n"))
+        other = self.done("generate", "run.dir=run", "--prompt", "In line", "--tokens", "20", "seed=2").out
+        self.assertNotEqual(other, again[0])
+        longer = self.done("generate", "run.dir=run", "--tokens", "600", "--temperature", "0", "--json").json()
+        self.assertEqual(longer["tokens"], 600, "longer than model.max_seq_len")
+        self.assertEqual(self.done("inspect", "run", "--json").json()["checkpoints"][0]["step"], 20)
+        self.assertTrue(self.done("inspect", "run/checkpoints/step-20", "--json").json()["verified"])
+        tensors = self.done("inspect", "run/checkpoints/step-20/model.safetensors", "--json").json()["tensors"]
+        self.assertIn({"name": "embed.weight", "dtype": "F32", "shape": [300, 32], "bytes": 38400}, tensors)
+        self.assertEqual(self.done("inspect", "run/tokenizer.json", "--json").json()["vocab"], 300)
+
+    def test_tokenize_writes_tokens_that_train_like_the_text(self):
+        text = self.text()
+        made = self.done("tokenize", f"data.path={text}", "data.tokenizer=bpe:280", "--out", "tokens.npy", "--json").json()
+        self.done("tokenize", f"data.path={text}", "data.tokenizer=bpe:280", "--out", "tokenizer.json")
+        self.assertEqual(made["bytes"], text.stat().st_size)
+        self.assertEqual(self.done("inspect", "tokens.npy", "--json").json()["tokens"], made["tokens"])
+        shared = [*TINY, "model.vocab=280", "data.tokenizer=tokenizer.json"]
+        self.done("train", *shared, f"data.path={text}", "run.dir=a")
+        self.done("train", *shared, "data.path=tokens.npy", "run.dir=b")
+        self.assertEqual(self.checkpoint_files("a", 6)["model.safetensors"], self.checkpoint_files("b", 6)["model.safetensors"])
+
+
+if __name__ == "__main__":
+    unittest.main()
