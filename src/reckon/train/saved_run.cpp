@@ -11,7 +11,7 @@ std::string continuation_fingerprint(const Config& config) {
   shared.checkpoint = {};
   shared.memory = {};
   shared.run_dir = "";
-  shared.data.path = "";  // a file may move; its content is checked by the data cache
+  shared.data.path = "";  // a file may move
   std::string text = to_toml(shared);
   // The learning rate follows the number of steps, except when it is constant.
   if (config.optim.schedule != ScheduleKind::constant) text += reckon::text("steps {}\n", config.train.steps);
@@ -106,7 +106,7 @@ LoadedModel load_model(const std::string& run_dir, std::span<const std::string> 
   loaded.decoder->parameters().materialize(device, {dtype, false}, 0);
   std::vector<Entry> model = model_entries(loaded.decoder->parameters());
   read_entries(reader.open_safetensors(kModelFile), model);
-  const std::string saved = join_path(run_dir, "tokenizer.json");
+  const std::string saved = join_path(run_dir, kRunTokenizer);
   loaded.tokenizer = path_exists(saved) ? Tokenizer::load(saved) : Tokenizer::bytes();
   return loaded;
 }

@@ -25,7 +25,7 @@ struct TrainOutcome {
 /// fit in memory.budget. Throws Error as the contract's exit codes say.
 TrainOutcome train(const Config& config, Device& device, Device& meta, const TrainOptions& options);
 
-/// What the dry run of `config` says: memory of init, two steps and an evaluation; FLOPs of a step.
+/// What the dry run of `config` says: memory of init, two steps, an evaluation and a save; FLOPs of a step.
 RunReport predict(const Config& config, Device& meta);
 
 /// Asks a running train() to save and stop after the current step. Safe in a signal handler.
