@@ -62,7 +62,7 @@ class Run {
 
   TrainOutcome execute(const RunReport& predicted) {
     outcome_.predicted = predicted;
-    data_ = open_run_data(config_, options_.keep_files ? config_.run_dir : cache_directory());
+    data_ = open_run_data(data_config(), options_.keep_files ? config_.run_dir : cache_directory());
     machine_ = load_machine_profile(device_.profile().lanes);
     TrainStep step(config_, device_);
     step_ = &step;
@@ -75,15 +75,23 @@ class Run {
   }
 
  private:
+  // A continued run keeps the tokenizer it was trained with: bpe:N on a text that was moved or changed would make another one.
+  Config data_config() const {
+    Config config = config_;
+    const std::string saved = join_path(config_.run_dir, kRunTokenizer);
+    if (options_.resume && config.data.tokenizer.starts_with("bpe:") && path_exists(saved)) config.data.tokenizer = saved;
+    return config;
+  }
+
   // The run can start: data and memory are there. Only now may an overwritten run go.
   void begin_files(int64_t done) {
     if (options_.overwrite) remove_tree(join_path(config_.run_dir, "checkpoints"));
     write_file(join_path(config_.run_dir, "config.toml"), to_toml(config_));
-    const std::string tokenizer = join_path(config_.run_dir, "tokenizer.json");
+    const std::string tokenizer = join_path(config_.run_dir, kRunTokenizer);
     if (data_.tokenizer && data_.tokenizer->kind() != "bytes") {
       data_.tokenizer->save(tokenizer);
     } else {
-      remove_tree(tokenizer);  // of a run that was here before
+      remove_tree(tokenizer);  // of an overwritten run
     }
     metrics_ = std::make_unique<Metrics>(config_.run_dir, done);
   }
