@@ -65,7 +65,7 @@ TEST_P(Resume, at_random_steps_gives_the_same_bytes) {
   const std::string straight = go(c, folder / "straight").checkpoint;
   EXPECT_TRUE(straight.ends_with(text("step-{}", kSteps))) << straight;
   std::mt19937 random(20240607);
-  for (int trial = 0; trial < 3; ++trial) {
+  for (int trial = 0; trial < 2; ++trial) {
     const int64_t first = std::uniform_int_distribution<int64_t>(1, kSteps - 2)(random), second = std::uniform_int_distribution<int64_t>(first + 1, kSteps - 1)(random);
     SCOPED_TRACE(text("stopped after {} and {}", first, second));
     const std::string run = folder / text("run{}", trial);
