@@ -23,12 +23,13 @@ volatile sig_atomic_t stop_flag = 0;
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 constexpr int64_t kMaxMetrics = int64_t(1) << 32;  // bytes of metrics.jsonl
 
-// ---- metrics.jsonl: one line a step. A resumed run drops the lines of steps that its checkpoint does not hold.
+// ---- metrics.jsonl: one line a step. A resumed run drops the lines of steps that its checkpoint does not hold, and the evaluation of the
+// last step, which every end of a run makes.
 class Metrics {
  public:
-  Metrics(const std::string& run_dir, int64_t steps_done) : path_(join_path(run_dir, "metrics.jsonl")) {
+  Metrics(const std::string& run_dir, int64_t steps_done, int64_t steps) : path_(join_path(run_dir, "metrics.jsonl")) {
     std::string kept;
-    if (steps_done > 0 && path_exists(path_)) kept = first_lines(read_file(path_, kMaxMetrics), steps_done);
+    if (steps_done > 0 && path_exists(path_)) kept = first_lines(read_file(path_, kMaxMetrics), steps_done, steps);
     write_file(path_, kept);
     file_ = std::fopen(path_.c_str(), "ae");
     check(file_ != nullptr, "cannot write {}", path_);
@@ -41,13 +42,15 @@ class Metrics {
 
  private:
   // The lines of steps 1 .. steps_done; a line cut off by a crash is dropped.
-  std::string first_lines(const std::string& text, int64_t steps_done) const {
+  std::string first_lines(const std::string& text, int64_t steps_done, int64_t steps) const {
     std::string kept;
     size_t start = 0;
     for (size_t end = text.find('\n'); end != std::string::npos; start = end + 1, end = text.find('\n', start)) {
       const std::string line = text.substr(start, end - start);
       const JsonDocument document(line, path_);
-      if (document.root().get("step").integer() <= steps_done) kept += line + "\n";
+      const int64_t step = document.root().get("step").integer();
+      const bool last_evaluation = step == steps && document.root().has("loss_validation");
+      if (step <= steps_done && !last_evaluation) kept += line + "\n";
     }
     return kept;
   }
@@ -93,7 +96,7 @@ class Run {
     } else {
       remove_tree(tokenizer);  // of an overwritten run
     }
-    metrics_ = std::make_unique<Metrics>(config_.run_dir, done);
+    metrics_ = std::make_unique<Metrics>(config_.run_dir, done, config_.train.steps);
   }
 
   void announce(int64_t done) {
@@ -109,8 +112,8 @@ class Run {
       one_step(i);
       const int64_t count = i + 1;
       const bool stop = stop_requested() || count == config_.train.stop_after;
-      const bool final_step = count == last || stop;
-      if (data_.validation && config_.eval.every > 0 && count % config_.eval.every == 0 && !final_step) evaluate(count);
+      // Also at a stop, and only at these steps: the metrics of an interrupted run and its rest are those of a whole one.
+      if (data_.validation && config_.eval.every > 0 && count % config_.eval.every == 0 && count < last) evaluate(count);
       if (config_.checkpoint.every > 0 && count % config_.checkpoint.every == 0) save(count);
       done_ = count;
       if (stop) {
@@ -196,8 +199,8 @@ class Run {
   }
 
   void finish() {
-    if (data_.validation && !outcome_.interrupted) evaluate(done_);
     if (done_ > 0) save(done_);
+    if (data_.validation && done_ == config_.train.steps) evaluate(done_);
     RunReport& m = outcome_.measured;
     m.parameters = step_->parameters().count();
     m.memory = device_.allocator().ledger();
