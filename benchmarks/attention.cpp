@@ -1,6 +1,9 @@
 // benchmarks/attention: speed of causal attention against a loop of independent multiply-adds, timed in turns with it in the same run.
-// Build (after the library): g++ -std=c++20 -O2 -Isrc benchmarks/attention.cpp build/release/libreckon_engine.a -lfmt -lhwy -fopenmp -o attention
-// Usage: attention [B T H KV D dtype] (default: the two shapes that matter, float32). FLOPs are the exact causal count: no masked pair is counted.
+// FLOPs are the exact causal count: no masked pair is counted. Not part of the suite. Build, after the library, with
+//   g++ -std=c++20 -O2 -Isrc -I. benchmarks/attention.cpp build/release/libreckon_engine.a -lfmt -lhwy -fopenmp -o attention
+// and run: attention [B T H KV D dtype]. The default is B4 T256 and B1 T2048 with 12 heads of 64, float32.
+#include "reckon/backend/cpu/attention.h"
+
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -12,10 +15,9 @@
 #include <string_view>
 #include <vector>
 
-#include "reckon/backend/cpu/attention.h"
+#include "reckon/backend/cpu/vec_targets.h"
 #include "reckon/base/parallel.h"
 
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "benchmarks/attention.cpp"
 // clang-format off
@@ -57,7 +59,8 @@ double peak() {
   std::vector<float> sinks(size_t(threads) * 16);
   std::vector<double> flops(static_cast<size_t>(threads));
   const double start = seconds();
-  reckon::parallel_for(threads, [&](int64_t t) { flops[size_t(t)] = HWY_DYNAMIC_DISPATCH(multiply_adds)(4'000'000, &sinks[size_t(t) * 16]); });
+  reckon::parallel_for(threads,
+                       [&](int64_t t) { flops[size_t(t)] = HWY_DYNAMIC_DISPATCH(multiply_adds)(4'000'000, &sinks[size_t(t) * 16]); });
   double total = 0;
   for (double f : flops) total += f;
   return total / (seconds() - start) * 1e-9;
@@ -76,7 +79,7 @@ struct Pages {
     constexpr size_t kLarge = size_t(2) << 20;
     const size_t whole = (bytes + kLarge) / kLarge * kLarge;
     data = static_cast<char*>(std::aligned_alloc(kLarge, whole));
-    if (std::getenv("LARGE_PAGES")) madvise(data, whole, MADV_HUGEPAGE);
+    madvise(data, whole, MADV_HUGEPAGE);  // a wish: refused, it costs nothing but speed
     std::memset(data, 0, whole);
   }
   Pages(const Pages&) = delete;
@@ -118,9 +121,11 @@ void measure(const reckon::cpu::AttentionShape& s) {
   }
   std::vector<double> forward_share, both_share;
   for (size_t i = 0; i < peaks.size(); ++i) forward_share.push_back(forwards[i] / peaks[i]), both_share.push_back(boths[i] / peaks[i]);
-  std::printf("B%-2ld T%-5ld H%-2ld KV%-2ld D%-3ld %-4s %d threads  peak %6.1f  forward %6.1f GFLOP/s (%3.0f %%)  forward+backward %6.1f (%3.0f %%)\n", long(s.batch),
-              long(s.tokens), long(s.heads), long(s.kv_heads), long(s.head_dim), std::string(name_of(s.dtype)).c_str(), lanes, median(peaks), median(forwards),
-              100 * median(forward_share), median(boths), 100 * median(both_share));
+  std::printf(
+      "B%-2ld T%-5ld H%-2ld KV%-2ld D%-3ld %-4s %d threads  peak %6.1f  forward %6.1f GFLOP/s (%3.0f %%)  forward+backward %6.1f (%3.0f "
+      "%%)\n",
+      long(s.batch), long(s.tokens), long(s.heads), long(s.kv_heads), long(s.head_dim), std::string(name_of(s.dtype)).c_str(), lanes,
+      median(peaks), median(forwards), 100 * median(forward_share), median(boths), 100 * median(both_share));
 }
 }  // namespace bench
 

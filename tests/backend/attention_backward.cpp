@@ -94,8 +94,8 @@ TEST(AttentionBackward, NothingToDo) {
 TEST(AttentionBackward, BitsDoNotDependOnThreadsOrLanes) {
   const int before = thread_count();
   for (DType dtype : {DType::f32, DType::f64, DType::bf16, DType::f16}) {
-    for (const AttentionShape& s : {AttentionShape{1, 400, 3, 1, 48, dtype}, AttentionShape{1, 333, 1, 1, 64, dtype}, AttentionShape{3, 65, 4, 2, 40, dtype},
-                                    AttentionShape{1, 200, 2, 1, 20, dtype, false}}) {
+    for (const AttentionShape& s : {AttentionShape{1, 400, 3, 1, 48, dtype}, AttentionShape{1, 333, 1, 1, 64, dtype},
+                                    AttentionShape{3, 65, 4, 2, 40, dtype}, AttentionShape{1, 200, 2, 1, 20, dtype, false}}) {
       set_thread_count(1);
       Call one(s, 1);
       one.forward();

@@ -36,7 +36,8 @@ Array step(const AttentionShape& whole, const Array& qkv, Cache& cache, int64_t 
 // A prompt, then single tokens, then a pair. The cache beyond the position is NaN and must not be read.
 TEST(KvCache, StepsMatchTheWholeSequence) {
   for (DType dtype : {DType::f32, DType::f64, DType::bf16, DType::f16}) {
-    for (const AttentionShape& s : {AttentionShape{2, 100, 6, 2, 40, dtype}, AttentionShape{1, 140, 4, 4, 64, dtype}, AttentionShape{2, 30, 3, 1, 7, dtype}}) {
+    for (const AttentionShape& s :
+         {AttentionShape{2, 100, 6, 2, 40, dtype}, AttentionShape{1, 140, 4, 4, 64, dtype}, AttentionShape{2, 30, 3, 1, 7, dtype}}) {
       Call call(s, 2);
       const Reference want = reference_attention(s, call.qkv.doubles());
       const double tol = tolerance(s, want, 1, 1).out;
@@ -47,7 +48,8 @@ TEST(KvCache, StepsMatchTheWholeSequence) {
         const Array out = step(s, call.qkv, cache, position, count);
         for (int64_t b = 0; b < s.batch; ++b) {
           for (int64_t i = 0; i < count * row; ++i) {
-            ASSERT_LE(std::abs(out[b * count * row + i] - want.out[size_t((b * s.tokens + position) * row + i)]), tol) << describe(s) << " at " << position;
+            ASSERT_LE(std::abs(out[b * count * row + i] - want.out[size_t((b * s.tokens + position) * row + i)]), tol)
+                << describe(s) << " at " << position;
           }
         }
         position += count;
@@ -85,7 +87,8 @@ TEST(KvCacheDeathTest, AppendBeyondTheEndAborts) {
   Buffer workspace(cpu::attention_cached_workspace(s, 5, 1));
   for (int64_t position : {int64_t(4), int64_t(-1), INT64_MAX}) {
     EXPECT_DEATH(cpu::kv_append(s, 5, qkv.data(), cache.k.data(), cache.v.data(), &position), "start");
-    EXPECT_DEATH(cpu::attention_cached(s, 5, qkv.data(), cache.k.data(), cache.v.data(), &position, out.data(), workspace.data(), 1), "start");
+    EXPECT_DEATH(cpu::attention_cached(s, 5, qkv.data(), cache.k.data(), cache.v.data(), &position, out.data(), workspace.data(), 1),
+                 "start");
   }
 }
 

@@ -18,10 +18,12 @@ void expect_forward(const AttentionShape& s, double width = 1) {
   const Reference want = reference_attention(s, call.qkv.doubles());
   const Tolerance tol = tolerance(s, want, width, 1);
   for (int64_t i = 0; i < call.out.count(); ++i) {
-    ASSERT_LE(std::abs(call.out[i] - want.out[size_t(i)]), tol.out) << describe(s) << " out " << i << ": " << call.out[i] << " for " << want.out[size_t(i)];
+    ASSERT_LE(std::abs(call.out[i] - want.out[size_t(i)]), tol.out)
+        << describe(s) << " out " << i << ": " << call.out[i] << " for " << want.out[size_t(i)];
   }
   for (int64_t i = 0; i < call.lse.count(); ++i) {
-    ASSERT_LE(std::abs(call.lse[i] - want.lse[size_t(i)]), tol.lse) << describe(s) << " lse " << i << ": " << call.lse[i] << " for " << want.lse[size_t(i)];
+    ASSERT_LE(std::abs(call.lse[i] - want.lse[size_t(i)]), tol.lse)
+        << describe(s) << " lse " << i << ": " << call.lse[i] << " for " << want.lse[size_t(i)];
   }
 }
 

@@ -1,5 +1,5 @@
-// tests/backend/attention_reference: attention with materialized scores, in double, and helpers to fill and compare buffers of any float type.
-// It shares no code with the kernels it judges.
+// tests/backend/attention_reference: attention with materialized scores, in double, and helpers to fill and compare buffers of any float
+// type. It shares no code with the kernels it judges.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -35,18 +35,30 @@ class Array {
   const void* data() const { return bytes_.data(); }
   double operator[](int64_t i) const {
     switch (dtype_) {
-      case DType::f64: return static_cast<const double*>(data())[i];
-      case DType::f32: return static_cast<const float*>(data())[i];
-      case DType::bf16: return float(static_cast<const bfloat16*>(data())[i]);
-      default: return float(static_cast<const float16*>(data())[i]);
+      case DType::f64:
+        return static_cast<const double*>(data())[i];
+      case DType::f32:
+        return static_cast<const float*>(data())[i];
+      case DType::bf16:
+        return float(static_cast<const bfloat16*>(data())[i]);
+      default:
+        return float(static_cast<const float16*>(data())[i]);
     }
   }
   void set(int64_t i, double x) {
     switch (dtype_) {
-      case DType::f64: static_cast<double*>(data())[i] = x; break;
-      case DType::f32: static_cast<float*>(data())[i] = float(x); break;
-      case DType::bf16: static_cast<bfloat16*>(data())[i] = bfloat16(float(x)); break;
-      default: static_cast<float16*>(data())[i] = float16(float(x)); break;
+      case DType::f64:
+        static_cast<double*>(data())[i] = x;
+        break;
+      case DType::f32:
+        static_cast<float*>(data())[i] = float(x);
+        break;
+      case DType::bf16:
+        static_cast<bfloat16*>(data())[i] = bfloat16(float(x));
+        break;
+      default:
+        static_cast<float16*>(data())[i] = float16(float(x));
+        break;
     }
   }
   std::vector<double> doubles() const {
@@ -86,7 +98,8 @@ struct Reference {
 inline Reference reference_attention(const cpu::AttentionShape& s, const std::vector<double>& qkv, const std::vector<double>& dout = {}) {
   const int64_t B = s.batch, T = s.tokens, H = s.heads, KV = s.kv_heads, D = s.head_dim, width = (H + 2 * KV) * D;
   const double scale = s.scale != 0 ? s.scale : 1 / std::sqrt(double(D));
-  Reference r{std::vector<double>(size_t(B * T * H * D)), std::vector<double>(size_t(B * H * T)), std::vector<double>(dout.empty() ? 0 : qkv.size())};
+  Reference r{std::vector<double>(size_t(B * T * H * D)), std::vector<double>(size_t(B * H * T)),
+              std::vector<double>(dout.empty() ? 0 : qkv.size())};
   std::vector<double> p(static_cast<size_t>(T)), dp(static_cast<size_t>(T)), mass(size_t(B * KV * T));
   for (int64_t b = 0; b < B; ++b) {
     for (int64_t h = 0; h < H; ++h) {
@@ -130,8 +143,9 @@ inline Reference reference_attention(const cpu::AttentionShape& s, const std::ve
 }
 
 /// How far the kernels may be from the reference. With u the unit roundoff of the sums, X the largest input and G the largest gradient:
-/// a score of D products is off by u D X^2 scale (random walk over partial sums of size sqrt(D) X^2, taken three times), a probability relatively
-/// by that, a sum of T of them by sqrt(T) u more; dp is off by u D X G; delta, from the rounded output, by its rounding walked over D.
+/// a score of D products is off by u D X^2 scale (random walk over partial sums of size sqrt(D) X^2, taken three times), a probability
+/// relatively by that, a sum of T of them by sqrt(T) u more; dp is off by u D X G; delta, from the rounded output, by its rounding walked
+/// over D.
 struct Tolerance {
   double out, lse, dqkv;
 };
@@ -149,8 +163,8 @@ inline Tolerance tolerance(const cpu::AttentionShape& s, const Reference& r, dou
 }
 
 inline std::string describe(const cpu::AttentionShape& s) {
-  return "B" + std::to_string(s.batch) + " T" + std::to_string(s.tokens) + " H" + std::to_string(s.heads) + " KV" + std::to_string(s.kv_heads) + " D" +
-         std::to_string(s.head_dim) + " " + to_string(s.dtype) + (s.causal ? "" : " full");
+  return "B" + std::to_string(s.batch) + " T" + std::to_string(s.tokens) + " H" + std::to_string(s.heads) + " KV" +
+         std::to_string(s.kv_heads) + " D" + std::to_string(s.head_dim) + " " + to_string(s.dtype) + (s.causal ? "" : " full");
 }
 
 /// One call's buffers.

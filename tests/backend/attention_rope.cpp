@@ -42,7 +42,8 @@ void expect_rope(const RopeShape& s, int64_t offset, bool inverse) {
   const std::vector<double> want = reference_rope(s, x.doubles(), offset, inverse);
   const double angle_error = double(s.tokens + offset) * 0x1p-51;
   const double tol = 4 * epsilon(statistics_dtype(s.dtype)) + 2 * angle_error + epsilon(s.dtype) * std::sqrt(2.0) / 2;
-  for (int64_t i = 0; i < y.count(); ++i) ASSERT_NEAR(y[i], want[size_t(i)], tol) << "row " << i / s.width << " column " << i % s.width << " D " << s.head_dim;
+  for (int64_t i = 0; i < y.count(); ++i)
+    ASSERT_NEAR(y[i], want[size_t(i)], tol) << "row " << i / s.width << " column " << i % s.width << " D " << s.head_dim;
 }
 
 TEST(Rope, MatchesReference) {

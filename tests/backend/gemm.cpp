@@ -15,7 +15,7 @@
 #include "reckon/base/philox.h"
 
 // ---- witnesses: the largest allocation and the number of parallel regions since they were last cleared
-static std::atomic<size_t> largest_allocation{0};
+std::atomic<size_t> largest_allocation{0};  // attention_allocation.cpp looks at it too
 static std::atomic<int> forks{0};
 static void* next(const char* symbol) { return dlsym(RTLD_NEXT, symbol); }
 static void note(size_t bytes) {

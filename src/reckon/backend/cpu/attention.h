@@ -10,28 +10,30 @@ namespace reckon::cpu {
 /// One attention call. A token's row of `qkv` holds `heads` query heads, then `kv_heads` key heads, then `kv_heads` value heads, each
 /// `head_dim` wide; query head h reads key/value head h / (heads / kv_heads).
 struct AttentionShape {
-  int64_t batch = 0;      // B
-  int64_t tokens = 0;     // T, may be 0
-  int64_t heads = 1;      // H, a multiple of kv_heads
-  int64_t kv_heads = 1;   // KV
-  int64_t head_dim = 64;  // D in [1, 256]
+  int64_t batch = 0;         // B
+  int64_t tokens = 0;        // T, may be 0
+  int64_t heads = 1;         // H, a multiple of kv_heads
+  int64_t kv_heads = 1;      // KV
+  int64_t head_dim = 64;     // D in [1, 256]
   DType dtype = DType::f32;  // of qkv, out and their gradients: f32, f64, bf16 or f16; sums are float32, or float64 for f64
   bool causal = true;        // token t sees tokens 0..t; otherwise all of them
   double scale = 0;          // of the scores; 0 stands for 1 / sqrt(head_dim)
 };
 
-/// Scratch bytes, 64-byte aligned, for up to `lanes` threads. Never less when an extent grows. Forward: independent of T (f64: one row of T).
+/// Scratch bytes, 64-byte aligned, for up to `lanes` threads. Never less when an extent grows. Forward: independent of T (f64: one row of
+/// T).
 int64_t attention_workspace(const AttentionShape& shape, int lanes);
 /// As above for the backward pass: grows linearly with T.
 int64_t attention_back_workspace(const AttentionShape& shape, int lanes);
 
 /// out = softmax(scale * q k^T) v by blocks with a running softmax; the T x T scores never exist.
 /// qkv [B, T, (H + 2 KV) D] -> out [B, T, H D], lse [B, H, T] (f32; f64 for f64): the log-sum-exp of the scaled scores, kept for backward.
-/// Runs on up to `lanes` threads; the bits do not depend on how many. Dao et al. 2022, arXiv:2205.14135; Milakov & Gimelshein 2018, arXiv:1805.02867.
+/// Runs on up to `lanes` threads; the bits do not depend on how many. Dao et al. 2022, arXiv:2205.14135; Milakov & Gimelshein 2018,
+/// arXiv:1805.02867.
 void attention_forward(const AttentionShape& shape, const void* qkv, void* out, void* lse, void* workspace, int lanes);
 
-/// dqkv [B, T, (H + 2 KV) D], fully written, from dout [B, T, H D] and forward's inputs and outputs. The probabilities are recomputed from lse.
-/// The bits depend neither on the threads nor on `lanes`.
+/// dqkv [B, T, (H + 2 KV) D], fully written, from dout [B, T, H D] and forward's inputs and outputs. The probabilities are recomputed from
+/// lse. The bits depend neither on the threads nor on `lanes`.
 void attention_backward(const AttentionShape& shape, const void* dout, const void* qkv, const void* out, const void* lse, void* dqkv,
                         void* workspace, int lanes);
 }  // namespace reckon::cpu

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cstring>
 
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
+#include "reckon/backend/cpu/vec_targets.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/attention_backward.cpp"
 // clang-format off
 #include "hwy/foreach_target.h"
-#include "hwy/highway.h"
 #include "reckon/backend/cpu/attention_rows-inl.h"
 // clang-format on
 
@@ -114,8 +114,10 @@ HWY_INLINE void add_key_gradients(const HeadGroup& g, const Block& b, int64_t fi
     const int64_t keys = std::min<int64_t>(kTileRows, count - j), start = std::max<int64_t>(first_row(g, first_key + j) - b.r.first, 0);
     if (start >= b.r.rows) break;
     const int64_t rows = b.r.rows - start, score = j * kScoreStride + start;
-    product<true, Into::add>({t.ds + score, kScoreStride, b.q + start * width, width, dk_sum + j * width, width, rows, nullptr}, keys, width / kLanes);
-    product<true, Into::add>({t.p + score, kScoreStride, b.dout + start * width, width, dv_sum + j * width, width, rows, nullptr}, keys, width / kLanes);
+    product<true, Into::add>({t.ds + score, kScoreStride, b.q + start * width, width, dk_sum + j * width, width, rows, nullptr}, keys,
+                             width / kLanes);
+    product<true, Into::add>({t.p + score, kScoreStride, b.dout + start * width, width, dv_sum + j * width, width, rows, nullptr}, keys,
+                             width / kLanes);
   }
 }
 
@@ -163,7 +165,8 @@ void gradient_rows(const RowTask& task, const RowTask& next, float* dk_sum, floa
   }
 }
 
-void write_key_gradients(const HeadGroup& g, const HeadGroupBack& back, int64_t key, int64_t count, const float* dk_sum, const float* dv_sum) {
+void write_key_gradients(const HeadGroup& g, const HeadGroupBack& back, int64_t key, int64_t count, const float* dk_sum,
+                         const float* dv_sum) {
   const int64_t width = padded(g.head_dim);
   for (int64_t j = 0; j < count; ++j) {
     const int64_t at = (key + j) * g.kv_stride * g.element;
@@ -207,7 +210,8 @@ void backward_rows(const RowTask& task, const RowTask& next, float* dk_sum, floa
 void backward_keys(const HeadGroup& g, const HeadGroupBack& back, int64_t key, float* dk_sum, float* dv_sum, float* scratch) {
   HWY_DYNAMIC_DISPATCH(gradient_keys)(g, back, key, dk_sum, dv_sum, scratch);
 }
-void store_key_gradients(const HeadGroup& g, const HeadGroupBack& back, int64_t key, int64_t count, const float* dk_sum, const float* dv_sum) {
+void store_key_gradients(const HeadGroup& g, const HeadGroupBack& back, int64_t key, int64_t count, const float* dk_sum,
+                         const float* dv_sum) {
   HWY_DYNAMIC_DISPATCH(write_key_gradients)(g, back, key, count, dk_sum, dv_sum);
 }
 }  // namespace reckon::cpu::detail

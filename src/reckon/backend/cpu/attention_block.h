@@ -9,9 +9,9 @@
 
 namespace reckon::cpu::detail {
 
-inline constexpr int64_t kRows = 64;         // query rows of a block
-inline constexpr int64_t kKeys = 64;         // keys of a tile
-inline constexpr int64_t kForwardSpan = 4;   // row blocks that share each tile of keys once it is loaded
+inline constexpr int64_t kRows = 64;        // query rows of a block
+inline constexpr int64_t kKeys = 64;        // keys of a tile
+inline constexpr int64_t kForwardSpan = 4;  // row blocks that share each tile of keys once it is loaded
 inline constexpr int64_t kBackwardSpan = 2;
 inline constexpr int64_t kScoreStride = 80;  // floats from one key's scores to the next: 64 + 16, so that columns spread over cache sets
 inline constexpr int64_t kMaxHeadDim = 256;
@@ -24,7 +24,7 @@ constexpr int64_t padded(int64_t head_dim) { return ceil_div(head_dim, 16) * 16;
 /// row r is token r / group of head r % group. All strides are in elements.
 struct HeadGroup {
   DType dtype;
-  int64_t element;         // bytes of one element
+  int64_t element;  // bytes of one element
   int64_t head_dim;
   int64_t group;           // query heads
   int64_t query_tokens;    // rows = query_tokens * group
@@ -32,20 +32,20 @@ struct HeadGroup {
   int64_t keys;
   bool causal;
   double scale;
-  const char* q;           // token t, head g: q + t * q_stride + g * head_dim
-  const char* k;           // key j: k + j * kv_stride
+  const char* q;  // token t, head g: q + t * q_stride + g * head_dim
+  const char* k;  // key j: k + j * kv_stride
   const char* v;
   int64_t q_stride, kv_stride;
-  char* out;               // as q, with out_stride
+  char* out;  // as q, with out_stride
   int64_t out_stride;
-  char* lse;               // head g, token t: lse + g * query_tokens + t, in the statistics type; may be null
+  char* lse;  // head g, token t: lse + g * query_tokens + t, in the statistics type; may be null
 };
 
 /// What backward reads and writes beside the HeadGroup (whose out and lse it reads).
 struct HeadGroupBack {
-  const char* dout;            // as out
-  char *dq, *dk, *dv;          // as q, k, v
-  float* delta;                // [group, query_tokens] rowsum(dout * out), where one pass leaves it for the other; may be null
+  const char* dout;    // as out
+  char *dq, *dk, *dv;  // as q, k, v
+  float* delta;        // [group, query_tokens] rowsum(dout * out), where one pass leaves it for the other; may be null
 };
 
 /// Query rows [row, row + rows) of a group.
@@ -72,18 +72,19 @@ constexpr int64_t backward_scratch(int64_t head_dim) {
   return padded(head_dim) * (5 * kBackwardSpan * kRows + 2 * kKeys) + 2 * kScoreStride * kKeys;
 }
 
-/// Attends the task's rows over all keys they see; writes out and lse. The row is a multiple of kRows and rows at most kForwardSpan * kRows.
-/// `next` is what this thread will probably do next: only a hint of what to fetch into the cache.
+/// Attends the task's rows over all keys they see; writes out and lse. The row is a multiple of kRows and rows at most kForwardSpan *
+/// kRows. `next` is what this thread will probably do next: only a hint of what to fetch into the cache.
 void forward_rows(const RowTask& task, const RowTask& next, float* scratch);
 
-/// dq of the task's rows, at most kBackwardSpan * kRows. If dk_sum is not null, also adds their part of dk / scale and dv to dk_sum and dv_sum
-/// [keys, padded(head_dim)]: called for ascending rows it does the whole backward pass.
+/// dq of the task's rows, at most kBackwardSpan * kRows. If dk_sum is not null, also adds their part of dk / scale and dv to dk_sum and
+/// dv_sum [keys, padded(head_dim)]: called for ascending rows it does the whole backward pass.
 void backward_rows(const RowTask& task, const RowTask& next, float* dk_sum, float* dv_sum, float* scratch);
 /// dk and dv of the keys [key, key + kKeys), from back.delta. dk_sum and dv_sum [kKeys, padded(head_dim)] are scratch.
 /// The same sums in the same order as ascending backward_rows, so the same bits.
 void backward_keys(const HeadGroup& g, const HeadGroupBack& back, int64_t key, float* dk_sum, float* dv_sum, float* scratch);
 /// Writes dk and dv of the keys [key, key + count) from their sums.
-void store_key_gradients(const HeadGroup& g, const HeadGroupBack& back, int64_t key, int64_t count, const float* dk_sum, const float* dv_sum);
+void store_key_gradients(const HeadGroup& g, const HeadGroupBack& back, int64_t key, int64_t count, const float* dk_sum,
+                         const float* dv_sum);
 
 /// The float64 path: obvious loops, one row at a time. scratch [keys].
 void forward_rows_f64(const HeadGroup& g, int64_t row, int64_t rows, double* scratch);
@@ -94,8 +95,8 @@ constexpr int64_t task_rows(int64_t groups, int64_t rows, int64_t span, int64_t 
   return groups * ceil_div(rows, span * kRows) >= 4 * lanes ? span * kRows : kRows;
 }
 
-/// Runs every group on up to `lanes` threads. group_of(batch, kv_head) describes a group. A group's tasks follow each other, so that its keys
-/// stay in the cache; the last rows, which see the most keys, come first.
+/// Runs every group on up to `lanes` threads. group_of(batch, kv_head) describes a group. A group's tasks follow each other, so that its
+/// keys stay in the cache; the last rows, which see the most keys, come first.
 template <class GroupOf>
 void run_forward(const AttentionShape& shape, int64_t lane_bytes, GroupOf group_of, void* workspace, int lanes) {
   const int64_t groups = shape.batch * shape.kv_heads, rows = shape.tokens * (shape.heads / shape.kv_heads);

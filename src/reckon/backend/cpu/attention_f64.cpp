@@ -12,7 +12,9 @@ template <class Pointer>
 Pointer query_row(const HeadGroup& g, const char* base, int64_t stride, int64_t row) {
   return reinterpret_cast<Pointer>(const_cast<char*>(base) + (row / g.group * stride + row % g.group * g.head_dim) * g.element);
 }
-const double* key_row(const HeadGroup& g, const char* base, int64_t key) { return reinterpret_cast<const double*>(base) + key * g.kv_stride; }
+const double* key_row(const HeadGroup& g, const char* base, int64_t key) {
+  return reinterpret_cast<const double*>(base) + key * g.kv_stride;
+}
 double* lse_of(const HeadGroup& g, int64_t row) {
   return reinterpret_cast<double*>(g.lse) + row % g.group * g.query_tokens + row / g.group;
 }

@@ -1,15 +1,15 @@
-// backend/cpu/attention_forward: blocks of query rows over all the keys they see, with a running softmax. Compiled once per instruction set.
-// Rows are vector lanes: maxima and sums of the softmax need no shuffles, and no transposition of keys.
+// backend/cpu/attention_forward: blocks of query rows over all the keys they see, with a running softmax. Compiled once per instruction
+// set. Rows are vector lanes: maxima and sums of the softmax need no shuffles, and no transposition of keys.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
+#include "reckon/backend/cpu/vec_targets.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/attention_forward.cpp"
 // clang-format off
 #include "hwy/foreach_target.h"
-#include "hwy/highway.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "reckon/backend/cpu/attention_rows-inl.h"
 // clang-format on
@@ -101,7 +101,8 @@ HWY_INLINE void start(const HeadGroup& g, int64_t row, Block& block) {
 
 void attend_rows(const RowTask& task, const RowTask& next, float* scratch) {
   const HeadGroup& g = task.g;
-  const int64_t row = task.row, width = padded(g.head_dim), end = std::min(row + task.rows, row_count(g)), blocks = ceil_div(end - row, kRows);
+  const int64_t row = task.row, width = padded(g.head_dim), end = std::min(row + task.rows, row_count(g)),
+                blocks = ceil_div(end - row, kRows);
   float* k_tile = scratch;                 // [kKeys, width]
   float* v_tile = k_tile + width * kKeys;  // [kKeys, width]
   float* scores = v_tile + width * kKeys;  // [kKeys, kScoreStride]

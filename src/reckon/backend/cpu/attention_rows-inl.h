@@ -20,8 +20,8 @@ inline constexpr float kLn2 = 0.693147180559945309f;
 /// Query rows [first, first + rows) of a group. Row i is lane i of the score vectors; lanes beyond `rows` hold zeros and count for nothing.
 struct Rows {
   int64_t first, rows;
-  int64_t vecs;          // vectors that hold the rows
-  int64_t last[kRows];   // last key that each lane sees; never falls. Lanes beyond `rows` repeat the last row's
+  int64_t vecs;         // vectors that hold the rows
+  int64_t last[kRows];  // last key that each lane sees; never falls. Lanes beyond `rows` repeat the last row's
 };
 
 HWY_INLINE Rows rows_of(const HeadGroup& g, int64_t first) {
@@ -87,8 +87,8 @@ class Ahead {
   unsigned begin_ = 0, end_ = 0;
 };
 
-/// scores[j][i] = keys[j] . rows[i] for the keys first_key + [0, count), keys [count, padded]; vectors of rows that see none of a run of keys are left untouched.
-/// transposed [head_dim, kRows].
+/// scores[j][i] = keys[j] . rows[i] for the keys first_key + [0, count), keys [count, padded]; vectors of rows that see none of a run of
+/// keys are left untouched. transposed [head_dim, kRows].
 HWY_INLINE void tile_scores(const HeadGroup& g, const Rows& r, int64_t first_key, int64_t count, const float* keys, const float* transposed,
                             float* scores, Ahead& ahead) {
   const int64_t width = padded(g.head_dim);
@@ -96,8 +96,8 @@ HWY_INLINE void tile_scores(const HeadGroup& g, const Rows& r, int64_t first_key
   for (int64_t j = 0; j < count; j += kTileRows) {
     ahead.fetch();
     while (skip < r.vecs && r.last[skip * kLanes + kLanes - 1] < first_key + j) ++skip;
-    const Product p{keys + j * width, width, transposed + skip * kLanes, kRows, scores + j * kScoreStride + skip * kLanes,
-                    kScoreStride, g.head_dim, nullptr};
+    const Product p{keys + j * width, width,  transposed + skip * kLanes, kRows, scores + j * kScoreStride + skip * kLanes, kScoreStride,
+                    g.head_dim,       nullptr};
     product<true, Into::set>(p, std::min<int64_t>(kTileRows, count - j), r.vecs - skip);
   }
 }

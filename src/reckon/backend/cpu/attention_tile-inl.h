@@ -1,11 +1,11 @@
-// backend/cpu/attention_tile-inl: the vector pieces of attention, compiled once per instruction set: rows in and out of float32, transposition,
-// 2^x, and small matrix products held in registers. It knows nothing of heads, masks or softmax. Include after foreach_target.h.
-#include <bit>
+// backend/cpu/attention_tile-inl: the vector pieces of attention, compiled once per instruction set: rows in and out of float32,
+// transposition, 2^x, and small matrix products held in registers. It knows nothing of heads, masks or softmax. Include after
+// foreach_target.h.
 #include <cstdint>
 #include <cstring>
 
-#include "hwy/highway.h"
 #include "reckon/backend/cpu/attention_block.h"
+#include "reckon/backend/cpu/vec-inl.h"
 
 // Per-target include guard.
 #if defined(RECKON_ATTENTION_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -18,6 +18,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::detail::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
+using cpu::HWY_NAMESPACE::read_chunk;
+using cpu::HWY_NAMESPACE::write_chunk;
+using cpu::HWY_NAMESPACE::write_place;
 
 using Floats = hn::CappedTag<float, 16>;
 using Vec = hn::Vec<Floats>;
@@ -25,7 +28,6 @@ inline constexpr int64_t kLanes = int64_t(hn::MaxLanes(Floats()));
 // Accumulators of a product: 6 rows x 4 vectors fill 32 registers, 6 x 2 fill 16.
 inline constexpr int kTileRows = 6;
 inline constexpr int kTileVecs = HWY_TARGET <= HWY_AVX3 ? 4 : 2;
-inline constexpr bool kHasF16 = HWY_TARGET <= HWY_AVX2;
 
 HWY_INLINE Vec load(const float* p) { return hn::LoadU(Floats(), p); }
 HWY_INLINE Vec all(float x) { return hn::Set(Floats(), x); }
@@ -49,26 +51,6 @@ HWY_INLINE Vec exp2(Vec x) {
   return hn::IfThenZeroElse(hn::Lt(x, all(-126.0f)), hn::Mul(p, power));
 }
 
-HWY_INLINE void load_bf16(const char* from, int64_t n, float* to) {
-  const auto* in = reinterpret_cast<const uint16_t*>(from);
-  const Floats d;
-  const hn::Rebind<uint16_t, Floats> dh;
-  const hn::RebindToUnsigned<Floats> du;
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) store(hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(dh, in + i)))), to + i);
-  for (; i < n; ++i) to[i] = float(std::bit_cast<bfloat16>(in[i]));
-}
-HWY_INLINE void load_f16(const char* from, int64_t n, float* to) {
-  const auto* in = reinterpret_cast<const uint16_t*>(from);
-  int64_t i = 0;
-  if constexpr (kHasF16) {
-    const hn::Rebind<uint16_t, Floats> dh;
-    const hn::Rebind<hwy::float16_t, Floats> df;
-    for (; i + kLanes <= n; i += kLanes) store(hn::PromoteTo(Floats(), hn::BitCast(df, hn::LoadU(dh, in + i))), to + i);
-  }
-  for (; i < n; ++i) to[i] = float(std::bit_cast<float16>(in[i]));
-}
-
 /// to[0..n) = from[0..n) as float32, and zeros up to the next multiple of 16.
 HWY_INLINE void load_row(DType dtype, const char* from, int64_t n, float* to) {
   if (dtype == DType::f32) {
@@ -76,47 +58,21 @@ HWY_INLINE void load_row(DType dtype, const char* from, int64_t n, float* to) {
     int64_t i = 0;
     for (; i + kLanes <= n; i += kLanes) store(load(in + i), to + i);
     for (; i < n; ++i) to[i] = in[i];
-  } else if (dtype == DType::bf16) {
-    load_bf16(from, n, to);
   } else {
-    load_f16(from, n, to);
+    read_chunk(dtype, from, 0, n, to);
   }
   for (int64_t i = n; i < padded(n); ++i) to[i] = 0;
 }
 
-/// to[0..n) = factor * from[0..n), rounded to nearest even. from is readable up to the next multiple of 16.
+/// to[0..n) = factor * from[0..n), rounded to nearest even.
 HWY_INLINE void store_row(DType dtype, const float* from, float factor, int64_t n, char* to) {
+  float buffer[kMaxHeadDim];
+  float* place = write_place(dtype, to, 0, buffer);
   const Vec f = all(factor);
-  auto* out = reinterpret_cast<uint16_t*>(to);
   int64_t i = 0;
-  if (dtype == DType::f32) {
-    auto* floats = reinterpret_cast<float*>(to);
-    for (; i + kLanes <= n; i += kLanes) store(hn::Mul(load(from + i), f), floats + i);
-    for (; i < n; ++i) floats[i] = from[i] * factor;
-  } else if (dtype == DType::bf16) {
-    const hn::RebindToUnsigned<Floats> du;
-    const hn::RebindToSigned<Floats> di;
-    const hn::Rebind<uint16_t, Floats> dh;
-    for (; i + kLanes <= n; i += kLanes) {
-      const Vec v = hn::Mul(load(from + i), f);
-      const auto u = hn::BitCast(du, v);
-      const auto odd = hn::And(hn::ShiftRight<16>(u), hn::Set(du, 1u));
-      const auto rounded = hn::ShiftRight<16>(hn::Add(u, hn::Add(odd, hn::Set(du, 0x7FFFu))));
-      const auto nan = hn::Or(hn::ShiftRight<16>(u), hn::Set(du, 0x40u));
-      const auto bits = hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)), nan, rounded);
-      hn::StoreU(hn::DemoteTo(dh, hn::BitCast(di, bits)), dh, out + i);
-    }
-    for (; i < n; ++i) out[i] = bfloat16(from[i] * factor).bits;
-  } else {
-    if constexpr (kHasF16) {
-      const hn::Rebind<uint16_t, Floats> dh;
-      const hn::Rebind<hwy::float16_t, Floats> df;
-      for (; i + kLanes <= n; i += kLanes) {
-        hn::StoreU(hn::BitCast(dh, hn::DemoteTo(df, hn::Mul(load(from + i), f))), dh, out + i);
-      }
-    }
-    for (; i < n; ++i) out[i] = float16(from[i] * factor).bits;
-  }
+  for (; i + kLanes <= n; i += kLanes) store(hn::Mul(load(from + i), f), place + i);
+  for (; i < n; ++i) place[i] = from[i] * factor;
+  write_chunk(dtype, to, 0, n, buffer);
 }
 
 /// to[c][r] = factor * from[r][c] for r < 4, c < 4.
@@ -141,7 +97,8 @@ HWY_INLINE void transpose_4x4(const float* from, int64_t from_stride, float fact
 }
 
 /// to[c][r] = factor * from[r][c]; rows and columns are multiples of 4.
-HWY_INLINE void transpose(const float* from, int64_t rows, int64_t columns, int64_t from_stride, float factor, float* to, int64_t to_stride) {
+HWY_INLINE void transpose(const float* from, int64_t rows, int64_t columns, int64_t from_stride, float factor, float* to,
+                          int64_t to_stride) {
   for (int64_t c = 0; c < columns; c += 4) {
     for (int64_t r = 0; r < rows; r += 4) transpose_4x4(from + r * from_stride + c, from_stride, factor, to + c * to_stride + r, to_stride);
   }
@@ -156,7 +113,7 @@ struct Product {
   int64_t a_row;
   const float* b;  // [k][n], stride b_row
   int64_t b_row;
-  float* c;        // [m][n], stride c_row
+  float* c;  // [m][n], stride c_row
   int64_t c_row;
   int64_t k;
   const float* factor;

@@ -5,53 +5,47 @@
 #include <cmath>
 #include <cstring>
 
+#include "reckon/backend/cpu/vec_targets.h"
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
 
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/rope.cpp"
-// clang-format off
-#include "hwy/foreach_target.h"
-#include "hwy/highway.h"
-#include "reckon/backend/cpu/attention_tile-inl.h"
-// clang-format on
+#include <hwy/foreach_target.h>
+
+#include "reckon/backend/cpu/vec-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace reckon::cpu::detail::HWY_NAMESPACE {
+namespace reckon::cpu::HWY_NAMESPACE {
 namespace {
-/// Turns one head: from and to may be equal. cos and sin [head_dim / 2]; sign is -1 to turn back.
-void turn_head(DType dtype, const char* from, char* to, int64_t head_dim, const float* cos, const float* sin, float sign) {
-  const int64_t half = head_dim / 2;
-  HWY_ALIGN float low[kMaxHeadDim / 2 + 16], high[kMaxHeadDim / 2 + 16];
-  load_row(dtype, from, half, low);
-  load_row(dtype, from + half * size_of(dtype), half, high);
-  const Vec direction = all(sign);
-  int64_t i = 0;
-  for (; i + kLanes <= half; i += kLanes) {
-    const Vec x = load(low + i), y = load(high + i), c = load(cos + i), s = hn::Mul(direction, load(sin + i));
-    store(hn::Sub(hn::Mul(x, c), hn::Mul(y, s)), low + i);
-    store(hn::Add(hn::Mul(y, c), hn::Mul(x, s)), high + i);
+constexpr int64_t kMaxHalf = 128;
+
+/// Turns the heads of one row: from and to may be equal. cos and sin [head_dim / 2]; sign is -1 to turn back.
+void turn_heads(const RopeShape& s, const void* from, void* to, const float* cos, const float* sin, float sign) {
+  const int64_t half = s.head_dim / 2;
+  HWY_ALIGN float low[kMaxHalf], high[kMaxHalf];
+  const V direction = set(sign);
+  for (int64_t head = 0; head < s.rotated_heads; ++head) {
+    const int64_t at = head * s.head_dim;
+    const float* x = read_chunk(s.dtype, from, at, half, low);
+    const float* y = read_chunk(s.dtype, from, at + half, half, high);
+    float* to_x = write_place(s.dtype, to, at, low);
+    float* to_y = write_place(s.dtype, to, at + half, high);
+    for_vectors(half, [&](int64_t i, auto part) RECKON_VEC {
+      const V a = part.load(x + i), b = part.load(y + i), c = part.load(cos + i), n = hn::Mul(direction, part.load(sin + i));
+      part.store(hn::Sub(hn::Mul(a, c), hn::Mul(b, n)), to_x + i);
+      part.store(hn::Add(hn::Mul(b, c), hn::Mul(a, n)), to_y + i);
+    });
+    write_chunk(s.dtype, to, at, half, low);
+    write_chunk(s.dtype, to, at + half, half, high);
   }
-  for (; i < half; ++i) {
-    const float x = low[i], y = high[i], c = cos[i], s = sign * sin[i];
-    low[i] = x * c - y * s;
-    high[i] = y * c + x * s;
-  }
-  store_row(dtype, low, 1.0f, half, to);
-  store_row(dtype, high, 1.0f, half, to + half * size_of(dtype));
-}
-void turn_heads(const RopeShape& s, const char* from, char* to, const float* cos, const float* sin, float sign) {
-  const int64_t head_bytes = s.head_dim * size_of(s.dtype);
-  for (int64_t h = 0; h < s.rotated_heads; ++h) turn_head(s.dtype, from + h * head_bytes, to + h * head_bytes, s.head_dim, cos, sin, sign);
 }
 }  // namespace
-}  // namespace reckon::cpu::detail::HWY_NAMESPACE
+}  // namespace reckon::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace reckon::cpu {
-namespace detail {
 namespace {
 HWY_EXPORT(turn_heads);
 
@@ -70,22 +64,34 @@ void turn_heads_f64(const RopeShape& s, const double* from, double* to, const do
 // and cost two multiply-adds instead of a sine. Anchors are absolute, so a position's values never depend on where a call starts.
 constexpr int64_t kAnchor = 32;
 
-/// Fills the tables of tokens [first, end), all between two anchors, for float32 tables.
-void fill_tables(const RopeShape& s, int64_t offset, int64_t first, int64_t end, float* cos, float* sin) {
+constexpr int64_t kTogether = 8;  // frequencies advanced side by side, to hide the latency of the chain
+
+/// Fills columns [i, i + n) of the tables for the tokens [first, end), all between two anchors.
+void fill_columns(const RopeShape& s, int64_t offset, int64_t first, int64_t end, int64_t i, int64_t n, float* cos, float* sin) {
   const int64_t half = s.head_dim / 2, anchor = (offset + first) / kAnchor * kAnchor;
-  for (int64_t i = 0; i < half; ++i) {
-    const double frequency = std::pow(s.theta, -2.0 * double(i) / double(s.head_dim));
-    const double step_cos = std::cos(frequency), step_sin = std::sin(frequency);
-    double c = std::cos(double(anchor) * frequency), n = std::sin(double(anchor) * frequency);
-    for (int64_t p = anchor; p < offset + end; ++p) {
-      if (p >= offset + first) {
-        cos[(p - offset) * half + i] = float(c);
-        sin[(p - offset) * half + i] = float(n);
+  double c[kTogether] = {}, d[kTogether] = {}, step_cos[kTogether] = {}, step_sin[kTogether] = {};
+  for (int64_t k = 0; k < n; ++k) {
+    const double frequency = std::pow(s.theta, -2.0 * double(i + k) / double(s.head_dim));
+    step_cos[k] = std::cos(frequency), step_sin[k] = std::sin(frequency);
+    c[k] = std::cos(double(anchor) * frequency), d[k] = std::sin(double(anchor) * frequency);
+  }
+  for (int64_t p = anchor; p < offset + end; ++p) {
+    if (p >= offset + first) {
+      for (int64_t k = 0; k < n; ++k) {
+        cos[(p - offset) * half + i + k] = float(c[k]);
+        sin[(p - offset) * half + i + k] = float(d[k]);
       }
-      const double next = c * step_cos - n * step_sin;
-      n = n * step_cos + c * step_sin;
-      c = next;
     }
+    for (int64_t k = 0; k < kTogether; ++k) {
+      const double next = c[k] * step_cos[k] - d[k] * step_sin[k];
+      d[k] = d[k] * step_cos[k] + c[k] * step_sin[k];
+      c[k] = next;
+    }
+  }
+}
+void fill_tables(const RopeShape& s, int64_t offset, int64_t first, int64_t end, float* cos, float* sin) {
+  for (int64_t i = 0; i < s.head_dim / 2; i += kTogether) {
+    fill_columns(s, offset, first, end, i, std::min(kTogether, s.head_dim / 2 - i), cos, sin);
   }
 }
 void fill_tables_f64(const RopeShape& s, int64_t offset, int64_t first, int64_t end, double* cos, double* sin) {
@@ -110,12 +116,11 @@ void turn_row(const RopeShape& s, const char* from, char* to, const void* cos, c
   if (to != from) std::memcpy(to + turned, from + turned, size_t(bytes - turned));
 }
 }  // namespace
-}  // namespace detail
 
-int64_t rope_workspace(const RopeShape& s) { return detail::ceil_div(2 * s.tokens * (s.head_dim / 2) * size_of(statistics_dtype(s.dtype)), 64) * 64; }
+int64_t rope_workspace(const RopeShape& s) { return (s.tokens * s.head_dim * size_of(statistics_dtype(s.dtype)) + 63) / 64 * 64; }
 
 void rope(const RopeShape& s, const void* from, void* to, const int64_t* position_offset, bool inverse, void* workspace) {
-  RECKON_ASSERT(s.rows >= 0 && s.head_dim >= 2 && s.head_dim % 2 == 0 && s.head_dim <= detail::kMaxHeadDim && is_float(s.dtype));
+  RECKON_ASSERT(s.rows >= 0 && s.head_dim >= 2 && s.head_dim % 2 == 0 && s.head_dim <= 256 && is_float(s.dtype));
   RECKON_ASSERT(s.rotated_heads >= 0 && s.rotated_heads * s.head_dim <= s.width);
   if (s.rows == 0 || s.width == 0) return;
   const int64_t offset = position_offset ? position_offset[0] : 0, half = s.head_dim / 2;
@@ -123,21 +128,21 @@ void rope(const RopeShape& s, const void* from, void* to, const int64_t* positio
   const int64_t element = size_of(statistics_dtype(s.dtype));
   char* cos = static_cast<char*>(workspace);
   char* sin = cos + s.tokens * half * element;
-  const int64_t first_anchor = offset / detail::kAnchor, anchors = (offset + s.tokens - 1) / detail::kAnchor - first_anchor + 1;
+  const int64_t first_anchor = offset / kAnchor, anchors = (offset + s.tokens - 1) / kAnchor - first_anchor + 1;
   parallel_for(anchors, [&](int64_t task) {
-    const int64_t at = (first_anchor + task) * detail::kAnchor - offset;
-    const int64_t first = std::max<int64_t>(at, 0), end = std::min(at + detail::kAnchor, s.tokens);
+    const int64_t at = (first_anchor + task) * kAnchor - offset;
+    const int64_t first = std::max<int64_t>(at, 0), end = std::min(at + kAnchor, s.tokens);
     if (s.dtype == DType::f64) {
-      detail::fill_tables_f64(s, offset, first, end, reinterpret_cast<double*>(cos), reinterpret_cast<double*>(sin));
+      fill_tables_f64(s, offset, first, end, reinterpret_cast<double*>(cos), reinterpret_cast<double*>(sin));
     } else {
-      detail::fill_tables(s, offset, first, end, reinterpret_cast<float*>(cos), reinterpret_cast<float*>(sin));
+      fill_tables(s, offset, first, end, reinterpret_cast<float*>(cos), reinterpret_cast<float*>(sin));
     }
   });
   parallel_range(s.rows, 16, [&](int64_t begin, int64_t end) {
     const int64_t row_bytes = s.width * size_of(s.dtype);
     for (int64_t r = begin; r < end; ++r) {
       const int64_t at = r % s.tokens * half * element;
-      detail::turn_row(s, static_cast<const char*>(from) + r * row_bytes, static_cast<char*>(to) + r * row_bytes, cos + at, sin + at, inverse);
+      turn_row(s, static_cast<const char*>(from) + r * row_bytes, static_cast<char*>(to) + r * row_bytes, cos + at, sin + at, inverse);
     }
   });
 }
