@@ -1,5 +1,6 @@
 // A run of a bpe:300 model was overwritten by one on bytes and left its tokenizer.json behind: generation then read bytes as merged tokens.
-// And a run continued with data.path naming another text trained a second tokenizer on it: the same ids, other words, no complaint.
+// And a run continued with data.path naming another text trained a second tokenizer on it: the same ids, other words, no complaint. Now it
+// is refused, and the run keeps its own.
 #include <filesystem>
 
 #include "reckon/train/saved_run.h"
@@ -33,14 +34,14 @@ TEST(RunTokenizer, goes_with_the_run_that_is_overwritten) {
   EXPECT_EQ(load_model(run, {}, *device).tokenizer->kind(), "bytes");
 }
 
-TEST(RunTokenizer, stays_when_the_run_continues_on_another_text) {
+TEST(RunTokenizer, stays_when_another_text_is_refused) {
   const Folder folder;
   const std::string text = folder / "text.txt", other = folder / "other.txt", run = folder / "run";
   write_text(text, "in the beginning ");
   write_text(other, "of quite another kind; ");
   go(on_text(run, text, "bpe:300"), {.quiet = true});
   const std::string before = contents(join_path(run, kRunTokenizer));
-  go(on_text(run, other, "bpe:300"), {.resume = true, .quiet = true});
+  EXPECT_THROW(go(on_text(run, other, "bpe:300"), {.resume = true, .quiet = true}), Error);
   EXPECT_TRUE(contents(join_path(run, kRunTokenizer)) == before);
   EXPECT_EQ(load_config(join_path(run, "config.toml"), {}).data.tokenizer, "bpe:300");
 }
@@ -50,7 +51,9 @@ TEST(DryRun, predicts_every_phase_of_a_run) {
   const Folder folder;
   const std::string text = folder / "text.txt";
   write_text(text, "in the beginning ");
-  const TrainOutcome o = go(on_text(folder / "run", text, "bytes"), {.quiet = true});
+  Config whole = on_text(folder / "run", text, "bytes");
+  whole.train.stop_after = 0;  // a run that is stopped leaves the evaluation to the one that ends it
+  const TrainOutcome o = go(whole, {.quiet = true});
   EXPECT_EQ(o.predicted.memory->phase_peak, o.measured.memory->phase_peak);
   EXPECT_EQ(o.predicted.memory->peak, o.measured.memory->peak);
   EXPECT_GT(o.measured.memory->phase_peak[size_t(Phase::save)], 0);
