@@ -102,13 +102,12 @@ class Case(unittest.TestCase):
         return sorted(p.name for p in folder.iterdir()) if folder.exists() else []
 
     def metrics(self, run):
-        """step -> the line's values that time does not change, for the lines of training steps."""
-        lines = [json.loads(line) for line in (self.folder / run / "metrics.jsonl").read_text().splitlines()]
+        """(step, kind) -> the line's values that time does not change; kind is "train" or "validation"."""
         steps = {}
-        for line in lines:
-            if "loss" in line:
-                self.assertNotIn(line["step"], steps)
-                steps[line["step"]] = {key: line[key] for key in ("loss", "lr", "grad_norm", "tokens")}
+        for line in map(json.loads, (self.folder / run / "metrics.jsonl").read_text().splitlines()):
+            key = (line["step"], "train" if "loss" in line else "validation")
+            self.assertNotIn(key, steps)
+            steps[key] = {name: value for name, value in line.items() if name not in ("seconds", "tokens_per_second")}
         return steps
 
     def check_report(self, report):

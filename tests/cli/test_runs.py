@@ -8,8 +8,9 @@ import unittest
 
 from harness import FAILED, INTERRUPTED, MEMORY, TINY, USAGE, Case
 
-# Steps of some milliseconds, so that a signal arrives between two of them.
-LONG = ["model.layers=2", "model.d_model=128", "train.micro_batch=4", "train.seq_len=64", "train.steps=50"]
+# Signals arrive within the first quarter of these steps of some milliseconds, so that the run is still there.
+STEPS = 120
+LONG = ["model.layers=2", "model.d_model=64", "train.micro_batch=2", "train.seq_len=64", f"train.steps={STEPS}"]
 
 
 class Train(Case):
@@ -27,9 +28,10 @@ class Train(Case):
         self.assertAlmostEqual(measured["loss"]["bits_per_byte"], measured["loss"]["validation"] / 0.6931471805599453, places=9)  # bytes
         self.assertIsNone(measured["mfu"], "without a measured peak there is no MFU, and no guess")
         self.assertGreater(summary["process"]["peak_rss_bytes"], measured["memory"]["peak_bytes"])
-        self.assertEqual(sorted(self.metrics("run")), [1, 2, 3, 4, 5, 6])
-        evaluated = [line["step"] for line in map(json.loads, (self.folder / "run/metrics.jsonl").read_text().splitlines()) if "loss_validation" in line]
-        self.assertEqual(evaluated, [2, 4, 6])
+        metrics = self.metrics("run")
+        self.assertEqual([step for step, kind in metrics if kind == "train"], [1, 2, 3, 4, 5, 6])
+        self.assertEqual([step for step, kind in metrics if kind == "validation"], [2, 4, 6])
+        self.assertEqual(set(metrics[1, "train"]), {"step", "loss", "lr", "grad_norm", "tokens"})
         self.assertEqual(self.checkpoints("run"), ["step-6"])
         self.assertIn('preset = "tiny"', (self.folder / "run/config.toml").read_text())
 
@@ -49,11 +51,6 @@ class Train(Case):
         for threads in (1, 2, 5):
             self.done("train", *TINY, f"run.dir=run{threads}", "--threads", threads)
             self.assertEqual(self.checkpoint_files("run1", 6), self.checkpoint_files(f"run{threads}", 6))
-
-    def test_a_measured_machine_gives_utilization(self):
-        self.assertGreater(self.done("bench", "device", "--json").json()["f32_flops_per_second"], 1e8)
-        measured = self.done("train", *TINY, "run.dir=run", "--json").json()["measured"]
-        self.assertTrue(0 < measured["mfu"] <= measured["hfu"] < 1, measured)
 
     def test_bench_prints_the_same_schema_and_writes_nothing(self):
         summary = self.done("bench", "train", *TINY, "run.dir=run", "--json").json()
@@ -98,23 +95,23 @@ class Interrupted(Case):
             saved = self.checkpoints(run)
             self.assertEqual(len(saved), 1)
             step = int(saved[0].removeprefix("step-"))
-            self.assertTrue(0 < step < 50, saved)
-            self.assertEqual(len(self.metrics(run)), step)
+            self.assertTrue(0 < step < STEPS, saved)
+            self.assertEqual(sum(kind == "train" for _, kind in self.metrics(run)), step)
             self.done("train", f"run.dir={run}", "--resume")
-            self.assertEqual(self.checkpoint_files(run, 50), self.checkpoint_files("whole", 50))
+            self.assertEqual(self.checkpoint_files(run, STEPS), self.checkpoint_files("whole", STEPS))
             self.assertEqual(self.metrics(run), self.metrics("whole"))
 
     def test_by_kill_continues_from_the_last_checkpoint_to_the_same_bytes(self):
         text = self.text(lines=2000)
-        arguments = [*LONG, f"data.path={text}", "checkpoint.every=3"]
+        arguments = [*LONG, f"data.path={text}", "checkpoint.every=10", "eval.every=5", "eval.batches=1"]
         self.done("train", *arguments, "run.dir=whole")
         rng = random.Random(8)
         for trial in range(2):
             run = f"run{trial}"
-            code, _ = self.interrupt(self.start("train", *arguments, f"run.dir={run}"), run, rng.randint(4, 30), signal.SIGKILL)
+            code, _ = self.interrupt(self.start("train", *arguments, f"run.dir={run}"), run, rng.randint(12, 30), signal.SIGKILL)
             self.assertEqual(code, -signal.SIGKILL)
             self.done("train", f"run.dir={run}", "--resume")
-            self.assertEqual(self.checkpoint_files(run, 50), self.checkpoint_files("whole", 50))
+            self.assertEqual(self.checkpoint_files(run, STEPS), self.checkpoint_files("whole", STEPS))
             self.assertEqual(self.metrics(run), self.metrics("whole"))
             self.assertEqual([name for name in self.checkpoints(run) if not name.startswith("step-")], [], "what the kill left is gone")
 
@@ -155,7 +152,7 @@ class UsedFolder(Case):
         self.assertEqual({name: data for name, data in self.snapshot().items() if name in before}, before)
         self.done("train", *TINY, "run.dir=run", "seed=3", "train.steps=2", f"data.path={self.text()}", "--overwrite")
         self.assertEqual(self.checkpoints("run"), ["step-2"])
-        self.assertEqual(sorted(self.metrics("run")), [1, 2])
+        self.assertEqual([step for step, kind in self.metrics("run") if kind == "train"], [1, 2])
         # The tokenizer of the overwritten run is not the new one's.
         self.assertEqual(self.done("generate", "run.dir=run", "--prompt", "In line", "--tokens", "3", "--json").json()["prompt_tokens"], 7)
 

@@ -146,9 +146,6 @@ class Accepted(Case):
         self.done("train", "train.steps=1", "train.micro_batch=1")
         self.assertTrue((self.folder / "runs/latest/summary.json").exists())
 
-    def test_check_passes_on_this_machine(self):
-        self.done("check")
-
 
 if __name__ == "__main__":
     unittest.main()

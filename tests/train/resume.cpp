@@ -30,16 +30,20 @@ void expect_same_files(const std::string& a, const std::string& b) {
     EXPECT_TRUE(contents(join_path(a, name)) == contents(join_path(b, name))) << name << " of " << a << " and " << b;
 }
 
-// step -> the values of a metrics line that time does not change.
+// step -> the values of its metrics lines that time does not change; an evaluation is listed under -step.
 std::map<int64_t, std::string> steps_of(const std::string& metrics) {
   std::map<int64_t, std::string> steps;
   size_t start = 0;
   for (size_t end = metrics.find('\n'); end != std::string::npos; start = end + 1, end = metrics.find('\n', start)) {
     const JsonDocument line(metrics.substr(start, end - start), "metrics.jsonl");
     const Json root = line.root();
-    if (!root.has("loss")) continue;
-    const int64_t step = root.get("step").integer();
+    const bool evaluation = root.has("loss_validation");
+    const int64_t step = root.get("step").integer() * (evaluation ? -1 : 1);
     EXPECT_EQ(steps.count(step), 0u) << "step " << step << " is there twice";
+    if (evaluation) {
+      steps[step] = text("loss_validation {}", root.get("loss_validation").number());
+      continue;
+    }
     steps[step] = text("loss {} lr {} grad_norm {} tokens {}", root.get("loss").number(), root.get("lr").number(), root.get("grad_norm").number(),
                        root.get("tokens").integer());
     EXPECT_GT(root.get("seconds").number(), 0);
@@ -65,7 +69,7 @@ TEST_P(Resume, at_random_steps_gives_the_same_bytes) {
   const std::string straight = go(c, folder / "straight").checkpoint;
   EXPECT_TRUE(straight.ends_with(text("step-{}", kSteps))) << straight;
   std::mt19937 random(20240607);
-  for (int trial = 0; trial < 3; ++trial) {
+  for (int trial = 0; trial < 2; ++trial) {
     const int64_t first = std::uniform_int_distribution<int64_t>(1, kSteps - 2)(random), second = std::uniform_int_distribution<int64_t>(first + 1, kSteps - 1)(random);
     SCOPED_TRACE(text("stopped after {} and {}", first, second));
     const std::string run = folder / text("run{}", trial);
@@ -93,10 +97,15 @@ TEST(ResumeData, text_continues_where_it_stopped) {
     for (int i = 0; i < 800; ++i) out << "line " << i * i % 977 << " of the text, and some more\n";
   }
   for (const char* order : {"random", "sequential"}) {
-    const Config c = nine_steps("gpt2", {"model.vocab=256", "data.path=" + path, text("data.order={}", order)});
+    const Config c = nine_steps("gpt2", {"model.vocab=256", "data.path=" + path, text("data.order={}", order), "eval.every=2", "eval.batches=2"});
     const std::string run = folder / order, whole = folder / text("{}-whole", order);
-    go(c, run, 4);
+    go(c, run, 4);  // stops at a step that is evaluated
+    resume(c, run, 7);
     expect_same_files(go(c, whole).checkpoint, resume(c, run).checkpoint);
+    resume(c, run);  // there is nothing left to do
+    const auto expected = steps_of(contents(whole + "/metrics.jsonl"));
+    EXPECT_EQ(expected.size(), size_t(kSteps + 5)) << "evaluations at 2, 4, 6, 8 and 9";
+    EXPECT_EQ(steps_of(contents(run + "/metrics.jsonl")), expected);
   }
 }
 

@@ -11,6 +11,13 @@ bool CommandLine::overrides_key(std::string_view key) const {
   return false;
 }
 
+Config CommandLine::run_named() const {
+  std::vector<std::string> named;
+  for (const std::string& o : overrides)
+    if (o.starts_with("run.dir=") || o.starts_with("seed=")) named.push_back(o);
+  return load_config(config_path, named);
+}
+
 void CommandLine::no_words() const {
   if (words.empty()) return;
   fail_as(Failure::usage, "unexpected argument '{}': {} takes CONFIG.toml, key.path=value and flags", printable_line(words[0]), command);

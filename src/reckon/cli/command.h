@@ -26,6 +26,8 @@ struct CommandLine {
   std::string out;                      // tokenize: the file to write
 
   Config config() const { return load_config(config_path, overrides); }
+  /// run.dir and seed alone: the other overrides are meant for the configuration saved there and may not fit the defaults.
+  Config run_named() const;
   /// True if an override names this key.
   bool overrides_key(std::string_view key) const;
   /// Throws Error (usage) if there are words left over.

@@ -40,8 +40,11 @@ double evaluate(const LoadedModel& model, Device& device, const BatchSource& sou
 int run_eval(const CommandLine& line) {
   line.no_words();
   const Ref<Device> device = open_cpu(Mode::real);
-  LoadedModel model = load_model(line.config().run_dir, line.overrides, *device);
+  LoadedModel model = load_model(line.run_named().run_dir, line.overrides, *device);
   check_as(Failure::usage, !model.config.data.path.empty(), "the run was trained on synthetic data; name a text or token file with data.path=FILE");
+  check_as(Failure::usage, !line.overrides_key("data.tokenizer"), "a trained model brings its own tokenizer: leave data.tokenizer out");
+  // bpe:N would train another tokenizer if data.path names another text.
+  if (model.tokenizer->kind() != "bytes") model.config.data.tokenizer = join_path(model.config.run_dir, kRunTokenizer);
   model.config.eval.batches = line.batches > 0 ? line.batches : INT64_MAX;
   const RunData data = open_run_data(model.config, model.config.run_dir);
   check_as(Failure::usage, data.validation != nullptr, "data.path {} has no validation data: data.validation_fraction {} leaves less than {} tokens",

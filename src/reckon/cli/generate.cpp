@@ -31,7 +31,7 @@ struct Output {
 
 int run_generate(const CommandLine& line) {
   line.no_words();
-  const Config named = line.config();
+  const Config named = line.run_named();
   const Ref<Device> device = open_cpu(Mode::real);
   const LoadedModel model = load_model(named.run_dir, line.overrides, *device);
   const std::string prompt = line.prompt.empty() ? "\n" : line.prompt;
@@ -57,6 +57,6 @@ int run_generate(const CommandLine& line) {
   j.key("checkpoint").string(model.checkpoint);
   j.end_object();
   std::fputs((j.str() + "\n").c_str(), stdout);
-  return 0;
+  return stop_requested() ? int(Failure::interrupted) : 0;
 }
 }  // namespace reckon

@@ -69,6 +69,12 @@ void add_flags(CLI::App& app, const std::string& command, CommandLine& line) {
   }
 }
 
+// For commands that look at stop_requested(): the first Ctrl-C stops them in good order, the second ends at once.
+void on_interrupt(int signal) {
+  request_stop();
+  std::signal(signal, SIG_DFL);
+}
+
 int parse_and_run(int argc, char** argv) {
   CLI::App app("Reckon trains language models and accounts for every byte and every FLOP.\nreckon COMMAND [CONFIG.toml] [key.path=value ...] [--flags]", "reckon");
   app.require_subcommand(0, 1);
@@ -103,23 +109,20 @@ int parse_and_run(int argc, char** argv) {
   line.command = app.get_subcommands()[0]->get_name();
   sort_words(std::move(words), line);
   if (line.threads > 0) set_thread_count(line.threads);
+  if (line.command == "train" || line.command == "eval" || line.command == "generate") {
+    std::signal(SIGINT, on_interrupt);
+    std::signal(SIGTERM, on_interrupt);
+  }
   for (const CommandRow& row : kCommands)
     if (line.command == row.name) return row.run(line);
   return int(Failure::usage);
 }
 
-// The first Ctrl-C saves and stops; the second ends at once.
-void on_interrupt(int signal) {
-  request_stop();
-  std::signal(signal, SIG_DFL);
-}
 }  // namespace
 }  // namespace reckon
 
 int main(int argc, char** argv) {
   using namespace reckon;
-  std::signal(SIGINT, on_interrupt);
-  std::signal(SIGTERM, on_interrupt);
   std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of the write, with a message
   std::signal(SIGPIPE, SIG_IGN);
   try {

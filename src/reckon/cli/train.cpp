@@ -12,8 +12,8 @@ namespace reckon {
 namespace {
 // With --resume and no file named, the configuration is the one that the run was started with.
 Config resumed_config(const CommandLine& line) {
-  const std::string run_dir = line.config().run_dir, saved = join_path(run_dir, "config.toml");
   if (!line.resume || !line.config_path.empty()) return line.config();
+  const std::string run_dir = line.run_named().run_dir, saved = join_path(run_dir, "config.toml");
   check_as(Failure::usage, path_exists(saved), "run.dir {} holds no run to resume (no config.toml)", run_dir);
   Config config = load_config(saved, line.overrides);
   config.run_dir = run_dir;

@@ -24,7 +24,7 @@ class Pass {
       check(root.numel() == 1, "backward: {} is not a scalar; give the gradient of each element as seed", root);
       seed = filled(root.device(), root.spec(), 1.0);
     }
-    check(seed.shape() == root.shape(), "backward: seed {} does not match the tensor {}", seed, root);
+    check(seed.spec() == root.spec(), "backward: seed {} does not match the tensor {}", seed, root);
     Edge edge;
     if (Node* node = node_of(root)) {
       edge.node = Ref<Node>(node);
@@ -59,6 +59,9 @@ class Pass {
     for (size_t i = 0; i < dy.size(); ++i)
       if (!dy[i].defined() && !(node.op().traits.detached_outputs >> i & 1u)) dy[i] = filled(node.device(), node.out_specs()[i], 0.0);
     node.run_hooks(dy);
+    for (size_t i = 0; i < dy.size(); ++i)
+      if (dy[i].defined())
+        check(dy[i].spec() == node.out_specs()[i], "{}: a hook gave {} as the gradient of output {}, {}", node.name(), dy[i], i, node.out_specs()[i]);
     collect(node, dy);
     const std::vector<Edge> edges = node.next_functions();
     uint32_t needs = 0;
@@ -166,8 +169,9 @@ Tensors vjp_checkpoint(Vjp& v) {
     const detail::Restore<bool> recomputing(context().recomputing, true);
     again = segment->run(inputs);
   }
-  backward(again, v.dy[0]);
   Tensors dx(inputs.size());
+  if (!again.requires_grad()) return dx;  // nothing in the segment learns, and no input wants a gradient
+  backward(again, v.dy[0]);
   for (size_t i = 0; i < inputs.size(); ++i)
     if (v.needs_in(int(i))) dx[i] = inputs[i].grad();
   return dx;

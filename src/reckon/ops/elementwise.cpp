@@ -48,6 +48,9 @@ void plan_where(Plan& p) {
 Tensor binary(const OpDef& row, const Tensor& a, const Tensor& b) { return call(row, tensors(a, b))[0]; }
 Tensor unary(const OpDef& row, const Tensor& x) { return call(row, tensors(x))[0]; }
 
+// 0 times x would be NaN where x is infinite or NaN.
+Tensor zero_of(const Tensor& x) { return zeros(x.device(), {Shape{}, x.dtype()}); }
+
 Tensors vjp_add(Vjp& v) {
   const Shape &a = v.node.in_specs()[0].shape, &b = v.node.in_specs()[1].shape;
   Tensors dx(2);
@@ -79,7 +82,7 @@ Tensors vjp_div(Vjp& v) {  // y = a / b: da = dy / b, db = -dy a / b^2
 // Where both are equal the gradient goes to both, half each.
 Tensors vjp_extremum(Vjp& v, bool is_max) {
   const Tensor a = v.in(0), b = v.in(1);
-  const Tensor half = affine(v.dy[0], 0.5), zero = affine(v.dy[0], 0.0);
+  const Tensor half = affine(v.dy[0], 0.5), zero = zero_of(v.dy[0]);
   const Tensor tie = equal(a, b), a_wins = is_max ? less(b, a) : less(a, b), b_wins = is_max ? less(a, b) : less(b, a);
   Tensors dx(2);
   if (v.needs_in(0)) dx[0] = sum_to(where(a_wins, v.dy[0], where(tie, half, zero)), a.shape());
@@ -113,7 +116,7 @@ Tensors vjp_rsqrt(Vjp& v) {  // y = x^-1/2: dx = -dy y^3 / 2
 Tensors vjp_square(Vjp& v) { return {mul(v.dy[0], affine(v.in(0), 2))}; }
 Tensors vjp_reciprocal(Vjp& v) { return {neg(mul(v.dy[0], square(v.out(0))))}; }
 Tensors vjp_abs(Vjp& v) {  // the subgradient at 0 is 0
-  const Tensor x = v.in(0), zero = affine(x, 0.0);
+  const Tensor x = v.in(0), zero = zero_of(x);
   return {where(less(zero, x), v.dy[0], where(less(x, zero), neg(v.dy[0]), zero))};
 }
 Tensor back(const OpDef& row, Vjp& v, Tensor kept) { return call(row, tensors(std::move(v.dy[0]), std::move(kept)))[0]; }
@@ -123,7 +126,7 @@ Tensors vjp_relu(Vjp& v) { return {back(op::relu_back, v, v.out(0))}; }
 Tensors vjp_gelu(Vjp& v) { return {back(op::gelu_back, v, v.in(0))}; }
 Tensors vjp_silu(Vjp& v) { return {back(op::silu_back, v, v.in(0))}; }
 Tensors vjp_where(Vjp& v) {
-  const Tensor condition = v.in(0), zero = affine(v.dy[0], 0.0);
+  const Tensor condition = v.in(0), zero = zero_of(v.dy[0]);
   Tensors dx(3);
   if (v.needs_in(1)) dx[1] = sum_to(where(condition, v.dy[0], zero), v.node.in_specs()[1].shape);
   if (v.needs_in(2)) dx[2] = sum_to(where(condition, zero, v.dy[0]), v.node.in_specs()[2].shape);

@@ -19,7 +19,7 @@ void plan_embedding_back(Plan& p) {
   check(p.in[0].shape.without_last() == p.in[1].shape, "dy {} does not match ids {}", p.in[0], p.in[1]);
   const Shape table{e.vocab, p.in[0].shape.last()};
   if (p.in.size() > 2) {
-    check(p.in[2].shape == table, "slot {} is not {}", p.in[2], table);
+    check(p.in[2] == TensorSpec{table, statistics_dtype(p.in[0].dtype)}, "slot {} is not {}", p.in[2], TensorSpec{table, statistics_dtype(p.in[0].dtype)});
   } else {
     p.output(table, statistics_dtype(p.in[0].dtype));
   }
@@ -30,7 +30,7 @@ Tensors vjp_embedding(Vjp& v) {
   if (!v.needs_in(0)) return dx;
   EmbeddingParams e{int32_t(v.node.in_specs()[0].shape[0]), false};
   const Tensor slot = v.slot(0);
-  if (slot.defined()) {
+  if (slot.defined() && slot.dtype() == statistics_dtype(v.dy[0].dtype())) {  // the kernel adds in that dtype only
     e.accumulate = v.slot_filled(0);
     call(op::embedding_back, tensors(v.dy[0], v.in(1), slot), e);
     v.filled(0);
@@ -157,7 +157,7 @@ Tensor attention(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t hea
 }
 
 Tensor attention_plain(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal, double scale) {
-  check(qkv.rank() == 3 && qkv.shape().last() == (heads + 2 * kv_heads) * head_dim && heads % kv_heads == 0, "attention_plain: qkv {} is not [B, T, ({} + 2 {}) {}]",
+  check(kv_heads > 0 && heads % kv_heads == 0 && qkv.rank() == 3 && qkv.shape().last() == (heads + 2 * kv_heads) * head_dim, "attention_plain: qkv {} is not [B, T, ({} + 2 {}) {}]",
         qkv, heads, kv_heads, head_dim);
   const int64_t B = qkv.shape()[0], T = qkv.shape()[1], group = heads / kv_heads, D = head_dim;
   const Tensor split = reshape(qkv, {B, T, heads + 2 * kv_heads, D});

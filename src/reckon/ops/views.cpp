@@ -89,7 +89,7 @@ Tensors vjp_permute(Vjp& v) {
 }
 
 // ---- slice
-int64_t slice_count(const SliceParams& s) { return s.stop <= s.start ? 0 : (s.stop - s.start + s.step - 1) / s.step; }
+int64_t slice_count(const SliceParams& s) { return s.stop <= s.start ? 0 : (s.stop - s.start - 1) / s.step + 1; }
 void plan_slice(Plan& p) {
   const auto s = p.params.as<SliceParams>();
   p.output(p.in[0].shape.with(s.axis, slice_count(s)), p.in[0].dtype);
@@ -99,7 +99,7 @@ Layout view_slice(const Layout& in, const Params& params) {
   Layout out = in;
   out.shape = in.shape.with(s.axis, slice_count(s));
   out.offset += s.start * in.strides[s.axis];
-  out.strides[s.axis] *= s.step;
+  if (out.shape[s.axis] > 1) out.strides[s.axis] *= s.step;
   return out;
 }
 Tensors vjp_slice(Vjp& v) { return {call(op::slice_back, tensors(v.dy[0]), v.as<SliceParams>())[0]}; }

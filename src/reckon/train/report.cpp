@@ -99,12 +99,20 @@ int64_t number_in(const char* path, const char* key) {
 }
 }  // namespace
 
+int64_t cgroup_available_bytes(const std::string& directory) {
+  const auto read = [&](const char* file, const char* key) { return number_in((directory + file).c_str(), key); };
+  const int64_t limit = read("/memory.max", ""), used = read("/memory.current", "");
+  if (limit <= 0 || used < 0) return -1;
+  // Pages of files count as used, but the system takes them back when memory is asked for.
+  const int64_t files = std::max<int64_t>(0, read("/memory.stat", "active_file ")) + std::max<int64_t>(0, read("/memory.stat", "inactive_file "));
+  return std::clamp<int64_t>(limit - used + files, 0, limit);
+}
+
 int64_t available_memory_bytes() {
   int64_t kib = number_in("/proc/meminfo", "MemAvailable:");
   int64_t bytes = kib < 0 ? int64_t(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) : kib * 1024;
-  const int64_t limit = number_in("/sys/fs/cgroup/memory.max", ""), used = number_in("/sys/fs/cgroup/memory.current", "");
-  if (limit > 0 && used >= 0) bytes = std::min(bytes, std::max<int64_t>(0, limit - used));
-  return bytes;
+  const int64_t limited = cgroup_available_bytes("/sys/fs/cgroup");
+  return limited >= 0 ? std::min(bytes, limited) : bytes;
 }
 
 double StepTimer::median() const {

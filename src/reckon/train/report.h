@@ -28,6 +28,8 @@ std::string summary_json(const RunReport& predicted, const RunReport& measured, 
 int64_t peak_resident_bytes();
 /// Memory that new allocations can use without swapping, bytes: the system's estimate, cut to this process's cgroup limit.
 int64_t available_memory_bytes();
+/// What a cgroup (v2, its directory) still grants, counting the page cache as free; -1 if it has no limit.
+int64_t cgroup_available_bytes(const std::string& directory);
 
 /// Mean and rate over the last steps; robust against a slow first one.
 class StepTimer {

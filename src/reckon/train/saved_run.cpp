@@ -112,7 +112,7 @@ LoadedModel load_model(const std::string& run_dir, std::span<const std::string> 
   loaded.decoder->parameters().materialize(device, {dtype, false}, 0);
   std::vector<Entry> model = model_entries(loaded.decoder->parameters());
   read_entries(reader.open_safetensors(kModelFile), model);
-  const std::string saved = join_path(run_dir, "tokenizer.json");
+  const std::string saved = join_path(run_dir, kRunTokenizer);
   loaded.tokenizer = path_exists(saved) ? Tokenizer::load(saved) : Tokenizer::bytes();
   return loaded;
 }

@@ -8,6 +8,9 @@
 
 namespace reckon {
 
+/// In the run directory: the tokenizer that the model was trained with; absent for bytes.
+inline constexpr std::string_view kRunTokenizer = "tokenizer.json";
+
 /// Everything in the configuration that a continued run must share with its beginning, as a hash. Steps, evaluation, checkpoints, the run
 /// directory and the memory budget may change.
 std::string continuation_fingerprint(const Config& config);

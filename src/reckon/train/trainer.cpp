@@ -23,12 +23,13 @@ volatile sig_atomic_t stop_flag = 0;
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 constexpr int64_t kMaxMetrics = int64_t(1) << 32;  // bytes of metrics.jsonl
 
-// ---- metrics.jsonl: one line a step. A resumed run drops the lines of steps that its checkpoint does not hold.
+// ---- metrics.jsonl: one line a step. A resumed run drops the lines of steps that its checkpoint does not hold, and the evaluation of the
+// last step, which every end of a run makes.
 class Metrics {
  public:
-  Metrics(const std::string& run_dir, int64_t steps_done) : path_(join_path(run_dir, "metrics.jsonl")) {
+  Metrics(const std::string& run_dir, int64_t steps_done, int64_t steps) : path_(join_path(run_dir, "metrics.jsonl")) {
     std::string kept;
-    if (steps_done > 0 && path_exists(path_)) kept = first_lines(read_file(path_, kMaxMetrics), steps_done);
+    if (steps_done > 0 && path_exists(path_)) kept = first_lines(read_file(path_, kMaxMetrics), steps_done, steps);
     write_file(path_, kept);
     file_ = std::fopen(path_.c_str(), "ae");
     check(file_ != nullptr, "cannot write {}", path_);
@@ -41,13 +42,15 @@ class Metrics {
 
  private:
   // The lines of steps 1 .. steps_done; a line cut off by a crash is dropped.
-  std::string first_lines(const std::string& text, int64_t steps_done) const {
+  std::string first_lines(const std::string& text, int64_t steps_done, int64_t steps) const {
     std::string kept;
     size_t start = 0;
     for (size_t end = text.find('\n'); end != std::string::npos; start = end + 1, end = text.find('\n', start)) {
       const std::string line = text.substr(start, end - start);
       const JsonDocument document(line, path_);
-      if (document.root().get("step").integer() <= steps_done) kept += line + "\n";
+      const int64_t step = document.root().get("step").integer();
+      const bool last_evaluation = step == steps && document.root().has("loss_validation");
+      if (step <= steps_done && !last_evaluation) kept += line + "\n";
     }
     return kept;
   }
@@ -62,7 +65,7 @@ class Run {
 
   TrainOutcome execute(const RunReport& predicted) {
     outcome_.predicted = predicted;
-    data_ = open_run_data(config_, options_.keep_files ? config_.run_dir : cache_directory());
+    data_ = open_run_data(data_config(), options_.keep_files ? config_.run_dir : cache_directory());
     machine_ = load_machine_profile(device_.profile().lanes);
     TrainStep step(config_, device_);
     step_ = &step;
@@ -75,17 +78,25 @@ class Run {
   }
 
  private:
+  // A continued run keeps the tokenizer it was trained with: bpe:N on a text that was moved or changed would make another one.
+  Config data_config() const {
+    Config config = config_;
+    const std::string saved = join_path(config_.run_dir, kRunTokenizer);
+    if (options_.resume && config.data.tokenizer.starts_with("bpe:") && path_exists(saved)) config.data.tokenizer = saved;
+    return config;
+  }
+
   // The run can start: data and memory are there. Only now may an overwritten run go.
   void begin_files(int64_t done) {
     if (options_.overwrite) remove_tree(join_path(config_.run_dir, "checkpoints"));
     write_file(join_path(config_.run_dir, "config.toml"), to_toml(config_));
-    const std::string tokenizer = join_path(config_.run_dir, "tokenizer.json");
+    const std::string tokenizer = join_path(config_.run_dir, kRunTokenizer);
     if (data_.tokenizer && data_.tokenizer->kind() != "bytes") {
       data_.tokenizer->save(tokenizer);
     } else {
-      remove_tree(tokenizer);  // of a run that was here before
+      remove_tree(tokenizer);  // of an overwritten run
     }
-    metrics_ = std::make_unique<Metrics>(config_.run_dir, done);
+    metrics_ = std::make_unique<Metrics>(config_.run_dir, done, config_.train.steps);
   }
 
   void announce(int64_t done) {
@@ -101,8 +112,8 @@ class Run {
       one_step(i);
       const int64_t count = i + 1;
       const bool stop = stop_requested() || count == config_.train.stop_after;
-      const bool final_step = count == last || stop;
-      if (data_.validation && config_.eval.every > 0 && count % config_.eval.every == 0 && !final_step) evaluate(count);
+      // Also at a stop, and only at these steps: the metrics of an interrupted run and its rest are those of a whole one.
+      if (data_.validation && config_.eval.every > 0 && count % config_.eval.every == 0 && count < last) evaluate(count);
       if (config_.checkpoint.every > 0 && count % config_.checkpoint.every == 0) save(count);
       done_ = count;
       if (stop) {
@@ -188,8 +199,8 @@ class Run {
   }
 
   void finish() {
-    if (data_.validation && !outcome_.interrupted) evaluate(done_);
     if (done_ > 0) save(done_);
+    if (data_.validation && done_ == config_.train.steps) evaluate(done_);
     RunReport& m = outcome_.measured;
     m.parameters = step_->parameters().count();
     m.memory = device_.allocator().ledger();

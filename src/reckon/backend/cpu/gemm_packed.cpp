@@ -163,7 +163,8 @@ TileCut packed_cut(int64_t m, int64_t n, int64_t k, DType ab, DType c, int64_t t
   tasks = worth < double(tasks) ? std::max<int64_t>(1, int64_t(worth)) : tasks;
   int64_t row_blocks = ceil_div(m, block_rows(kernel, m, c));
   // Each strip of columns packs A again, so strips are wide; an even number of them keeps two lanes level.
-  const int64_t strips = std::clamp<int64_t>(round_up(ceil_div(tasks, row_blocks), 2), 1, std::max<int64_t>(1, n / (4 * kernel.nr)));
+  const int64_t wanted = tasks <= row_blocks ? 1 : round_up(ceil_div(tasks, row_blocks), 2);
+  const int64_t strips = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, n / (4 * kernel.nr)));
   // Each block of rows packs B again: more of them only if the columns do not suffice.
   row_blocks = std::max(row_blocks, std::min(ceil_div(tasks, strips), ceil_div(m, 8 * kernel.mr)));
   return {round_up(ceil_div(m, row_blocks), kernel.mr), round_up(ceil_div(n, strips), kernel.nr)};

@@ -125,7 +125,7 @@ void kernel::slice_back(const KernelArgs& k) {  // zeros, with dy where the slic
   int64_t strides[kMaxRank];
   std::memcpy(strides, dx.layout().strides, sizeof strides);
   void* start = static_cast<std::byte*>(dx.raw()) + s.start * strides[s.axis] * size_of(dx.dtype());
-  strides[s.axis] *= s.step;
+  if (dy.shape()[s.axis] > 1) strides[s.axis] *= s.step;
   copy_strided(size_of(dx.dtype()), dy.shape(), Seen(dy, dy.shape()), start, strides);
 }
 }  // namespace reckon::cpu
