@@ -1,11 +1,12 @@
-// cli/check: reckon check [OPERATION ...] [--json]: is every kernel there, are its values and gradients right on this machine, and does the
-// meta device see the same as the real one.
+// cli/check: reckon check [OPERATION ...] [--json]: is every kernel there, are its values and gradients right on this machine, does the
+// meta device see what the real one does, and do threads change no bit.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <set>
 
 #include "reckon/backend/cpu/device.h"
+#include "reckon/base/parallel.h"
 #include "reckon/base/text.h"
 #include "reckon/cli/command.h"
 #include "reckon/cli/op_cases_judge.h"
@@ -26,9 +27,9 @@ struct Finding {
     if (failures++ == 0) first = wrong;
   }
 };
-enum Property { kKernels, kValues, kGradients, kMeta, kProperties };
-constexpr const char* kTitles[kProperties] = {"kernels", "values", "gradients", "meta = real"};
-constexpr const char* kKeys[kProperties] = {"kernels", "values", "gradients", "meta"};
+enum Property { kKernels, kValues, kGradients, kMeta, kThreads, kProperties };
+constexpr const char* kTitles[kProperties] = {"kernels", "values", "gradients", "meta = real", "threads"};
+constexpr const char* kKeys[kProperties] = {"kernels", "values", "gradients", "meta", "threads"};
 
 struct OpReport {
   std::string op;
@@ -57,7 +58,18 @@ std::string missing_kernels(const OpCase& c, Device& real, Device& meta) {
   return {};
 }
 
-OpReport check_op(const std::string& op) {
+// The bits on all threads are those on one, forward and backward.
+std::string other_bits(const OpCase& c, Device& device, int threads) {
+  const DType dtype = c.runs_with(DType::f32) ? DType::f32 : DType::f64;
+  const uint64_t one = bits_of(c, device, dtype);
+  set_thread_count(threads);
+  const uint64_t many = bits_of(c, device, dtype);
+  set_thread_count(1);
+  return one == many ? "" : text("{} {}: other bits with {} threads than with 1", c, dtype, threads);
+}
+
+// On one thread, but where threads are the subject: most cases are too small to be worth waking another.
+OpReport check_op(const std::string& op, int threads) {
   OpReport report{op, {}};
   const DevicePair devices{open_cpu(Mode::real), open_cpu(Mode::meta)};
   const Ref<Device> counted = open_cpu(Mode::meta);
@@ -76,6 +88,7 @@ OpReport check_op(const std::string& op) {
     for (const DType dtype : kFloats)
       if (c.runs_with(dtype)) report.findings[kValues].add(guarded(c, [&] { return judge_values(c, *device, dtype); }));
     if (c.differentiable) report.findings[kGradients].add(guarded(c, [&] { return judge_gradients(c, *device); }));
+    report.findings[kThreads].add(guarded(c, [&] { return other_bits(c, *device, threads); }));
   }
   return report;
 }
@@ -112,7 +125,7 @@ std::string cell(const Finding& f) {
 
 void print_row(const OpReport& r) {
   std::printf("%-22s", r.op.c_str());
-  for (const Finding& f : r.findings) std::printf(" %-16s", cell(f).c_str());
+  for (const Finding& f : r.findings) std::printf(" %-14s", cell(f).c_str());
   std::printf("\n");
   for (const Finding& f : r.findings)
     if (f.failures > 0) std::printf("    %s\n", f.first.c_str());
@@ -149,12 +162,14 @@ int run_check(const CommandLine& line) {
   const auto start = std::chrono::steady_clock::now();
   if (!line.json) {
     std::printf("%-22s", "operation");
-    for (const char* title : kTitles) std::printf(" %-16s", title);
+    for (const char* title : kTitles) std::printf(" %-14s", title);
     std::printf("\n");
   }
+  const int threads = std::max(2, thread_count());
+  set_thread_count(1);
   std::vector<OpReport> reports;
   for (const std::string& op : ops) {
-    reports.push_back(check_op(op));
+    reports.push_back(check_op(op, threads));
     if (!line.json) print_row(reports.back());
   }
   const std::vector<std::string> unchecked = line.words.empty() ? unchecked_rows() : std::vector<std::string>();

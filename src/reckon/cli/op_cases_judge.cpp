@@ -4,7 +4,6 @@
 #include <bit>
 #include <cmath>
 
-#include "reckon/base/parallel.h"
 #include "reckon/base/philox.h"
 #include "reckon/engine/backward.h"
 #include "reckon/engine/context.h"
@@ -94,12 +93,6 @@ std::string judge_values(const OpCase& c, Device& device, DType dtype) {
 
 // ---- gradients by differences
 namespace {
-// Differences take many short forward passes, which are judged elsewhere: here they need not wait for other threads.
-struct OneThread {
-  int before = thread_count();
-  OneThread() { set_thread_count(1); }
-  ~OneThread() { set_thread_count(before); }
-};
 // Scalar functions of one leaf: sum(weights * f(leaves)). The other leaves stay as they are.
 struct Probe {
   Device& device;
@@ -137,7 +130,6 @@ constexpr int64_t kAllUpTo = 24, kSomeOf = 3;
 
 // The first element, or the direction, whose derivative is not what the gradient says.
 std::string compare(const Probe& probe, const std::vector<double>& gradient, const char* what) {
-  const OneThread guard;
   const int64_t n = int64_t(gradient.size());
   double largest = 0;
   for (const double g : gradient) largest = std::max(largest, magnitude(g));
