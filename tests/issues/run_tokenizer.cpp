@@ -46,6 +46,23 @@ TEST(RunTokenizer, stays_when_another_text_is_refused) {
   EXPECT_EQ(load_config(join_path(run, "config.toml"), {}).data.tokenizer, "bpe:300");
 }
 
+// eval and generate with another model.layers called the checkpoint corrupt.
+TEST(SavedRun, a_trained_model_cannot_be_changed) {
+  const Folder folder;
+  const std::string text = folder / "text.txt", run = folder / "run";
+  write_text(text, "in the beginning ");
+  go(on_text(run, text, "bytes"), {.quiet = true});
+  const Ref<Device> device = open_cpu(Mode::real);
+  for (const char* change : {"model.layers=1", "train.precision=bf16"}) {
+    try {
+      load_model(run, Overrides{change}, *device);
+      ADD_FAILURE() << change;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), Failure::usage) << error.what();
+    }
+  }
+}
+
 // The dry run had no save, so memory.phases.save was 0 in the prediction and the size of the model in the measurement.
 TEST(DryRun, predicts_every_phase_of_a_run) {
   const Folder folder;

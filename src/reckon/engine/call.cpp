@@ -44,14 +44,22 @@ Plan make_plan(const OpDef& op, const Tensors& in, const Params& params, Device&
   return plan;
 }
 
+// A leaf may be filled. A result may not be written while a graph is recorded: the graph would not see it.
+void check_written(const OpDef& op, const Tensors& in) {
+  for (size_t i = 0; i < in.size(); ++i)
+    check(!(op.traits.mutates >> i & 1u) || in[i].is_leaf(),
+          "{}: input {} is written, but it has no gradient rule and that is the result of a recorded operation  (inputs: {})", op.name, i,
+          Inputs{in});
+}
+
 // The input whose storage output 0 may take: nobody else holds it and it is exactly as large.
 int reusable(const OpDef& op, const Tensors& in, const TensorSpec& out, bool is_tracked) {
   for (size_t i = 0; i < in.size(); ++i) {
     if (!(op.traits.reuse >> i & 1u)) continue;
     if (is_tracked && op.vjp && (op.keep.in >> i & 1u)) continue;
     const TensorState& s = in[i].state();
-    if (s.use_count() == 1 && s.storage->use_count() == 1 && s.layout.offset == 0 && s.layout.is_contiguous() && s.layout.shape == out.shape &&
-        size_of(s.dtype) == size_of(out.dtype) && s.storage->block().requested == out.bytes())
+    if (s.use_count() == 1 && s.storage->use_count() == 1 && s.layout.offset == 0 && s.layout.is_contiguous() &&
+        s.layout.shape == out.shape && size_of(s.dtype) == size_of(out.dtype) && s.storage->block().requested == out.bytes())
       return int(i);
   }
   return -1;
@@ -83,8 +91,8 @@ void check_finite(const OpDef& op, Device& device, const Tensors& tensors, const
     if (!is_float(t.dtype()) || !t.is_contiguous()) continue;
     const int64_t bad = device.count_nonfinite(t.raw(), t.dtype(), t.numel());
     if (bad > 0)
-      fail("{}{}{} gave {} NaN or infinite values of {} in its {} {} ({} pass)", op.name, context().module ? " in " : "", module_path(context().module), bad,
-           t.numel(), what, to_string(t), name_of(context().phase));
+      fail("{}{}{} gave {} NaN or infinite values of {} in its {} {} ({} pass)", op.name, context().module ? " in " : "",
+           module_path(context().module), bad, t.numel(), what, to_string(t), name_of(context().phase));
   }
 }
 
@@ -135,9 +143,9 @@ Tensors call_on(Device& device, const OpDef& op, Tensors in, const Params& param
   const Plan plan = make_plan(op, in, params, device);
   const bool is_tracked = tracked(in);
   const uint32_t all_outputs = (1u << plan.out.size()) - 1;
-  // A row without outputs only writes in place: its writing would be missing from the graph.
-  check(op.vjp || !is_tracked || (all_outputs != 0 && op.traits.detached_outputs == all_outputs),
+  check(op.vjp || !is_tracked || op.traits.detached_outputs == all_outputs,
         "{}: has no gradient rule, but an input requires one  (inputs: {})", op.name, Inputs{in});
+  if (is_tracked && op.traits.mutates) check_written(op, in);
   if (debug(Debug::ops)) debug_line(Debug::ops, text("{} [{}] {}", op.name, module_path(context().module), list(in)));
   MeterRow* row = context().meter ? &context().meter->charge(op, plan) : nullptr;
 

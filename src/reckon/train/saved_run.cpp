@@ -100,7 +100,10 @@ LoadedModel load_model(const std::string& run_dir, std::span<const std::string> 
   const std::string latest = latest_checkpoint(run_dir);
   check_as(Failure::usage, !latest.empty(), "run.dir {} holds no checkpoint; train first, or name another with run.dir=DIR", run_dir);
   LoadedModel loaded;
+  const Config saved_config = load_config(join_path(run_dir, "config.toml"), {});
   loaded.config = load_config(join_path(run_dir, "config.toml"), overrides);
+  check_as(Failure::usage, loaded.config.model == saved_config.model && loaded.config.train.precision == saved_config.train.precision,
+           "a trained model cannot be changed: leave model.* and train.precision out");
   loaded.config.run_dir = run_dir;
   const CheckpointReader reader(latest);
   loaded.checkpoint = latest;
