@@ -38,7 +38,12 @@ int run_generate(const CommandLine& line) {
   const std::vector<int32_t> ids = model.tokenizer->encode(prompt);
   const SamplingOptions sampling{line.temperature, line.top_k, line.top_p, uint64_t(named.seed)};
   Output output{StreamDecoder(model.tokenizer), !line.json, {}};
-  if (!line.prompt.empty()) output.write(line.prompt);
+  // A prompt of any bytes goes to a terminal as it is; JSON holds text only, so there it passes through the decoder as well.
+  if (line.json) {
+    for (const int32_t id : line.prompt.empty() ? std::vector<int32_t>() : ids) output.write(output.decoder.push(id));
+  } else {
+    output.write(line.prompt);
+  }
   const GenerationResult result = generate(model, *device, ids, line.tokens, sampling, Output::push, &output);
   output.write(output.decoder.finish());
   if (!line.json) {

@@ -16,6 +16,7 @@ int run_tokenize(const CommandLine& line) {
   overrides.push_back(reckon::text("model.vocab={}", kMaxVocab));
   const Config config = load_config(line.config_path, overrides);
   check_as(Failure::usage, !config.data.path.empty(), "name the text with data.path=FILE");
+  check_as(Failure::usage, !is_token_file(config.data.path), "{} holds token ids already, not text", config.data.path);
   check_as(Failure::usage, InputFile(config.data.path).size() > 0, "{} is empty", config.data.path);
   const std::string cache = line.out.empty() ? parent_path(config.data.path) : parent_path(line.out);
   const bool save_tokenizer = line.out.ends_with(".json");
