@@ -37,7 +37,7 @@ class Result:
         self.arguments = process.args[1:]
 
     def __str__(self):
-        return f"reckon {' '.join(self.arguments)}\nexit code {self.code}\nstdout: {self.out[:500]}\nstderr: {self.err[:1500]}"
+        return f"reckon {' '.join(map(str, self.arguments))}\nexit code {self.code}\nstdout: {self.out[:500]}\nstderr: {self.err[:1500]}"
 
     def json(self):
         """The one document on stdout."""
@@ -55,7 +55,7 @@ class Case(unittest.TestCase):
         self.environment.pop("RECKON_DEBUG", None)
 
     def reckon(self, *arguments, **options):
-        process = subprocess.run([str(PROGRAM), *map(str, arguments)], cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL,
+        process = subprocess.run([str(PROGRAM), *(a if isinstance(a, bytes) else str(a) for a in arguments)], cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL,
                                  stdout=options.pop("stdout", subprocess.PIPE), stderr=subprocess.PIPE, timeout=LONGEST, **options)
         if process.stdout is None:
             process.stdout = b""

@@ -183,6 +183,11 @@ class Use(Case):
         self.assertEqual(again[0].rstrip("\n"), story["text"].rstrip("\n"))
         other = self.done("generate", "run.dir=run", "--prompt", "In line", "--tokens", "20", "seed=2").out
         self.assertNotEqual(other, again[0])
+        for change in ("model.layers=2", "model.tied_head=false", "train.precision=bf16"):
+            for command in ("eval", "generate"):
+                self.refused(USAGE, "cannot be changed", command, "run.dir=run", change)
+        odd = self.done("generate", "run.dir=run", "--prompt", b"\xffline", "--tokens", "2", "--json").json()["text"]
+        self.assertTrue(odd.startswith("\ufffdline"), odd)
         longer = self.done("generate", "run.dir=run", "--tokens", "600", "--temperature", "0", "--json").json()
         self.assertEqual(longer["tokens"], 600, "longer than model.max_seq_len")
         self.assertEqual(self.done("inspect", "run", "--json").json()["checkpoints"][0]["step"], 20)
@@ -197,6 +202,7 @@ class Use(Case):
         self.done("tokenize", f"data.path={text}", "data.tokenizer=bpe:280", "--out", "tokenizer.json")
         self.assertEqual(made["bytes"], text.stat().st_size)
         self.assertEqual(self.done("inspect", "tokens.npy", "--json").json()["tokens"], made["tokens"])
+        self.refused(USAGE, ["tokens.npy", "token ids already"], "tokenize", "data.path=tokens.npy")
         shared = [*TINY, "model.vocab=280", "data.tokenizer=tokenizer.json"]
         self.done("train", *shared, f"data.path={text}", "run.dir=a")
         self.done("train", *shared, "data.path=tokens.npy", "run.dir=b")

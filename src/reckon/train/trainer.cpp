@@ -258,7 +258,7 @@ RunReport predict(const Config& config, Device& meta, bool saves) {
     const MeterScope scope(meter);
     step.run(1, none);
   }
-  if (!config.data.path.empty() && config.data.validation_fraction > 0) step.evaluate(none, 1);
+  if (!config.model.cruncher && !config.data.path.empty() && config.data.validation_fraction > 0) step.evaluate(none, 1);
   if (saves) save_checkpoint(step, 2);
   report.parameters = step.parameters().count();
   report.memory = meta.allocator().ledger();
