@@ -18,7 +18,7 @@ class Data(Case):
         self.refused_data(USAGE, "missing.txt", "missing.txt")
         self.refused_data(USAGE, "missing/text.txt", "missing/text.txt")
         (self.folder / "empty.txt").write_bytes(b"")
-        self.refused_data(CORRUPT, ["empty.txt", "empty"], "empty.txt")
+        self.refused_data(USAGE, ["empty.txt", "empty"], "empty.txt")
         (self.folder / "one.txt").write_bytes(b"a")
         self.refused_data(USAGE, ["one.txt", "17"], "one.txt")
         (self.folder / "short.txt").write_bytes(b"sixteen letters.")

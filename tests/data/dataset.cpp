@@ -133,7 +133,7 @@ TEST(Dataset, MistakesAreOneClearLine) {
   const std::string one = s.file("one.txt", "a");
   EXPECT_TRUE(contains(error_of(Failure::usage, [&] { Dataset::open({.path = s.path + "/none.txt", .cache_dir = s.path}); }), "none.txt"));
   EXPECT_TRUE(contains(error_of(Failure::usage, [&] { Dataset::open({.path = s.path, .cache_dir = s.path}); }), s.path));
-  EXPECT_TRUE(contains(error_of(Failure::corrupt, [&] { Dataset::open({.path = s.file("e.txt", ""), .cache_dir = s.path}); }),
+  EXPECT_TRUE(contains(error_of(Failure::usage, [&] { Dataset::open({.path = s.file("e.txt", ""), .cache_dir = s.path}); }),
                        "e.txt is empty: a text of at least"));
   EXPECT_TRUE(contains(error_of(Failure::usage, [&] { Dataset::open({.path = one, .cache_dir = s.path, .validation_fraction = 1.0}); }),
                        "outside [0, 1)"));

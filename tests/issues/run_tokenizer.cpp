@@ -1,6 +1,5 @@
 // A run of a bpe:300 model was overwritten by one on bytes and left its tokenizer.json behind: generation then read bytes as merged tokens.
-// And a run continued with data.path naming another text trained a second tokenizer on it: the same ids, other words, no complaint. Now it
-// is refused, and the run keeps its own.
+// And a run continued with data.path naming another text trained a second tokenizer on it: the same ids, other words, no complaint.
 #include <filesystem>
 
 #include "reckon/train/saved_run.h"
@@ -34,14 +33,17 @@ TEST(RunTokenizer, goes_with_the_run_that_is_overwritten) {
   EXPECT_EQ(load_model(run, {}, *device).tokenizer->kind(), "bytes");
 }
 
-TEST(RunTokenizer, stays_when_another_text_is_refused) {
+TEST(RunTokenizer, stays_when_the_text_moves_and_refuses_another_text) {
   const Folder folder;
-  const std::string text = folder / "text.txt", other = folder / "other.txt", run = folder / "run";
+  const std::string text = folder / "text.txt", moved = folder / "moved.txt", other = folder / "other.txt", run = folder / "run";
   write_text(text, "in the beginning ");
+  write_text(moved, "in the beginning ");
   write_text(other, "of quite another kind; ");
   go(on_text(run, text, "bpe:300"), {.quiet = true});
   const std::string before = contents(join_path(run, kRunTokenizer));
   EXPECT_THROW(go(on_text(run, other, "bpe:300"), {.resume = true, .quiet = true}), Error);
+  EXPECT_TRUE(contents(join_path(run, kRunTokenizer)) == before);
+  EXPECT_TRUE(go(on_text(run, moved, "bpe:300"), {.resume = true, .quiet = true}).checkpoint.ends_with("step-3"));
   EXPECT_TRUE(contents(join_path(run, kRunTokenizer)) == before);
   EXPECT_EQ(load_config(join_path(run, "config.toml"), {}).data.tokenizer, "bpe:300");
 }
@@ -68,9 +70,9 @@ TEST(DryRun, predicts_every_phase_of_a_run) {
   const Folder folder;
   const std::string text = folder / "text.txt";
   write_text(text, "in the beginning ");
-  Config whole = on_text(folder / "run", text, "bytes");
-  whole.train.stop_after = 0;  // a run that is stopped leaves the evaluation to the one that ends it
-  const TrainOutcome o = go(whole, {.quiet = true});
+  Config c = on_text(folder / "run", text, "bytes");
+  c.train.stop_after = 0;  // a stopped run has no last evaluation
+  const TrainOutcome o = go(c, {.quiet = true});
   EXPECT_EQ(o.predicted.memory->phase_peak, o.measured.memory->phase_peak);
   EXPECT_EQ(o.predicted.memory->peak, o.measured.memory->peak);
   EXPECT_GT(o.measured.memory->phase_peak[size_t(Phase::save)], 0);

@@ -48,6 +48,7 @@ int run_generate(const CommandLine& line) {
   output.write(output.decoder.finish());
   if (!line.json) {
     std::fputs("\n", stdout);
+    std::fflush(stdout);
     if (result.token_seconds > 0)
       std::fprintf(stderr, "%lld tokens, %.0f tokens/s; %s\n", static_cast<long long>(result.tokens), double(result.tokens) / result.token_seconds, model.checkpoint.c_str());
     return stop_requested() ? int(Failure::interrupted) : 0;

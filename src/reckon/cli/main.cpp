@@ -1,5 +1,6 @@
 // cli/main: the command line, the exit codes and the signals. Everything else is one file a command.
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <new>
@@ -106,6 +107,7 @@ int parse_and_run(int argc, char** argv) {
     std::fputs(app.help().c_str(), stdout);
     return 0;
   }
+  check_as(Failure::usage, std::isfinite(line.temperature) && std::isfinite(line.top_p), "--temperature and --top-p must be numbers");
   line.command = app.get_subcommands()[0]->get_name();
   sort_words(std::move(words), line);
   if (line.threads > 0) set_thread_count(line.threads);

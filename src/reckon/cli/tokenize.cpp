@@ -21,6 +21,7 @@ int run_tokenize(const CommandLine& line) {
   const std::string cache = line.out.empty() ? parent_path(config.data.path) : parent_path(line.out);
   const bool save_tokenizer = line.out.ends_with(".json");
   check_as(Failure::usage, line.out.empty() || save_tokenizer || line.out.ends_with(".npy"), "--out {} must end in .npy (tokens) or .json (the tokenizer)", line.out);
+  check_as(Failure::usage, line.out.empty() || !path_exists(line.out) || !same_file(line.out, config.data.path), "--out {} is the text itself: name another file", line.out);
   Ref<Tokenizer> tokenizer;
   if (config.data.tokenizer.starts_with("bpe:")) {
     const std::string size = config.data.tokenizer.substr(4);

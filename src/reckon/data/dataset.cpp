@@ -67,7 +67,7 @@ Ref<Dataset> Dataset::open(const DatasetOptions& options) {
   dataset->name_ = printable_line(options.path, 500);
   const bool is_tokens = is_token_file(options.path);
   if (!is_tokens)
-    check_as(Failure::corrupt, InputFile(options.path).size() > 0, "{} is empty: a text of at least train.seq_len + 1 tokens is needed",
+    check_as(Failure::usage, InputFile(options.path).size() > 0, "{} is empty: a text of at least train.seq_len + 1 tokens is needed",
              dataset->name_);
   dataset->tokenizer_ = is_tokens ? tokenizer_of_tokens(options) : open_tokenizer(options.tokenizer, options.path, options.cache_dir);
   const int64_t tokenizer_vocab = dataset->tokenizer_ ? int64_t(dataset->tokenizer_->vocab_size()) : 0;

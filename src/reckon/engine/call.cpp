@@ -100,6 +100,9 @@ void launch(const OpDef& op, const Plan& plan, const Tensors& in, Tensors& out, 
   Ref<Storage> scratch;
   if (plan.workspace > 0) scratch = Ref<Storage>(new Storage(device, plan.workspace, Category::temporary, context().module, op.name));
   if (device.is_meta()) return;
+  if (debug(Debug::dispatch))
+    debug_line(Debug::dispatch, text("{} on {}: {} kernel, workspace {} B, {} lanes", op.name, device.profile().name, op.traits.own_kernel ? "own" : "built-in", plan.workspace,
+                                     device.profile().lanes));
   const Kernel kernel = op.traits.own_kernel ? op.traits.own_kernel : device.kernel(op.id).run;
   const KernelArgs args{in, out, params, scratch ? scratch->data() : nullptr, plan.workspace, device.profile().lanes};
   if (row && context().meter->timing) {

@@ -99,6 +99,8 @@ std::string join_path(std::string_view directory, std::string_view name);
 std::string parent_path(std::string_view path);
 bool path_exists(const std::string& path);
 bool is_directory(const std::string& path);
+/// True if both names stand for one existing file.
+bool same_file(const std::string& a, const std::string& b);
 /// Names in a directory, sorted, without "." and "..".
 std::vector<std::string> list_directory(const std::string& path);
 /// Creates the directory and its parents; fine if it exists. New entries are durable.

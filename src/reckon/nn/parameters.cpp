@@ -1,5 +1,6 @@
 #include "reckon/nn/parameters.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "reckon/base/philox.h"
@@ -16,16 +17,24 @@ double init_std(const Init& init, int64_t fan_out, int64_t fan_in) {
   }
 }
 
+namespace {
+// Where a name is, or belongs, among sorted ones.
+std::vector<Parameter*>::iterator place_of(std::vector<Parameter*>& sorted, std::string_view name) {
+  return std::lower_bound(sorted.begin(), sorted.end(), name, [](const Parameter* p, std::string_view wanted) { return p->name < wanted; });
+}
+}  // namespace
+
 Parameter& Parameters::declare(std::string name, const Shape& shape, const Init& init, bool decay) {
   check(buckets_.empty(), "parameter {} is declared after the model was materialized", name);
   check(find(name) == nullptr, "parameter {} is declared twice", name);
-  return parameters_.emplace_back(Parameter{std::move(name), shape, init, decay, {}, -1, 0});
+  Parameter& parameter = parameters_.emplace_back(Parameter{std::move(name), shape, init, decay, {}, -1, 0});
+  by_name_.insert(place_of(by_name_, parameter.name), &parameter);
+  return parameter;
 }
 
 Parameter* Parameters::find(std::string_view name) {
-  for (Parameter& p : parameters_)
-    if (p.name == name) return &p;
-  return nullptr;
+  const auto place = place_of(by_name_, name);
+  return place != by_name_.end() && (*place)->name == name ? *place : nullptr;
 }
 
 int64_t Parameters::count() const {

@@ -68,6 +68,7 @@ class Parameters {
   void lay_out();
   void fill(Parameter& parameter, uint64_t seed);
   std::deque<Parameter> parameters_;
+  std::vector<Parameter*> by_name_;  // sorted
   std::vector<Bucket> buckets_;
 };
 }  // namespace reckon

@@ -19,8 +19,8 @@ Tensor from_bytes(Device& device, const TensorSpec& spec, const void* host, int6
 /// bool [queries, keys]: true where a query may look: key <= query + (keys - queries).
 Tensor causal_mask(Device& device, int64_t queries, int64_t keys);
 
-// Random fills write x in place; element i is a function of (key, i) only. Refused where a graph is recorded
-// and x takes part in it: use NoGrad.
+// Random fills write x in place; element i is a function of (key, i) only. A leaf may be filled, a
+// result of a recorded operation only under NoGrad.
 void fill_uniform_(const Tensor& x, uint64_t key, double low = 0, double high = 1);
 void fill_normal_(const Tensor& x, uint64_t key, double mean = 0, double std = 1);
 /// Normal with standard deviation `std` before cutting; values beyond +-bound (an absolute value) do not occur.

@@ -1,6 +1,7 @@
 #include "reckon/train/saved_run.h"
 
 #include "reckon/engine/context.h"
+#include "reckon/train/report.h"
 
 namespace reckon {
 
@@ -105,6 +106,7 @@ LoadedModel load_model(const std::string& run_dir, std::span<const std::string> 
   check_as(Failure::usage, loaded.config.model == saved_config.model && loaded.config.train.precision == saved_config.train.precision,
            "a trained model cannot be changed: leave model.* and train.precision out");
   loaded.config.run_dir = run_dir;
+  device.allocator().set_budget(loaded.config.memory.budget_bytes > 0 ? loaded.config.memory.budget_bytes : available_memory_bytes());
   const CheckpointReader reader(latest);
   loaded.checkpoint = latest;
   loaded.steps = reader.state().step;
@@ -116,6 +118,8 @@ LoadedModel load_model(const std::string& run_dir, std::span<const std::string> 
   std::vector<Entry> model = model_entries(loaded.decoder->parameters());
   read_entries(reader.open_safetensors(kModelFile), model);
   const std::string saved = join_path(run_dir, kRunTokenizer);
+  check_as(Failure::corrupt, path_exists(saved) || saved_config.data.tokenizer == "bytes", "{} is missing: the run was trained with data.tokenizer={}", saved,
+           saved_config.data.tokenizer);
   loaded.tokenizer = path_exists(saved) ? Tokenizer::load(saved) : Tokenizer::bytes();
   return loaded;
 }
