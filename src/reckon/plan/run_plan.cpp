@@ -1,0 +1,90 @@
+#include "reckon/plan/run_plan.h"
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+#include "reckon/engine/context.h"
+#include "reckon/train/saved_run.h"
+
+namespace reckon {
+namespace {
+// Live bytes after each event; a running sum over the trace.
+int64_t change(const AllocationEvent& e) { return e.is_alloc ? e.bytes : -e.bytes; }
+
+void find_peaks(std::span<const AllocationEvent> events, std::vector<RunPart>& parts) {
+  int64_t live = 0;
+  for (RunPart& part : parts) {
+    part.peak_bytes = live;
+    for (size_t i = part.begin; i < part.end; ++i) part.peak_bytes = std::max(part.peak_bytes, live += change(events[i]));
+  }
+}
+}  // namespace
+
+std::vector<Holder> holders_at_peak(std::span<const AllocationEvent> events) {
+  int64_t live = 0, peak = 0;
+  size_t at = 0;
+  for (size_t i = 0; i < events.size(); ++i) {
+    live += change(events[i]);
+    if (live > peak) peak = live, at = i + 1;
+  }
+  std::map<int64_t, const AllocationEvent*> blocks;  // by serial: in the order of allocation
+  for (size_t i = 0; i < at; ++i) {
+    if (events[i].is_alloc) {
+      blocks.emplace(events[i].serial, &events[i]);
+    } else {
+      blocks.erase(events[i].serial);
+    }
+  }
+  std::vector<Holder> holders;
+  std::map<std::tuple<Category, uint32_t, std::string_view>, size_t> index;
+  for (const auto& [serial, e] : blocks) {
+    const auto [found, is_new] = index.emplace(std::tuple(e->category, e->module, std::string_view(e->op)), holders.size());
+    if (is_new) holders.push_back({e->category, e->module, e->op});
+    holders[found->second].bytes += e->bytes;
+    ++holders[found->second].blocks;
+  }
+  std::stable_sort(holders.begin(), holders.end(), [](const Holder& a, const Holder& b) { return a.bytes > b.bytes; });
+  return holders;
+}
+
+RunPlan plan_run(const Config& config, Device& meta, bool saves) {
+  check(meta.is_meta(), "a run is planned on meta: open the device with Mode::meta");
+  RunPlan plan;
+  plan.config = config;
+  Allocator& allocator = meta.allocator();
+  allocator.record_events(true);
+  const auto end_part = [&](const char* name) {
+    const size_t begin = plan.parts.empty() ? 0 : plan.parts.back().end;
+    plan.parts.push_back({name, begin, allocator.events().size()});
+  };
+  TrainStep step(config, meta);
+  end_part("init");
+  const SyntheticBatches none(config.model.vocab, 0);
+  step.run(0, none);
+  end_part("first step");
+  plan.predicted.trace_hash = allocator.trace_hash();
+  Meter meter;
+  {
+    const MeterScope scope(meter);
+    step.run(1, none);
+  }
+  end_part("steady step");
+  if (!config.model.cruncher && !config.data.path.empty() && config.data.validation_fraction > 0) {
+    step.evaluate(none, 1);
+    end_part("eval");
+  }
+  if (saves) {
+    save_checkpoint(step, 2);
+    end_part("save");
+  }
+  plan.predicted.parameters = step.parameters().count();
+  plan.predicted.memory = allocator.ledger();
+  plan.predicted.flops_per_step = meter.total();
+  plan.work = meter.rows();
+  plan.events = allocator.events();
+  plan.at_peak = holders_at_peak(plan.events);
+  find_peaks(plan.events, plan.parts);
+  return plan;
+}
+}  // namespace reckon

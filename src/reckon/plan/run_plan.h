@@ -1,0 +1,39 @@
+// plan/run_plan: what the dry run of a whole training run knows: every allocation, every call, and who holds the peak. Nothing here is
+// estimated; time is the business of plan/time_model.
+#pragma once
+#include "reckon/train/trainer.h"
+
+namespace reckon {
+
+/// A part of the dry run, in the order of the run: init, first step, steady step, eval, save. Events [begin, end) of RunPlan::events.
+struct RunPart {
+  std::string name;
+  size_t begin = 0, end = 0;
+  int64_t peak_bytes = 0;  // most live bytes at a moment of this part
+};
+
+/// Blocks that are live at the peak and have category, module and operation in common.
+struct Holder {
+  Category category;
+  uint32_t module;
+  const char* op;
+  int64_t bytes = 0;  // of rounded blocks
+  int64_t blocks = 0;
+};
+
+struct RunPlan {
+  Config config;
+  RunReport predicted;
+  std::vector<RunPart> parts;
+  std::vector<AllocationEvent> events;
+  std::vector<MeterRow> work;   // of one steady optimizer step, by phase, module and operation
+  std::vector<Holder> at_peak;  // largest first; their bytes sum to memory.peak_bytes
+};
+
+/// Runs init, two steps, an evaluation (where the run has one) and, if it saves, a checkpoint on meta. Throws Error (usage) for what
+/// cannot be planned.
+RunPlan plan_run(const Config& config, Device& meta, bool saves = true);
+
+/// Holders at the first maximum of live bytes over the events, largest first; ties in the order of their first block.
+std::vector<Holder> holders_at_peak(std::span<const AllocationEvent> events);
+}  // namespace reckon
