@@ -3,7 +3,7 @@
 #include <filesystem>
 
 #include "reckon/train/saved_run.h"
-#include "reckon/train/trainer.h"
+#include "reckon/plan/run_plan.h"
 #include "tests/train/small_runs.h"
 
 namespace small {
@@ -14,7 +14,7 @@ void write_text(const std::string& path, const char* words) {
 }
 TrainOutcome go(const Config& c, const TrainOptions& options) {
   const Ref<Device> device = open_cpu(Mode::real), meta = open_cpu(Mode::meta);
-  return train(c, *device, *meta, options);
+  return plan_and_train(c, *device, *meta, options);
 }
 Config on_text(const std::string& run_dir, const std::string& path, const std::string& tokenizer) {
   return config("gpt2", {"model.vocab=300", "train.steps=3", "train.stop_after=2", "run.dir=" + run_dir, "data.path=" + path,

@@ -328,7 +328,7 @@ TEST_F(AllocatorTest, RandomCallsDoWhatTheModelDoes) {
 TEST_F(AllocatorTest, FreeingTwiceAborts) {
   const Block b = take(64);
   allocator.free(b);
-  EXPECT_DEATH(allocator.free(b), "erase");
+  EXPECT_DEATH(allocator.free(b), "serial");
 }
 }  // namespace
 }  // namespace reckon

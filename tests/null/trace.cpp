@@ -1,7 +1,7 @@
 // The trace of small models: every preset in miniature, and every switch that changes what a step allocates.
 #include "tests/null/trace.h"
 
-#include "reckon/train/trainer.h"
+#include "reckon/plan/run_plan.h"
 
 namespace trace {
 namespace {
@@ -70,7 +70,7 @@ TEST(Trace, recomputation_saves_activations_and_costs_no_model_work) {
   with.push_back("train.recompute=full");
   const auto work = [](const Config& config, Ledger& ledger) {
     const Ref<Device> meta = open_cpu(Mode::meta);
-    const RunReport report = predict(config, *meta);
+    const RunReport report = plan_run(config, *meta).predicted;
     ledger = *report.memory;
     return *report.flops_per_step;
   };
@@ -115,7 +115,7 @@ TEST(Predict, is_what_the_run_does) {
   for (const char* precision : {"fp32", "bf16"}) {
     const Config config = preset("tiny", {"model.layers=1", "train.steps=3", text("train.precision={}", precision)});
     const Ref<Device> real = open_cpu(Mode::real), meta = open_cpu(Mode::meta);
-    const TrainOutcome outcome = train(config, *real, *meta, {.keep_files = false, .quiet = true});
+    const TrainOutcome outcome = plan_and_train(config, *real, *meta, {.keep_files = false, .quiet = true});
     EXPECT_FALSE(outcome.predicted.trace_hash.empty());
     EXPECT_EQ(outcome.predicted.trace_hash, outcome.measured.trace_hash);
     EXPECT_EQ(outcome.predicted.memory->peak, outcome.measured.memory->peak);
@@ -130,7 +130,7 @@ TEST(Predict, is_what_the_run_does) {
 TEST(Predict, plans_what_no_machine_here_holds) {
   const Config config = preset("llama-3-70b", {"train.precision=bf16", "train.recompute=full", "train.seq_len=8192"});
   const Ref<Device> meta = open_cpu(Mode::meta);
-  const RunReport report = predict(config, *meta);
+  const RunReport report = plan_run(config, *meta).predicted;
   EXPECT_EQ(report.parameters, parameter_count(config.model));
   // 16 bytes a parameter: bf16 value and residual, float32 gradient, m and v.
   EXPECT_GT(report.memory->peak, 16 * *report.parameters);

@@ -3,7 +3,7 @@
 
 #include "reckon/io/json.h"
 #include "reckon/train/saved_run.h"
-#include "reckon/train/trainer.h"
+#include "reckon/plan/run_plan.h"
 #include "tests/train/small_runs.h"
 
 namespace small {
@@ -16,7 +16,7 @@ TrainOutcome go(Config c, const std::string& run_dir, int64_t stop_after = 0, co
   TrainOptions quiet = options;
   quiet.quiet = true;
   const Ref<Device> device = open_cpu(Mode::real), meta = open_cpu(Mode::meta);
-  return train(c, *device, *meta, quiet);
+  return plan_and_train(c, *device, *meta, quiet);
 }
 TrainOutcome resume(const Config& c, const std::string& run_dir, int64_t stop_after = 0) { return go(c, run_dir, stop_after, {.resume = true}); }
 
@@ -244,7 +244,7 @@ TEST(Resume, a_step_that_does_not_fit_the_budget_is_refused_before_it_starts) {
   const Folder folder;
   Config c = nine_steps("gpt2");
   const Ref<Device> meta = open_cpu(Mode::meta);
-  const int64_t needed = predict(c, *meta).memory->extent;
+  const int64_t needed = plan_run(c, *meta).arena.bytes;
   c.memory.budget_bytes = needed - 1;
   const std::string message = refusal(Failure::memory, [&] { go(c, folder / "run"); });
   EXPECT_NE(message.find("memory.budget"), std::string::npos) << message;

@@ -5,7 +5,7 @@
 
 #include "reckon/base/error.h"
 #include "reckon/train/saved_run.h"
-#include "reckon/train/trainer.h"
+#include "reckon/plan/run_plan.h"
 #include "tests/train/small_runs.h"
 
 namespace small {
@@ -99,7 +99,7 @@ TEST(Nonfinite, a_diverging_run_saves_the_state_before) {
   const Ref<Device> device = open_cpu(Mode::real), meta = open_cpu(Mode::meta);
   std::string message;
   try {
-    train(c, *device, *meta, {.quiet = true});
+    plan_and_train(c, *device, *meta, {.quiet = true});
     ADD_FAILURE() << "the run did not fail";
   } catch (const Error& error) {
     EXPECT_EQ(error.exit_code(), 1);

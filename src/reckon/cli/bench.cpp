@@ -11,7 +11,7 @@
 #include "reckon/engine/context.h"
 #include "reckon/io/files.h"
 #include "reckon/train/machine.h"
-#include "reckon/train/trainer.h"
+#include "reckon/plan/run_plan.h"
 
 namespace reckon {
 namespace {
@@ -134,7 +134,7 @@ int bench_train(const CommandLine& line) {
     print_profile(config, *device);
     return 0;
   }
-  const TrainOutcome o = train(config, *device, *meta, {.keep_files = false, .quiet = line.json});
+  const TrainOutcome o = plan_and_train(config, *device, *meta, {.keep_files = false, .quiet = line.json});
   if (line.json) {
     std::fputs(summary_json(o.predicted, o.measured, o.process).c_str(), stdout);
     return 0;

@@ -1,5 +1,5 @@
 // cli/train: reckon train [CONFIG.toml] [key=value ...] [--resume] [--overwrite] [--json]
-#include "reckon/train/trainer.h"
+#include "reckon/plan/run_plan.h"
 
 #include <cstdio>
 
@@ -41,7 +41,7 @@ int run_train(const CommandLine& line) {
   check_as(Failure::usage, !(line.resume && line.overwrite), "--resume and --overwrite exclude each other");
   const Config config = resumed_config(line);
   const Ref<Device> device = open_cpu(Mode::real), meta = open_cpu(Mode::meta);
-  const TrainOutcome outcome = train(config, *device, *meta, {.resume = line.resume, .overwrite = line.overwrite});
+  const TrainOutcome outcome = plan_and_train(config, *device, *meta, {.resume = line.resume, .overwrite = line.overwrite});
   if (line.json) {
     std::fputs(summary_json(outcome.predicted, outcome.measured, outcome.process).c_str(), stdout);
   } else {

@@ -6,12 +6,14 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <set>
-#include <unordered_map>
+#include <utility>
 
 #include "reckon/base/debug.h"
 #include "reckon/base/error.h"
 #include "reckon/base/text.h"
+#include "reckon/memory/arena.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -42,77 +44,192 @@ std::string to_string(const AllocationEvent& e) {
   return text("{} #{} {} B {} {} ({})", e.is_alloc ? "alloc" : "free", e.serial, e.bytes, name_of(e.category), e.op, name_of(e.phase));
 }
 
-struct Allocator::State {
-  RawMemory& memory;
+namespace {
+constexpr int64_t kPage = 4096;
+constexpr int kNaN = 0xFF;  // in every byte: NaN in every float format, -1 in integers
+
+// Everything that a rehearsal puts back.
+struct Books {
   Ledger ledger;
   Phase phase = Phase::init;
-  int64_t budget = 0;
   int64_t next_serial = 0;
-  std::map<int64_t, int64_t> free_by_offset;            // offset -> bytes, never adjacent
-  std::set<std::pair<int64_t, int64_t>> free_by_size;   // (bytes, offset)
-  std::unordered_map<int64_t, Block> live;              // serial -> block
+  std::map<int64_t, int64_t> free_by_offset;           // offset -> bytes, never adjacent
+  std::set<std::pair<int64_t, int64_t>> free_by_size;  // (bytes, offset)
+  std::vector<Block> live;                             // serial -1: an unused place
+  std::vector<int64_t> unused;                         // places in live
   XXH3_state_t hash;
+};
+
+// Where the running segment is in its plan.
+struct Course {
+  const SegmentPlan* plan = nullptr;
+  int64_t base = 0;  // of its region
+  int64_t first_serial = 0;
+  size_t next = 0;         // event
+  std::string divergence;  // the first difference, found where nothing can be thrown
+};
+}  // namespace
+
+struct Allocator::State {
+  RawMemory& memory;
+  Books books;
+  int64_t budget = 0;
+  Guard guard = Guard::none;
+  std::unique_ptr<ArenaPlan> arena;
+  bool in_segment = false;
+  Course course;
+  int64_t region_offset = 0, region_bytes = 0, region_blocks = 0;
   bool recording = false;
   std::vector<AllocationEvent> events;
+  std::vector<SegmentMark> marks;
+  std::unique_ptr<Books> before_rehearsal;
+  int32_t rehearsals = 0;
+  std::vector<Block> freed_in_rehearsal;  // older blocks
+  int64_t mapped = 0;                     // end of the last block with pages of its own
 
-  explicit State(RawMemory& m) : memory(m) { XXH3_64bits_reset(&hash); }
+  explicit State(RawMemory& m) : memory(m) { XXH3_64bits_reset(&books.hash); }
+
+  std::byte* base() const { return before_rehearsal ? nullptr : memory.base(); }
 
   void add_free(int64_t offset, int64_t bytes) {
-    free_by_offset.emplace(offset, bytes);
-    free_by_size.emplace(bytes, offset);
+    books.free_by_offset.emplace(offset, bytes);
+    books.free_by_size.emplace(bytes, offset);
   }
   void remove_free(std::map<int64_t, int64_t>::iterator at) {
-    free_by_size.erase({at->second, at->first});
-    free_by_offset.erase(at);
+    books.free_by_size.erase({at->second, at->first});
+    books.free_by_offset.erase(at);
   }
   // Where a block of `bytes` goes: the smallest hole that holds it, else the end (joined with a hole that touches it).
   int64_t place(int64_t bytes) {
-    const auto hole = free_by_size.lower_bound({bytes, 0});
-    if (hole != free_by_size.end()) {
+    if (guard == Guard::mapping) return place_apart(bytes);
+    const auto hole = books.free_by_size.lower_bound({bytes, 0});
+    if (hole != books.free_by_size.end()) {
       const auto [hole_bytes, offset] = *hole;
-      remove_free(free_by_offset.find(offset));
+      remove_free(books.free_by_offset.find(offset));
       if (hole_bytes > bytes) add_free(offset + bytes, hole_bytes - bytes);
       return offset;
     }
+    Ledger& ledger = books.ledger;
     int64_t offset = ledger.extent;
-    const auto last = free_by_offset.empty() ? free_by_offset.end() : std::prev(free_by_offset.end());
-    const bool joins = last != free_by_offset.end() && last->first + last->second == ledger.extent;
+    const auto last = books.free_by_offset.empty() ? books.free_by_offset.end() : std::prev(books.free_by_offset.end());
+    const bool joins = last != books.free_by_offset.end() && last->first + last->second == ledger.extent;
     if (joins) offset = last->first;
     int64_t end = 0;
     check(!__builtin_add_overflow(offset, bytes, &end), "a block of {} bytes cannot be addressed", bytes);
-    memory.grow(end);
+    if (!before_rehearsal) memory.grow(end);
     if (joins) remove_free(last);
     ledger.extent = end;
     return offset;
   }
+  // Pages that no block had before, with one on each side that stays closed; the block ends where its pages end.
+  int64_t place_apart(int64_t bytes) {
+    const int64_t pages = (bytes + kPage - 1) / kPage * kPage, start = mapped + kPage;
+    mapped = start + pages;
+    if (!before_rehearsal) memory.protect(start, pages, true);
+    return start + pages - bytes;
+  }
+  void give_back(int64_t offset, int64_t bytes) {
+    if (guard == Guard::mapping) {
+      if (!before_rehearsal) memory.protect(offset / kPage * kPage, offset + bytes - offset / kPage * kPage, false);
+      return;
+    }
+    auto next = books.free_by_offset.lower_bound(offset);
+    if (next != books.free_by_offset.begin()) {
+      const auto previous = std::prev(next);
+      if (previous->first + previous->second == offset) {
+        offset = previous->first;
+        bytes += previous->second;
+        remove_free(previous);
+      }
+    }
+    if (next != books.free_by_offset.end() && offset + bytes == next->first) {
+      bytes += next->second;
+      remove_free(next);
+    }
+    add_free(offset, bytes);
+  }
   // True if place() would stay within the budget.
   bool within_budget(int64_t bytes) const {
-    if (budget <= 0 || free_by_size.lower_bound({bytes, 0}) != free_by_size.end()) return true;
-    int64_t offset = ledger.extent;
-    if (!free_by_offset.empty()) {
-      const auto last = std::prev(free_by_offset.end());
-      if (last->first + last->second == ledger.extent) offset = last->first;
+    if (budget <= 0 || books.free_by_size.lower_bound({bytes, 0}) != books.free_by_size.end()) return true;
+    int64_t offset = books.ledger.extent;
+    if (!books.free_by_offset.empty()) {
+      const auto last = std::prev(books.free_by_offset.end());
+      if (last->first + last->second == books.ledger.extent) offset = last->first;
     }
     return bytes <= budget - offset;
   }
-  void trace(bool is_alloc, const Block& b) {
+  void check_budget(int64_t bytes, const char* op, std::string_view what) const {
+    if (within_budget(bytes)) return;  // not check(): naming the holders walks all blocks
+    fail_as(Failure::memory, "out of memory: {} ({}) needs {} on top of {} live; the budget is {}; largest: {}", op, what,
+            human_bytes(bytes), human_bytes(books.ledger.live), human_bytes(budget), holders());
+  }
+
+  AllocationEvent event_of(bool is_alloc, const Block& b) const {
+    return {is_alloc, b.category, books.phase, b.module, b.op, b.serial, b.bytes};
+  }
+  // The difference between the plan's next event and this one; "" if they agree.
+  std::string leaves_plan(const AllocationEvent& got) const {
+    const SegmentPlan& plan = *course.plan;
+    AllocationEvent relative = got;
+    relative.serial -= course.first_serial;
+    if (course.next >= plan.events.size()) return text("planned nothing more, got {}", to_string(relative));
+    const AllocationEvent& planned = plan.events[course.next];
+    // Quick on the way that is always taken: names of operations are constants, so their addresses nearly always agree.
+    if (planned.is_alloc == relative.is_alloc && planned.serial == relative.serial && planned.bytes == relative.bytes &&
+        planned.category == relative.category && planned.op == relative.op)
+      return "";
+    return difference(planned, relative);
+  }
+  [[noreturn]] void fail_divergence(const std::string& differs) const {
+    fail("{} left its plan at event {}: {}; the same inputs must make the same calls", course.plan->name, course.next, differs);
+  }
+
+  void trace(const AllocationEvent& event) {
     struct {
       int64_t serial, bytes;
       uint32_t is_alloc, category;
-    } fields = {b.serial, b.bytes, is_alloc, uint32_t(b.category)};
-    XXH3_64bits_update(&hash, &fields, sizeof fields);
-    XXH3_64bits_update(&hash, b.op, std::strlen(b.op));
-    const AllocationEvent event{is_alloc, b.category, phase, b.module, b.op, b.serial, b.bytes};
+    } fields = {event.serial, event.bytes, event.is_alloc, uint32_t(event.category)};
+    XXH3_64bits_update(&books.hash, &fields, sizeof fields);
+    XXH3_64bits_update(&books.hash, event.op, std::strlen(event.op));
     if (recording) events.push_back(event);
-    if (debug(Debug::memory)) debug_line(Debug::memory, to_string(event) + text(", live {}", ledger.live));
+    if (debug(Debug::memory)) debug_line(Debug::memory, to_string(event) + text(", live {}", books.ledger.live));
+  }
+  void enter(Block& block) {
+    if (books.unused.empty()) {
+      block.place = int64_t(books.live.size());
+      books.live.push_back(block);
+    } else {
+      block.place = books.unused.back();
+      books.unused.pop_back();
+      books.live[size_t(block.place)] = block;
+    }
+  }
+  void leave(const Block& block) {
+    RECKON_ASSERT(size_t(block.place) < books.live.size() && books.live[size_t(block.place)].serial == block.serial);
+    books.live[size_t(block.place)].serial = -1;
+    books.unused.push_back(block.place);
+  }
+  void open_bytes(const Block& block) const {
+    std::byte* start = base();
+    if (!start) return;
+    RECKON_UNPOISON(start + block.offset, size_t(block.bytes));
+    if (guard != Guard::none) std::memset(start + block.offset, kNaN, size_t(block.bytes));
+    RECKON_POISON(start + block.offset + block.requested, size_t(block.bytes - block.requested));
+  }
+  void close_bytes(const Block& block) const {
+    std::byte* start = base();
+    if (!start) return;
+    RECKON_UNPOISON(start + block.offset, size_t(block.bytes));
+    if (guard == Guard::poison) std::memset(start + block.offset, kNaN, size_t(block.bytes));
+    RECKON_POISON(start + block.offset, size_t(block.bytes));
   }
   std::string holders() const {
     std::vector<Block> blocks;
-    for (const auto& [serial, block] : live) blocks.push_back(block);
+    for (const Block& block : books.live)
+      if (block.serial >= 0) blocks.push_back(block);
     const size_t shown = std::min<size_t>(3, blocks.size());
-    std::partial_sort(blocks.begin(), blocks.begin() + long(shown), blocks.end(), [](const Block& a, const Block& b) {
-      return a.bytes != b.bytes ? a.bytes > b.bytes : a.serial < b.serial;
-    });
+    std::partial_sort(blocks.begin(), blocks.begin() + long(shown), blocks.end(),
+                      [](const Block& a, const Block& b) { return a.bytes != b.bytes ? a.bytes > b.bytes : a.serial < b.serial; });
     std::string list;
     for (size_t i = 0; i < shown; ++i)
       list += text("{}{} {} of {}", i ? ", " : "", human_bytes(blocks[i].bytes), name_of(blocks[i].category), blocks[i].op);
@@ -125,19 +242,34 @@ Allocator::~Allocator() { delete state_; }
 
 Block Allocator::allocate(int64_t bytes, Category category, uint32_t module, const char* op) {
   State& s = *state_;
-  Block block{s.next_serial, 0, round_block(bytes), bytes, category, module, op};
-  if (block.bytes > 0) {
-    if (!s.within_budget(block.bytes))  // not check(): naming the holders walks all blocks
-      fail_as(Failure::memory, "out of memory: {} ({}) needs {} on top of {} live; the budget is {}; largest: {}", op, name_of(category),
-              human_bytes(block.bytes), human_bytes(s.ledger.live), human_bytes(s.budget), s.holders());
+  Books& books = s.books;
+  Block block;
+  block.serial = books.next_serial;
+  block.bytes = round_block(bytes);
+  block.requested = bytes;
+  block.category = category;
+  block.module = module;
+  block.op = op;
+  block.rehearsal = s.before_rehearsal ? s.rehearsals : 0;
+  const AllocationEvent event = s.event_of(true, block);
+  if (s.course.plan) {
+    if (!s.course.divergence.empty()) s.fail_divergence(s.course.divergence);
+    const std::string differs = s.leaves_plan(event);
+    if (!differs.empty()) s.fail_divergence(differs);
+    const int64_t planned = s.course.base + s.course.plan->offsets[size_t(block.serial - s.course.first_serial)];
+    block.offset = s.guard == Guard::mapping && block.bytes > 0 ? s.place(block.bytes) : planned;
+    block.planned = true;
+    ++s.course.next;
+    ++s.region_blocks;
+  } else if (s.arena) {
+    fail("{} ({}) asks for {} outside of every planned segment", op, name_of(category), human_bytes(bytes));
+  } else if (block.bytes > 0) {
+    s.check_budget(block.bytes, op, name_of(category));
     block.offset = s.place(block.bytes);
-    if (std::byte* base = s.memory.base()) {
-      RECKON_POISON(base + block.offset, size_t(block.bytes));
-      RECKON_UNPOISON(base + block.offset, size_t(bytes));
-    }
   }
-  ++s.next_serial;
-  Ledger& l = s.ledger;
+  if (block.bytes > 0) s.open_bytes(block);
+  ++books.next_serial;
+  Ledger& l = books.ledger;
   ++l.allocations;
   l.live += block.bytes;
   l.live_by_category[size_t(category)] += block.bytes;
@@ -145,47 +277,140 @@ Block Allocator::allocate(int64_t bytes, Category category, uint32_t module, con
     l.peak = l.live;
     l.at_peak = l.live_by_category;
   }
-  l.phase_peak[size_t(s.phase)] = std::max(l.phase_peak[size_t(s.phase)], l.live);
-  s.live.emplace(block.serial, block);
-  s.trace(true, block);
+  l.phase_peak[size_t(books.phase)] = std::max(l.phase_peak[size_t(books.phase)], l.live);
+  s.enter(block);
+  s.trace(event);
   return block;
 }
 
 void Allocator::free(const Block& block) {
   State& s = *state_;
-  RECKON_ASSERT(s.live.erase(block.serial) == 1);
-  s.ledger.live -= block.bytes;
-  s.ledger.live_by_category[size_t(block.category)] -= block.bytes;
-  s.trace(false, block);
+  Books& books = s.books;
+  if (block.rehearsal != 0 && !(s.before_rehearsal && block.rehearsal == s.rehearsals)) return;  // what a rehearsal left behind
+  const AllocationEvent event = s.event_of(false, block);
+  if (s.course.plan && s.course.divergence.empty()) {
+    s.course.divergence = s.leaves_plan(event);
+    ++s.course.next;
+  }
+  s.leave(block);
+  books.ledger.live -= block.bytes;
+  books.ledger.live_by_category[size_t(block.category)] -= block.bytes;
+  s.trace(event);
+  if (s.before_rehearsal && block.rehearsal == 0) {
+    s.freed_in_rehearsal.push_back(block);
+    return;
+  }
+  if (block.planned) --s.region_blocks;
   if (block.bytes == 0) return;
-  if (std::byte* base = s.memory.base()) RECKON_POISON(base + block.offset, size_t(block.bytes));
-  int64_t offset = block.offset, bytes = block.bytes;
-  auto next = s.free_by_offset.lower_bound(offset);
-  if (next != s.free_by_offset.begin()) {
-    const auto previous = std::prev(next);
-    if (previous->first + previous->second == offset) {
-      offset = previous->first;
-      bytes += previous->second;
-      s.remove_free(previous);
-    }
-  }
-  if (next != s.free_by_offset.end() && offset + bytes == next->first) {
-    bytes += next->second;
-    s.remove_free(next);
-  }
-  s.add_free(offset, bytes);
+  s.close_bytes(block);
+  if (!block.planned || s.guard == Guard::mapping) s.give_back(block.offset, block.bytes);
 }
 
 void Allocator::set_budget(int64_t bytes) { state_->budget = bytes; }
-void Allocator::return_to_phase(Phase phase) { state_->phase = phase; }
-void Allocator::enter_phase(Phase phase) {
-  state_->phase = phase;
-  int64_t& peak = state_->ledger.phase_peak[size_t(phase)];
-  peak = std::max(peak, state_->ledger.live);
+void Allocator::set_guard(Guard guard) {
+  RECKON_ASSERT(state_->books.next_serial == 0 && !state_->arena);
+  state_->guard = guard;
 }
-Phase Allocator::phase() const { return state_->phase; }
-const Ledger& Allocator::ledger() const { return state_->ledger; }
-std::string Allocator::trace_hash() const { return text("{:016x}", uint64_t(XXH3_64bits_digest(&state_->hash))); }
+void Allocator::return_to_phase(Phase phase) { state_->books.phase = phase; }
+void Allocator::enter_phase(Phase phase) {
+  Books& books = state_->books;
+  books.phase = phase;
+  int64_t& peak = books.ledger.phase_peak[size_t(phase)];
+  peak = std::max(peak, books.ledger.live);
+}
+Phase Allocator::phase() const { return state_->books.phase; }
+const Ledger& Allocator::ledger() const { return state_->books.ledger; }
+std::string Allocator::trace_hash() const { return text("{:016x}", uint64_t(XXH3_64bits_digest(&state_->books.hash))); }
 void Allocator::record_events(bool on) { state_->recording = on; }
 const std::vector<AllocationEvent>& Allocator::events() const { return state_->events; }
+const std::vector<SegmentMark>& Allocator::marks() const { return state_->marks; }
+
+void Allocator::adopt(const ArenaPlan& plan) {
+  State& s = *state_;
+  check(s.books.next_serial == 0 && !s.arena && !s.before_rehearsal, "a device adopts its plan before its first allocation");
+  check_as(Failure::memory, s.budget <= 0 || plan.bytes <= s.budget, "out of memory: the plan takes {} and the budget is {}",
+           human_bytes(plan.bytes), human_bytes(s.budget));
+  // With pages of its own for every block there is no arena; the plan is followed all the same.
+  if (s.guard != Guard::mapping) s.memory.grow_exactly(plan.bytes);
+  s.arena = std::make_unique<ArenaPlan>(plan);
+  s.books.ledger.extent = plan.bytes;
+}
+
+void Allocator::reserve_region(int64_t bytes) {
+  State& s = *state_;
+  RECKON_ASSERT(!s.in_segment && !s.arena);
+  bytes = round_block(bytes);
+  if (bytes <= s.region_bytes) return;
+  check(s.region_blocks == 0,
+        "a tensor that a planned step made is still held: let go of it, or copy it, before a step that needs more memory");
+  if (s.region_bytes > 0 && s.guard != Guard::mapping) s.give_back(s.region_offset, s.region_bytes);
+  s.region_bytes = 0;
+  if (s.guard == Guard::mapping) {
+    s.region_bytes = bytes;
+    return;
+  }
+  s.check_budget(bytes, "planned", "all of a step's blocks");
+  s.region_offset = s.place(bytes);
+  s.region_bytes = bytes;
+}
+
+bool Allocator::begin_segment(std::string_view name) {
+  State& s = *state_;
+  if (s.in_segment) return false;
+  s.in_segment = true;
+  if (s.recording) s.marks.push_back({std::string(name), s.events.size(), s.events.size()});
+  if (!s.arena) return true;
+  const SegmentPlan* plan = s.arena->find(name);
+  if (!plan) s.in_segment = false;
+  check(plan != nullptr, "{} is not part of the plan", name);
+  s.course = Course{plan, s.arena->base_of(*plan), s.books.next_serial, 0, {}};
+  return true;
+}
+
+void Allocator::begin_segment(const SegmentPlan& plan) {
+  State& s = *state_;
+  RECKON_ASSERT(!s.in_segment && plan.bytes <= s.region_bytes);
+  check(s.region_blocks == 0, "{}: a tensor of the last planned step is still held; let go of it, or copy it, before the next", plan.name);
+  s.in_segment = true;
+  s.course = Course{&plan, s.region_offset, s.books.next_serial, 0, {}};
+}
+
+void Allocator::end_segment() {
+  State& s = *state_;
+  RECKON_ASSERT(s.in_segment);
+  s.in_segment = false;
+  if (s.recording && !s.marks.empty()) s.marks.back().end = s.events.size();
+  if (!s.course.plan) return;
+  const Course course = std::exchange(s.course, {});
+  if (course.divergence.empty() && course.next == course.plan->events.size()) return;
+  const std::string differs =
+      !course.divergence.empty() ? course.divergence : text("planned {}, got its end", to_string(course.plan->events[course.next]));
+  fail("{} left its plan at event {}: {}; the same inputs must make the same calls", course.plan->name, course.next, differs);
+}
+
+void Allocator::abandon_segment() noexcept {
+  state_->in_segment = false;
+  state_->course = {};
+  if (state_->recording && !state_->marks.empty()) state_->marks.back().end = state_->events.size();
+}
+
+bool Allocator::in_rehearsal() const { return bool(state_->before_rehearsal); }
+void Allocator::begin_rehearsal() {
+  State& s = *state_;
+  check(!s.arena && !s.in_segment && !s.before_rehearsal, "a step cannot be rehearsed inside another planned step");
+  s.before_rehearsal = std::make_unique<Books>(s.books);
+  ++s.rehearsals;
+}
+
+void Allocator::end_rehearsal() {
+  State& s = *state_;
+  std::string left;
+  for (const Block& block : s.books.live)
+    if (block.serial >= 0 && block.rehearsal == s.rehearsals && left.empty())
+      left = text("{} {} of {}", human_bytes(block.bytes), name_of(block.category), block.op);
+  s.books = *s.before_rehearsal;
+  s.before_rehearsal.reset();
+  for (const Block& block : std::exchange(s.freed_in_rehearsal, {})) free(block);
+  check(left.empty(), "the step leaves {} behind: what outlives a step is made before it, or returned by it", left);
+}
 }  // namespace reckon

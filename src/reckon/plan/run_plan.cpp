@@ -4,6 +4,7 @@
 #include <map>
 #include <tuple>
 
+#include "reckon/base/text.h"
 #include "reckon/engine/context.h"
 #include "reckon/train/saved_run.h"
 
@@ -50,9 +51,10 @@ std::vector<Holder> holders_at_peak(std::span<const AllocationEvent> events) {
 
 RunPlan plan_run(const Config& config, Device& meta, bool saves) {
   check(meta.is_meta(), "a run is planned on meta: open the device with Mode::meta");
+  Allocator& allocator = meta.allocator();
+  check(allocator.ledger().allocations == 0, "a run is planned on a fresh device");
   RunPlan plan;
   plan.config = config;
-  Allocator& allocator = meta.allocator();
   allocator.record_events(true);
   const auto end_part = [&](const char* name) {
     const size_t begin = plan.parts.empty() ? 0 : plan.parts.back().end;
@@ -83,8 +85,18 @@ RunPlan plan_run(const Config& config, Device& meta, bool saves) {
   plan.predicted.flops_per_step = meter.total();
   plan.work = meter.rows();
   plan.events = allocator.events();
+  plan.arena = plan_arena(plan.events, allocator.marks());
+  plan.predicted.memory->extent = plan.arena.bytes;
   plan.at_peak = holders_at_peak(plan.events);
   find_peaks(plan.events, plan.parts);
   return plan;
+}
+
+TrainOutcome plan_and_train(const Config& config, Device& device, Device& meta, const TrainOptions& options) {
+  const RunPlan plan = plan_run(config, meta, options.keep_files);
+  const int64_t budget = budget_bytes(config);
+  check_as(Failure::memory, plan.arena.bytes <= budget, "does not fit: the run needs {} and {} is {}; use a smaller train.micro_batch, or train.recompute=full",
+           human_bytes(plan.arena.bytes), config.memory.budget_bytes > 0 ? "memory.budget" : "available memory", human_bytes(budget));
+  return train(config, device, plan.predicted, plan.arena, options);
 }
 }  // namespace reckon

@@ -27,6 +27,7 @@ struct RunPlan {
   std::vector<RunPart> parts;
   std::vector<AllocationEvent> events;
   std::vector<MeterRow> work;   // of one steady optimizer step, by phase, module and operation
+  ArenaPlan arena;
   std::vector<Holder> at_peak;  // largest first; their bytes sum to memory.peak_bytes
 };
 
@@ -36,4 +37,7 @@ RunPlan plan_run(const Config& config, Device& meta, bool saves = true);
 
 /// Holders at the first maximum of live bytes over the events, largest first; ties in the order of their first block.
 std::vector<Holder> holders_at_peak(std::span<const AllocationEvent> events);
+
+/// Plans the run on `meta`, refuses it (exit 3) if it does not fit, and trains on `device`, a fresh one.
+TrainOutcome plan_and_train(const Config& config, Device& device, Device& meta, const TrainOptions& options);
 }  // namespace reckon

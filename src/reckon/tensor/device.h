@@ -35,9 +35,11 @@ class Device : public RefCounted {
   ~Device() override { delete memory_; }
 
   const DeviceProfile& profile() const { return profile_; }
-  bool is_meta() const { return mode_ == Mode::meta; }
+  /// No data: meta, or any device while a rehearsal runs.
+  bool is_meta() const { return mode_ == Mode::meta || allocator_.in_rehearsal(); }
   Allocator& allocator() { return allocator_; }
-  std::byte* base() const { return memory_->base(); }
+  /// Address of offset 0; null where there is no data.
+  std::byte* base() const { return is_meta() ? nullptr : memory_->base(); }
   const KernelRow& kernel(int id) const { return kernels_[id]; }
 
   /// Host to device and back; bytes may be 0. Not called on meta.

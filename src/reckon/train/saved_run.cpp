@@ -65,9 +65,13 @@ void read_entries(const SafetensorsFile& file, std::vector<Entry>& entries) {
 }  // namespace
 
 std::string save_checkpoint(TrainStep& step, int64_t steps_done, const std::string& data) {
+  SegmentScope segment(step.device().allocator(), "save");
   const PhaseScope phase(step.device(), Phase::save);
   const Config& config = step.config();
-  if (step.device().is_meta()) return "";
+  if (step.device().is_meta()) {
+    segment.end();
+    return "";
+  }
   CheckpointWriter writer(config.run_dir, steps_done);
   std::vector<Entry> model = model_entries(step.parameters()), optimizer = optimizer_entries(step);
   add_entries(writer, kModelFile, model);
@@ -78,7 +82,9 @@ std::string save_checkpoint(TrainStep& step, int64_t steps_done, const std::stri
   state.data_position = steps_done * config.train.grad_accum * config.train.micro_batch;
   state.config_fingerprint = continuation_fingerprint(config);
   if (!data.empty()) state.extra.push_back({std::string(kDataKey), data});
-  return writer.commit(state, config.checkpoint.keep);
+  std::string path = writer.commit(state, config.checkpoint.keep);
+  segment.end();
+  return path;
 }
 
 int64_t load_checkpoint(TrainStep& step, const CheckpointReader& reader, const std::string& data) {

@@ -26,26 +26,32 @@ void SyntheticBatches::fill(int64_t first, int64_t count, int64_t seq_len, int32
 }
 
 TrainStep::TrainStep(const Config& config, Device& device) : config_(config), device_(device) {
-  const PhaseScope phase(device, Phase::init);
+  SegmentScope segment(device.allocator(), "init");
+  allocate();
+  segment.end();
+}
+
+void TrainStep::allocate() {
+  const PhaseScope phase(device_, Phase::init);
   const ModelConfig& model = config_.model;
   if (model.cruncher) {
     cruncher_ = std::make_unique<Cruncher>(model);
   } else {
     decoder_ = std::make_unique<Decoder>(model);
   }
-  parameters().materialize(device, {storage_dtype(config_), true}, uint64_t(config_.seed));
-  optimizer_ = std::make_unique<Optimizer>(device, parameters(), config_.optim);
+  parameters().materialize(device_, {storage_dtype(config_), true}, uint64_t(config_.seed));
+  optimizer_ = std::make_unique<Optimizer>(device_, parameters(), config_.optim);
 
   const CategoryScope data(Category::data);
   const int64_t B = config_.train.micro_batch, T = config_.train.seq_len;
   if (cruncher_) {
-    inputs_ = zeros(device, {{B, model.d_model}, storage_dtype(config_)});
-    targets_ = zeros(device, {{B, 1}, storage_dtype(config_)});
+    inputs_ = zeros(device_, {{B, model.d_model}, storage_dtype(config_)});
+    targets_ = zeros(device_, {{B, 1}, storage_dtype(config_)});
     return;
   }
-  inputs_ = zeros(device, {{B, T}, DType::i32});
-  targets_ = zeros(device, {{B, T}, DType::i32});
-  if (device.is_meta()) return;
+  inputs_ = zeros(device_, {{B, T}, DType::i32});
+  targets_ = zeros(device_, {{B, T}, DType::i32});
+  if (device_.is_meta()) return;
   host_inputs_.resize(size_t(B * T));
   host_targets_.resize(size_t(B * T));
 }
@@ -98,18 +104,25 @@ Tensor TrainStep::accumulate_gradients(int64_t step, const BatchSource& source) 
 }
 
 TrainStep::Result TrainStep::run(int64_t step, const BatchSource& source) {
-  const Tensor loss = accumulate_gradients(step, source);
+  SegmentScope segment(device_.allocator(), "step");
+  Result result;
   {
-    const PhaseScope phase(device_, Phase::step);
-    optimizer_->write_scalars(step, config_.train.steps);
-    optimizer_->step(loss);
+    const Tensor loss = accumulate_gradients(step, source);
+    {
+      const PhaseScope phase(device_, Phase::step);
+      optimizer_->write_scalars(step, config_.train.steps);
+      optimizer_->step(loss);
+    }
+    const Optimizer::Outcome outcome = optimizer_->outcome();
+    result = {device_.is_meta() ? std::nan("") : loss.item(), outcome.grad_norm, outcome.updated};
   }
-  const Optimizer::Outcome outcome = optimizer_->outcome();
-  return {device_.is_meta() ? std::nan("") : loss.item(), outcome.grad_norm, outcome.updated};
+  segment.end();
+  return result;
 }
 
 void TrainStep::find_nonfinite(int64_t step, const BatchSource& source) {
   const FiniteCheck check;
+  const SegmentScope segment(device_.allocator(), "step");  // without its update, so never ended
   accumulate_gradients(step, source);
 }
 
@@ -117,10 +130,14 @@ double TrainStep::evaluate(const BatchSource& source, int64_t batches) {
   const NoGrad guard;
   double sum = 0;
   for (int64_t i = 0; i < batches; ++i) {
+    SegmentScope segment(device_.allocator(), "eval");
     load_batch(i * config_.train.micro_batch, source);
-    const PhaseScope phase(device_, Phase::eval);
-    const Tensor loss = forward();
-    if (!device_.is_meta()) sum += loss.item();
+    {
+      const PhaseScope phase(device_, Phase::eval);
+      const Tensor loss = forward();
+      if (!device_.is_meta()) sum += loss.item();
+    }
+    segment.end();
   }
   return device_.is_meta() ? std::nan("") : sum / double(batches);
 }

@@ -55,6 +55,7 @@ class TrainStep {
   int64_t tokens_per_step() const;
 
  private:
+  void allocate();
   void load_batch(int64_t first, const BatchSource& source);
   Tensor forward();
   Tensor accumulate_gradients(int64_t step, const BatchSource& source);

@@ -247,37 +247,17 @@ void check_run_directory(const Config& config, const TrainOptions& options) {
 void request_stop() { stop_flag = 1; }
 bool stop_requested() { return stop_flag != 0; }
 
-RunReport predict(const Config& config, Device& meta, bool saves) {
-  RunReport report;
-  TrainStep step(config, meta);
-  const SyntheticBatches none(config.model.vocab, 0);
-  step.run(0, none);
-  report.trace_hash = meta.allocator().trace_hash();
-  Meter meter;
-  {
-    const MeterScope scope(meter);
-    step.run(1, none);
-  }
-  if (!config.model.cruncher && !config.data.path.empty() && config.data.validation_fraction > 0) step.evaluate(none, 1);
-  if (saves) save_checkpoint(step, 2);
-  report.parameters = step.parameters().count();
-  report.memory = meta.allocator().ledger();
-  report.flops_per_step = meter.total();
-  return report;
-}
-
-TrainOutcome train(const Config& config, Device& device, Device& meta, const TrainOptions& options) {
-  const RunReport predicted = predict(config, meta, options.keep_files);
-  const int64_t budget = config.memory.budget_bytes > 0 ? config.memory.budget_bytes : available_memory_bytes();
-  check_as(Failure::memory, predicted.memory->extent <= budget, "does not fit: the run needs {} and {} is {}; use a smaller train.micro_batch, or train.recompute=full",
-           human_bytes(predicted.memory->extent), config.memory.budget_bytes > 0 ? "memory.budget" : "available memory", human_bytes(budget));
-  device.allocator().set_budget(budget);
+TrainOutcome train(const Config& config, Device& device, const RunReport& predicted, const ArenaPlan& arena, const TrainOptions& options) {
   std::unique_ptr<DirectoryLock> lock;
   if (options.keep_files) {
     lock = std::make_unique<DirectoryLock>(config.run_dir);
     check_run_directory(config, options);
   }
+  device.allocator().set_budget(budget_bytes(config));
+  device.allocator().adopt(arena);
   Run run(config, device, options);
   return run.execute(predicted);
 }
+
+int64_t budget_bytes(const Config& config) { return config.memory.budget_bytes > 0 ? config.memory.budget_bytes : available_memory_bytes(); }
 }  // namespace reckon

@@ -1,5 +1,6 @@
 // train/trainer: a whole run: data, steps, evaluation, checkpoints, metrics, interruption. The files of a run directory are written here.
 #pragma once
+#include "reckon/memory/arena.h"
 #include "reckon/train/report.h"
 #include "reckon/train/step.h"
 
@@ -21,12 +22,12 @@ struct TrainOutcome {
   std::vector<double> step_seconds;
 };
 
-/// Runs config.train on `device`; `meta` is the same device without data: the plan is made there first and refused (exit 3) if it does not
-/// fit in memory.budget. Throws Error as the contract's exit codes say.
-TrainOutcome train(const Config& config, Device& device, Device& meta, const TrainOptions& options);
+/// Runs config.train on `device`, a fresh one, inside `arena`, the plan of this very configuration (plan/run_plan). Refuses (exit 3) a plan
+/// over the budget before it allocates; throws Error as the contract's exit codes say.
+TrainOutcome train(const Config& config, Device& device, const RunReport& predicted, const ArenaPlan& arena, const TrainOptions& options);
 
-/// What the dry run of `config` says: memory of init, two steps, an evaluation and (`saves`) a checkpoint; FLOPs of a step.
-RunReport predict(const Config& config, Device& meta, bool saves = true);
+/// memory.budget, or where there is none what the system has available.
+int64_t budget_bytes(const Config& config);
 
 /// Asks a running train() to save and stop after the current step. Safe in a signal handler.
 void request_stop();

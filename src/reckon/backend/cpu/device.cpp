@@ -31,19 +31,31 @@ class MappedMemory final : public RawMemory {
   }
   ~MappedMemory() override { munmap(base_, size_t(reserved_)); }
 
-  void grow(int64_t bytes) override {
-    if (bytes <= usable_) return;
-    const int64_t end = (bytes + kStep - 1) / kStep * kStep;
-    check_as(Failure::memory, end <= reserved_, "out of memory: {} are needed, the system lets this process address {}", human_bytes(bytes), human_bytes(reserved_));
-    check_as(Failure::memory, mprotect(base_ + usable_, size_t(end - usable_), PROT_READ | PROT_WRITE) == 0, "out of memory: the system refuses {} ({})",
-             human_bytes(bytes), std::strerror(errno));
-    madvise(base_ + usable_, size_t(end - usable_), MADV_HUGEPAGE);  // a wish; without it the pages are small
-    usable_ = end;
+  void grow(int64_t bytes) override { open((bytes + kStep - 1) / kStep * kStep, bytes); }
+  void grow_exactly(int64_t bytes) override { open((bytes + kPage - 1) / kPage * kPage, bytes); }
+  void protect(int64_t offset, int64_t bytes, bool accessible) override {
+    check_as(Failure::memory, offset + bytes <= reserved_, "out of memory: {} are needed, the system lets this process address {}",
+             human_bytes(offset + bytes), human_bytes(reserved_));
+    if (!accessible) madvise(base_ + offset, size_t(bytes), MADV_DONTNEED);
+    check_as(Failure::memory, mprotect(base_ + offset, size_t(bytes), accessible ? PROT_READ | PROT_WRITE : PROT_NONE) == 0,
+             "the system refuses to protect {} ({})", human_bytes(bytes), std::strerror(errno));
   }
   std::byte* base() const override { return base_; }
 
  private:
+  // Makes [0, end) usable, of which `bytes` are asked for.
+  void open(int64_t end, int64_t bytes) {
+    if (end <= usable_) return;
+    check_as(Failure::memory, end <= reserved_, "out of memory: {} are needed, the system lets this process address {}", human_bytes(bytes),
+             human_bytes(reserved_));
+    check_as(Failure::memory, mprotect(base_ + usable_, size_t(end - usable_), PROT_READ | PROT_WRITE) == 0,
+             "out of memory: the system refuses {} ({})", human_bytes(bytes), std::strerror(errno));
+    madvise(base_ + usable_, size_t(end - usable_), MADV_HUGEPAGE);  // a wish; without it the pages are small
+    usable_ = end;
+  }
+
   static constexpr int64_t kStep = 32 << 20;  // a multiple of the huge page
+  static constexpr int64_t kPage = 4096;
   std::byte* base_ = nullptr;
   int64_t reserved_ = 0, usable_ = 0;
 };
@@ -57,8 +69,10 @@ class NoMemory final : public RawMemory {
 
 class CpuDevice final : public Device {
  public:
-  CpuDevice(const DeviceProfile& profile, Mode mode)
-      : Device(profile, mode, mode == Mode::meta ? static_cast<RawMemory*>(new NoMemory) : new MappedMemory, cpu::kernel_table()) {}
+  CpuDevice(const DeviceProfile& profile, Mode mode, Guard guard)
+      : Device(profile, mode, mode == Mode::meta ? static_cast<RawMemory*>(new NoMemory) : new MappedMemory, cpu::kernel_table()) {
+    if (mode == Mode::real) allocator().set_guard(guard);
+  }
   void copy_in(void* device, const void* host, size_t bytes) override { std::memcpy(device, host, bytes); }
   void copy_out(void* host, const void* device, size_t bytes) override { std::memcpy(host, device, bytes); }
   void synchronize() override {}
@@ -68,5 +82,5 @@ class CpuDevice final : public Device {
 
 DeviceProfile local_cpu_profile() { return {"cpu", std::max(2, core_count())}; }
 
-Ref<Device> open_cpu(Mode mode, const DeviceProfile& profile) { return Ref<Device>(new CpuDevice(profile, mode)); }
+Ref<Device> open_cpu(Mode mode, const DeviceProfile& profile, Guard guard) { return Ref<Device>(new CpuDevice(profile, mode, guard)); }
 }  // namespace reckon
