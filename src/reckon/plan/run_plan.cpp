@@ -67,6 +67,7 @@ RunPlan plan_run(const Config& config, Device& meta, bool saves) {
   Meter meter;
   {
     const MeterScope scope(meter);
+    meter.record_calls(true);
     step.run(1, none);
   }
   end_part("steady step");
@@ -82,6 +83,7 @@ RunPlan plan_run(const Config& config, Device& meta, bool saves) {
   plan.predicted.memory = allocator.ledger();
   plan.predicted.flops_per_step = meter.total();
   plan.work = meter.rows();
+  plan.calls = meter.calls();
   plan.events = allocator.events();
   plan.at_peak = holders_at_peak(plan.events);
   find_peaks(plan.events, plan.parts);
