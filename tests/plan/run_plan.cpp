@@ -61,6 +61,9 @@ TEST(RunPlan, WorkSumsToTheStep) {
   EXPECT_EQ(sum.vector, plan.predicted.flops_per_step->vector);
   EXPECT_EQ(needed, plan.predicted.flops_per_step->model);
   EXPECT_GT(sum.model, needed);  // recomputation is work, but not the model's
+  Flops of_calls;
+  for (const CallRecord& call : plan.calls) of_calls += call.flops;
+  EXPECT_EQ(of_calls, sum);
 }
 }  // namespace
 }  // namespace reckon

@@ -96,7 +96,7 @@ void check_finite(const OpDef& op, Device& device, const Tensors& tensors, const
   }
 }
 
-void launch(const OpDef& op, const Plan& plan, const Tensors& in, Tensors& out, const Params& params, Device& device, MeterRow* row) {
+void launch(const OpDef& op, const Plan& plan, const Tensors& in, Tensors& out, const Params& params, Device& device, MeterRow* row, CallRecord* record) {
   Ref<Storage> scratch;
   if (plan.workspace > 0) scratch = Ref<Storage>(new Storage(device, plan.workspace, Category::temporary, context().module, op.name));
   if (device.is_meta()) return;
@@ -105,11 +105,14 @@ void launch(const OpDef& op, const Plan& plan, const Tensors& in, Tensors& out, 
                                      device.profile().lanes));
   const Kernel kernel = op.traits.own_kernel ? op.traits.own_kernel : device.kernel(op.id).run;
   const KernelArgs args{in, out, params, scratch ? scratch->data() : nullptr, plan.workspace, device.profile().lanes};
-  if (row && context().meter->timing) {
+  if (row && (record || context().meter->timing)) {
+    if (record) record->start = context().meter->clock();
     const auto start = std::chrono::steady_clock::now();
     kernel(args);
     device.synchronize();
-    row->seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    row->seconds += seconds;
+    if (record) record->seconds = seconds;
   } else {
     kernel(args);
   }
@@ -156,8 +159,9 @@ Tensors call_on(Device& device, const OpDef& op, Tensors in, const Params& param
   if (op.traits.view) {
     out.push_back(in[0].alias(op.traits.view(in[0].layout(), params)));
   } else {
+    CallRecord* record = row && context().meter->records_calls() ? &context().meter->record(op, plan, device.allocator().events().size()) : nullptr;
     out = make_outputs(op, plan, in, device, is_tracked);
-    launch(op, plan, in, out, params, device, row);
+    launch(op, plan, in, out, params, device, row, record);
     for (size_t i = 0; i < in.size(); ++i)
       if (op.traits.mutates >> i & 1u) in[i].storage().bump_version();
     if (context().finite_check && !device.is_meta()) {

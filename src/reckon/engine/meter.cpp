@@ -1,5 +1,6 @@
 #include "reckon/engine/meter.h"
 
+#include <chrono>
 #include <deque>
 #include <map>
 #include <tuple>
@@ -18,6 +19,9 @@ Flops& Flops::operator+=(const Flops& o) {
 struct Meter::State {
   std::deque<MeterRow> rows;
   std::map<std::tuple<Phase, uint32_t, const OpDef*, bool>, MeterRow*> index;
+  bool recording = false;
+  std::chrono::steady_clock::time_point recording_since;
+  std::vector<CallRecord> calls;
 };
 
 Meter::Meter() : state_(new State) {}
@@ -34,7 +38,9 @@ int64_t bytes_moved(const Plan& plan) {
 MeterRow& Meter::charge(const OpDef& op, const Plan& plan) {
   const Context& c = context();
   MeterRow*& row = state_->index[{c.phase, c.module, &op, c.recomputing}];
-  if (!row) row = &state_->rows.emplace_back(MeterRow{.phase = c.phase, .module = c.module, .op = op.name, .recomputed = c.recomputing, .flops = {}});
+  if (!row)
+    row =
+        &state_->rows.emplace_back(MeterRow{.phase = c.phase, .module = c.module, .op = op.name, .recomputed = c.recomputing, .flops = {}});
   ++row->calls;
   row->flops += plan.flops;
   row->bytes += op.traits.view ? 0 : bytes_moved(plan);
@@ -47,6 +53,35 @@ void Meter::reset() {
 }
 
 std::vector<MeterRow> Meter::rows() const { return {state_->rows.begin(), state_->rows.end()}; }
+
+void Meter::record_calls(bool on) {
+  state_->recording = on;
+  if (!on) return;
+  state_->calls.clear();
+  state_->recording_since = std::chrono::steady_clock::now();
+}
+
+bool Meter::records_calls() const { return state_->recording; }
+
+CallRecord& Meter::record(const OpDef& op, const Plan& plan, size_t events) {
+  const Context& c = context();
+  CallRecord& r = state_->calls.emplace_back(CallRecord{.op = &op,
+                                                        .phase = c.phase,
+                                                        .module = c.module,
+                                                        .recomputed = c.recomputing,
+                                                        .in = plan.in,
+                                                        .out = plan.out,
+                                                        .params = plan.params,
+                                                        .flops = plan.flops});
+  r.bytes = bytes_moved(plan);
+  r.workspace = plan.workspace;
+  r.events = events;
+  return r;
+}
+
+const std::vector<CallRecord>& Meter::calls() const { return state_->calls; }
+
+double Meter::clock() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - state_->recording_since).count(); }
 
 Flops Meter::total() const {
   Flops sum;

@@ -69,6 +69,7 @@ RunPlan plan_run(const Config& config, Device& meta, bool saves) {
   Meter meter;
   {
     const MeterScope scope(meter);
+    meter.record_calls(true);
     step.run(1, none);
   }
   end_part("steady step");
@@ -84,6 +85,7 @@ RunPlan plan_run(const Config& config, Device& meta, bool saves) {
   plan.predicted.memory = allocator.ledger();
   plan.predicted.flops_per_step = meter.total();
   plan.work = meter.rows();
+  plan.calls = meter.calls();
   plan.events = allocator.events();
   plan.arena = plan_arena(plan.events, allocator.marks());
   plan.predicted.memory->extent = plan.arena.bytes;

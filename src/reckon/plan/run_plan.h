@@ -27,6 +27,7 @@ struct RunPlan {
   std::vector<RunPart> parts;
   std::vector<AllocationEvent> events;
   std::vector<MeterRow> work;   // of one steady optimizer step, by phase, module and operation
+  std::vector<CallRecord> calls;  // of the same step, one by one
   ArenaPlan arena;
   std::vector<Holder> at_peak;  // largest first; their bytes sum to memory.peak_bytes
 };
