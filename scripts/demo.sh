@@ -1,11 +1,13 @@
 #!/bin/sh
-# demo.sh BINARY [--minutes M]: trains a small transformer on the King James Bible for M minutes and lets it write. Called by ./reckon demo.
+# demo.sh BINARY [--minutes M]: trains a small transformer on the King James Bible for M minutes and lets it write. Called by ./reckon demo;
+# with '' for BINARY it only reads its arguments.
 set -eu
+program=${RECKON_PROGRAM:-./reckon}
 binary=$1
 shift
 minutes=3
 usage() {
-  echo "usage: ./reckon demo [--minutes M]    M a number above 0, 3 by default; not: $*" >&2
+  echo "usage: $program demo [--minutes M]    M a number above 0, 3 by default; not: $*" >&2
   exit 2
 }
 while [ $# -gt 0 ]; do
@@ -21,6 +23,7 @@ case $minutes in
 *[1-9]*) ;;
 *) usage "--minutes $minutes" ;;
 esac
+[ -n "$binary" ] || exit 0
 
 scripts=$(dirname -- "$(readlink -f -- "$0")")
 folder=$(dirname -- "$scripts")/runs/demo
@@ -64,4 +67,4 @@ echo
 "$binary" generate "run.dir=$run" --prompt "And the LORD said" --tokens 200 --temperature 0.8 --top-k 50
 echo
 echo "The run: $run"
-echo "More of it: ./reckon generate run.dir=$run --prompt 'In the beginning'"
+echo "More of it: $program generate run.dir=$run --prompt 'In the beginning'"

@@ -1,29 +1,64 @@
 """Help, commands, flags, keys: what is accepted, and one clear line with exit code 2 for what is not."""
-import subprocess
+import re
 import unittest
 
-from harness import CORRUPT, DONE, FAILED, INTERRUPTED, MEMORY, TINY, USAGE, Case
+from harness import CORRUPT, DONE, FAILED, INTERRUPTED, MEMORY, PROGRAM, TINY, USAGE, Case
 
-COMMANDS = "train eval generate tokenize inspect bench check".split()
+COMMANDS = ["train", "eval", "generate", "tokenize", "inspect", "bench train", "bench device", "check"]
 
 
 class Help(Case):
     def test_lists_the_commands_and_exit_codes(self):
-        for arguments in ([], ["--help"], ["-h"]):
+        for arguments in ([], ["--help"], ["-h"], ["help"]):
             out = self.done(*arguments).out
             for command in COMMANDS:
                 self.assertRegex(out, rf"(?m)^ +{command} ")
             for code in (DONE, FAILED, USAGE, MEMORY, CORRUPT, INTERRUPTED):
                 self.assertRegex(out, rf"\b{code} ")
 
-    def test_of_a_command_shows_flags_an_example_and_every_key(self):
+    def keys_in(self, out):
+        return set(re.findall(r"(?m)^  ([a-z]+(?:\.[a-z_0-9]+)?)(?:=| {2,})", out[out.find("Keys"):])) if "Keys" in out else set()
+
+    def test_of_a_command_shows_flags_an_example_and_the_keys_it_uses(self):
+        used = {
+            "eval": {"run.dir", "data.path", "data.validation_fraction", "train.micro_batch", "train.seq_len", "memory.budget", "device"},
+            "generate": {"run.dir", "seed", "memory.budget", "device"},
+            "tokenize": {"data.path", "data.tokenizer"},
+            "inspect": set(),
+            "bench device": set(),
+            "check": set(),
+        }
         for command in COMMANDS:
-            out = self.done(command, "--help").out
+            out = self.done(*command.split(), "--help").out
+            self.assertEqual(out, self.done("help", *command.split()).out)
+            self.assertEqual(out, self.done(*command.split(), "-h").out)
             self.assertIn("--json", out)
-            self.assertIn(f"Example: reckon {command}", out)
-        out = self.done("train", "--help").out
-        for key in ("model.preset", "train.micro_batch", "optim.lr", "data.path", "memory.budget", "run.dir", "seed", "checkpoint.keep"):
-            self.assertRegex(out, rf"(?m)^ +{key}=")
+            self.assertIn(f"Example: {PROGRAM} {command}", out)
+            self.assertLessEqual(max(map(len, out.splitlines())), 110 + len(str(PROGRAM)))
+            for noise in ("INT", "FLOAT", "TEXT:", "BOOLEAN", "[OPTIONS]"):
+                self.assertNotIn(noise, out)
+            if command in used:
+                self.assertEqual(self.keys_in(out), used[command], out)
+        keys = self.keys_in(self.done("train", "--help").out)
+        self.assertLessEqual({"model.preset", "train.micro_batch", "optim.lr", "data.path", "memory.budget", "run.dir", "seed", "checkpoint.keep"}, keys)
+        bench = self.keys_in(self.done("bench", "train", "--help").out)
+        self.assertEqual(keys - bench, {key for key in keys if key.split(".")[0] in ("data", "eval", "checkpoint", "run")})
+
+    def test_of_commands_in_a_group(self):
+        out = self.done("bench", "--help").out
+        self.assertEqual(out, self.done("help", "bench").out)
+        for kind in ("train", "device"):
+            self.assertRegex(out, rf"(?m)^ +bench {kind} ")
+        self.assertNotEqual(self.done("bench", "train", "--help").out, self.done("bench", "device", "--help").out)
+
+    def test_names_the_program_as_it_was_called(self):
+        self.assertIn(f"usage: {PROGRAM} ", self.done("--help").out)
+        self.environment["RECKON_PROGRAM"] = "./reckon"  # as the launcher says
+        self.assertIn("usage: ./reckon ", self.done("--help").out)
+        self.assertIn("Example: ./reckon train ", self.done("train", "--help").out)
+        self.refused(USAGE, "./reckon help lists them", "bogus")
+        self.refused(USAGE, "did you mean 'demo'", "dmeo")
+        self.assertIn("run `./reckon bench device` once", self.done("train", *TINY, "run.dir=run").err)
 
     def test_version(self):
         self.assertRegex(self.done("--version").out, r"^reckon \d+\.\d+\.\d+\n$")
@@ -35,31 +70,73 @@ class Help(Case):
 
 class Refused(Case):
     def test_commands(self):
-        self.refused(USAGE, ["'bogus'", "reckon --help"], "bogus")
+        self.refused(USAGE, ["'bogus'", "reckon help"], "bogus")
+        self.refused(USAGE, "unknown command 'bogus'", "help", "bogus")
+        self.refused(USAGE, "did you mean 'help'", "hlep")
         self.refused(USAGE, ["'trian'", "did you mean 'train'"], "trian")
         self.refused(USAGE, "unknown command", "")
         self.refused(USAGE, "unknown command", "x\ny\x1b[31m")
 
     def test_flags(self):
         self.refused(USAGE, "--bogus", "--bogus")
+        self.refused(USAGE, ["--json stands before the command", "COMMAND --json"], "--json", "train")
         self.refused(USAGE, "--bogus", "train", "--bogus")
         self.refused(USAGE, "--prompt", "train", "--prompt", "x")
-        self.refused(USAGE, "--threads", "train", "--threads", "0")
-        self.refused(USAGE, "--threads", "train", "--threads")
-        self.refused(USAGE, "--temperature", "generate", "--temperature", "hot")
-        self.refused(USAGE, "--top-p", "generate", "--top-p", "1.5")
-        self.refused(USAGE, "--top-k", "generate", "--top-k", "-1")
-        self.refused(USAGE, "--tokens", "generate", "--tokens", "0")
+        self.refused(USAGE, "--threads needs a value: an integer from 1 to 4096", "train", "--threads")
+        self.refused(USAGE, "--threads was given more than once", "train", "--threads", "1", "--threads", "2")
+        self.refused(USAGE, "--json takes no value", "train", "--json=3")
+        self.refused(USAGE, "--resume takes no value", "train", "--resume=no")
         self.refused(USAGE, "exclude each other", "train", "--resume", "--overwrite")
-        for batches in ("0", "1e3", "-2"):
-            line = self.refused(USAGE, "--batches", "eval", "--batches", batches)
-            self.assertLess(len(line), 120, "a limit that a person can read")
+
+    def test_numbers_of_flags_name_flag_range_and_value(self):
+        wrong = [
+            ("train --threads 0", "--threads expects an integer from 1 to 4096, got '0'"),
+            ("train --threads two", "--threads expects an integer from 1 to 4096, got 'two'"),
+            ("train --threads 99999999999999999999", "--threads expects an integer from 1 to 4096, got '99999999999999999999'"),
+            ("train --threads=0x2", "--threads expects an integer from 1 to 4096, got '0x2'"),
+            ("generate --temperature hot", "--temperature expects a number from 0 to 100, got 'hot'"),
+            ("generate --temperature nan", "--temperature expects a number from 0 to 100, got 'nan'"),
+            ("generate --top-p 1.5", "--top-p expects a number from 0 to 1, got '1.5'"),
+            ("generate --top-k -1", "--top-k expects an integer from 0 to 4294967296, got '-1'"),
+            ("generate --tokens 0", "--tokens expects an integer from 1 to 4294967296, got '0'"),
+            ("generate --tokens 1e3", "--tokens expects an integer from 1 to 4294967296, got '1e3'"),
+            ("eval --batches -2", "--batches expects an integer from 1 to 4294967296, got '-2'"),
+        ]
+        for arguments, line in wrong:
+            with self.subTest(arguments):
+                self.assertEqual(self.refused(USAGE, "", *arguments.split()), "reckon: " + line)
+
+    def test_flags_that_were_meant_otherwise(self):
+        wrong = [
+            ("train --resum", "unknown flag '--resum', did you mean '--resume'?"),
+            ("generate --promt x", "unknown flag '--promt', did you mean '--prompt'?"),
+            ("train --seed 3", "--seed is no flag but a key: write seed=3"),
+            ("generate --seed=3", "--seed is no flag but a key: write seed=3"),
+            ("train --steps 100", "--steps is no flag but a key: write train.steps=100"),
+            ("train --train.steps 100", "--train.steps is no flag but a key: write train.steps=100"),
+            ("train --batch-size 8", "--batch-size is no flag but a key: write train.micro_batch=8"),
+            ("train --every 5", "--every is no flag but a key: write eval.every=5 or checkpoint.every=5"),
+            ("train --lr", "--lr is no flag but a key: write optim.lr=VALUE"),
+            ("train --lr --json", "--lr is no flag but a key: write optim.lr=VALUE"),
+            ("train --learning-rat 1", "unknown flag '--learning-rat', did you mean 'optim.lr=1'?"),
+            ("train --prompt x", "--prompt is no flag of train; it belongs to generate"),
+            ("bench device --profile", "--profile is no flag of bench device; it belongs to bench train"),
+            ("train steps 100", "'steps' is a key without a value: write train.steps=VALUE"),
+        ]
+        for arguments, line in wrong:
+            with self.subTest(arguments):
+                self.assertTrue(self.refused(USAGE, "", *arguments.split()).startswith("reckon: " + line))
+        for arguments in ("generate --steps 5", "inspect --seed 5", "train -x"):  # no key that the command uses, and near to nothing
+            line = self.refused(USAGE, "unknown flag", *arguments.split())
+            self.assertNotIn("did you mean", line)
+            self.assertNotIn("write", line)
 
     def test_words(self):
         self.refused(USAGE, "'foo'", "train", "foo")
         self.refused(USAGE, "model.layers", "train", "model.layers")
         self.refused(USAGE, "'=3'", "train", "=3")
         self.refused(USAGE, ["train", "device"], "bench")
+        self.refused(USAGE, "takes no 'seed=1'", "bench", "device", "seed=1")
         self.refused(USAGE, "'nothing'", "bench", "nothing")
         self.refused(USAGE, "one path", "inspect")
         self.refused(USAGE, "does not exist", "inspect", "nothing")
@@ -73,16 +150,16 @@ class Refused(Case):
             "model.layer=3": "did you mean 'model.layers'",
             "model.n_layer=3": "did you mean 'model.layers'",
             "bogus=1": "unknown key 'bogus'",
-            "model.layers=abc": "expects an integer",
+            "model.layers=abc": "expects an integer from 1 to 65536, got \"abc\"",
             "model.layers=1.5": "expects an integer",
-            "model.layers=0": "at least 1",
-            "model.layers=99999999999999999999": "64 bits",
+            "model.layers=0": "expects an integer from 1 to 65536, got 0",
+            "model.layers=99999999999999999999": "from 1 to 65536, got 99999999999999999999",
             "train.precision=fp33": "fp32 or bf16",
             "train.precision=fp8": "not available in this version",
             "optim.lr=fast": "expects a number",
             "optim.lr=nan": "optim.lr",
-            "optim.lr=-1": "at least 0",
-            "optim.beta1=1": "below 1",
+            "optim.lr=-1": "expects a number from 0 to 1000, got -1",
+            "optim.beta1=1": "expects a number from 0 to below 1, got 1",
             "model.tied_head=maybe": "true or false",
             "model.preset=gpt2": "gpt2-124m",
             "memory.budget=4XB": "memory.budget",

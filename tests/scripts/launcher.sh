@@ -73,6 +73,7 @@ cat >"$work/program" <<'E2'
 #!/bin/sh
 for a; do printf '<%s>' "$a"; done
 printf '\n'
+[ -z "${FAKE_TELL:-}" ] || printf 'called as %s\n' "$RECKON_PROGRAM"
 exit "${FAKE_EXIT:-0}"
 E2
 chmod +x "$work/program"
@@ -98,10 +99,16 @@ says_not() { ! says "$@"; }
 is() { [ "$status" = "$1" ]; }
 lines() { [ "$(wc -l <"$work/$1")" = "$2" ]; }
 
-run help
-expect "help needs nothing" is 0
-expect "help goes to stdout" says out "usage: ./reckon"
-expect "help calls nothing" lines calls 0
+for ask in help --help 'demo --help' 'test -h' 'build --help' 'install --help' 'help demo'; do
+  # shellcheck disable=SC2086
+  run $ask
+  expect "'$ask' needs nothing" is 0
+  expect "'$ask' goes to stdout" says out "usage: $root/reckon COMMAND"
+  expect "'$ask' calls nothing" lines calls 0
+done
+run demo --minutes none
+expect "a mistake does not wait for the build" lines calls 0
+expect "and is bad usage" is 2
 
 FAKE_UID=1000 run plan
 expect "neither root nor sudo fails" is 1
@@ -138,6 +145,15 @@ expect "the program runs" is 0
 expect "with its arguments as they are" says out "<train><a b><><*><--json>"
 expect "and stdout to itself" lines out 1
 expect "one line of progress on stderr" lines err 1
+
+FAKE_TELL=1 run train
+expect "it knows how it was called" says out "called as $root/reckon"
+for name in reckon ./reckon; do
+  (cd "$root" && PATH="$tools" FAKE_TELL=1 sh "$name" train </dev/null >"$work/out" 2>"$work/err")
+  expect "called as $name, it is told what a shell takes" says out "called as ./reckon"
+done
+run help train
+expect "help with a command is the program's" says out "<help><train>"
 
 FAKE_EXIT=3 run plan
 expect "its exit code is ours" is 3

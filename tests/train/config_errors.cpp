@@ -32,6 +32,23 @@ TEST(ConfigErrors, UnknownKeysNameTheNearest) {
   expect_contains(file_error(std::string(5000, 'k') + " = 1\n"), "...'");
 }
 
+TEST(ConfigErrors, AWordFindsTheKeysItMayMean) {
+  using Keys = std::vector<std::string>;
+  EXPECT_EQ(keys_named("seed"), Keys{"seed"});
+  EXPECT_EQ(keys_named("train.steps"), Keys{"train.steps"});
+  EXPECT_EQ(keys_named("steps"), Keys{"train.steps"});
+  EXPECT_EQ(keys_named("grad-accum"), Keys{"train.grad_accum"});
+  EXPECT_EQ(keys_named("batch-size"), Keys{"train.micro_batch"});
+  EXPECT_EQ(keys_named("every"), (Keys{"eval.every", "checkpoint.every"}));
+  EXPECT_EQ(keys_named("zebra"), Keys{});
+  EXPECT_EQ(keys_named(""), Keys{});
+  EXPECT_EQ(nearest_key("warmup-step"), "optim.warmup_steps");
+  EXPECT_EQ(nearest_key("lerning-rate"), "optim.lr");
+  EXPECT_EQ(nearest_key("zebra-crossing"), "");
+  EXPECT_EQ(nearest_key("x"), "");
+  EXPECT_EQ(argument_error("every=5"), "argument 'every=5': unknown key 'every', did you mean 'eval.every' or 'checkpoint.every'?");
+}
+
 TEST(ConfigErrors, SuggestionsAreKeys) {
   for (const char* word :
        {"batch_size", "block_size", "learning_rate", "n_layer", "hidden_size", "vocab_size", "max_iters", "dtype", "out_dir"}) {
@@ -44,21 +61,21 @@ TEST(ConfigErrors, SuggestionsAreKeys) {
 }
 
 TEST(ConfigErrors, WrongTypesNameBoth) {
-  EXPECT_EQ(file_error("[train]\nsteps = \"eight\"\n"), "config.toml:2: train.steps expects an integer, got \"eight\"");
-  EXPECT_EQ(file_error("train.steps = 10.0\n"), "config.toml:1: train.steps expects an integer, got 10.0");
-  EXPECT_EQ(file_error("train.steps = true\n"), "config.toml:1: train.steps expects an integer, got true");
-  EXPECT_EQ(file_error("train.steps = [1]\n"), "config.toml:1: train.steps expects an integer, got an array");
-  EXPECT_EQ(file_error("train.steps = 1979-05-27\n"), "config.toml:1: train.steps expects an integer, got a date or time");
-  EXPECT_EQ(file_error("train.steps = {}\n"), "config.toml:1: train.steps expects an integer, got a table");
-  EXPECT_EQ(file_error("[train.steps]\n"), "config.toml:1: train.steps expects an integer, got a table");
-  EXPECT_EQ(file_error("optim.lr = 'fast'\n"), "config.toml:1: optim.lr expects a number, got \"fast\"");
+  EXPECT_EQ(file_error("[train]\nsteps = \"eight\"\n"), "config.toml:2: train.steps expects an integer from 1 to 1000000000, got \"eight\"");
+  EXPECT_EQ(file_error("train.steps = 10.0\n"), "config.toml:1: train.steps expects an integer from 1 to 1000000000, got 10.0");
+  EXPECT_EQ(file_error("train.steps = true\n"), "config.toml:1: train.steps expects an integer from 1 to 1000000000, got true");
+  EXPECT_EQ(file_error("train.steps = [1]\n"), "config.toml:1: train.steps expects an integer from 1 to 1000000000, got an array");
+  EXPECT_EQ(file_error("train.steps = 1979-05-27\n"), "config.toml:1: train.steps expects an integer from 1 to 1000000000, got a date or time");
+  EXPECT_EQ(file_error("train.steps = {}\n"), "config.toml:1: train.steps expects an integer from 1 to 1000000000, got a table");
+  EXPECT_EQ(file_error("[train.steps]\n"), "config.toml:1: train.steps expects an integer from 1 to 1000000000, got a table");
+  EXPECT_EQ(file_error("optim.lr = 'fast'\n"), "config.toml:1: optim.lr expects a number from 0 to 1000, got \"fast\"");
   EXPECT_EQ(file_error("model.tied_head = 1\n"), "config.toml:1: model.tied_head expects true or false, got 1");
   EXPECT_EQ(file_error("run.dir = 5\n"), "config.toml:1: run.dir expects a string, got 5");
   EXPECT_EQ(file_error("model.preset = 5\n"), "config.toml:1: model.preset expects a string, got 5");
   EXPECT_EQ(file_error("train.precision = 16\n"), "config.toml:1: train.precision expects fp32 or bf16, got 16");
   EXPECT_EQ(file_error("train.precision = 'bf61'\n"),
             "config.toml:1: train.precision expects fp32 or bf16, got \"bf61\", did you mean \"bf16\"?");
-  EXPECT_EQ(argument_error("train.steps=abc"), "argument 'train.steps=abc': train.steps expects an integer, got \"abc\"");
+  EXPECT_EQ(argument_error("train.steps=abc"), "argument 'train.steps=abc': train.steps expects an integer from 1 to 1000000000, got \"abc\"");
   EXPECT_EQ(argument_error("optim.name=lion"),
             "argument 'optim.name=lion': optim.name expects sgd, momentum, adagrad or adamw, got \"lion\"");
   EXPECT_EQ(file_error("model = 'gpt2-124m'\n"), "config.toml:1: 'model' is a table of keys such as model.preset, got \"gpt2-124m\"");
@@ -72,31 +89,35 @@ TEST(ConfigErrors, RangesNameTheLimit) {
   for (const ConfigKey& key : config_table()) {
     const std::string name = key.name;
     if (key.type == KeyType::integer || key.type == KeyType::bytes) {
+      const std::string range = key.type == KeyType::bytes   ? "bytes such as 4294967296, \"4GiB\" (2^30) or \"4GB\" (10^9)"
+                                : key.most == INT64_MAX ? text("an integer of at least {}", key.least)
+                                                        : text("an integer from {} to {}", key.least, key.most);
       const int64_t low = key.least - 1;
-      EXPECT_EQ(argument_error(text("{}={}", name, low)),
-                text("argument '{}={}': {} must be at least {}, got {}", name, low, name, key.least, low));
+      EXPECT_EQ(argument_error(text("{}={}", name, low)), text("argument '{}={}': {} expects {}, got {}", name, low, name, range, low));
       if (key.most == INT64_MAX) continue;
       const int64_t high = key.most + 1;
-      EXPECT_EQ(argument_error(text("{}={}", name, high)),
-                text("argument '{}={}': {} must be at most {}, got {}", name, high, name, key.most, high));
+      EXPECT_EQ(argument_error(text("{}={}", name, high)), text("argument '{}={}': {} expects {}, got {}", name, high, name, range, high));
     } else if (key.type == KeyType::number) {
-      for (const char* bad : {"nan", "inf", "-inf", "+inf"})
-        expect_contains(argument_error(name + "=" + bad), name + " must be a finite number, got ");
-      expect_contains(argument_error(name + "=-1"), text("{} must be at least {}, got -1", name, key.low));
-      expect_contains(argument_error(name + "=1e300"),
-                      text("{} must be {} {}, got 1e+300", name, key.below_high ? "below" : "at most", key.high));
-      if (key.below_high)
-        expect_contains(argument_error(text("{}={}", name, key.high)), text("must be below {}, got {}", key.high, key.high));
+      const std::string range = text("{} expects a number from {} to {}{}", name, key.low, key.below_high ? "below " : "", key.high);
+      for (const char* bad : {"nan", "inf", "-inf", "1e300"}) {
+        const char* shown = bad == std::string("1e300") ? "1e+300" : bad;
+        expect_contains(argument_error(name + "=" + bad), text("{}, got {}", range, shown));
+      }
+      expect_contains(argument_error(name + "=-1"), range + ", got -1");
+      if (key.below_high) expect_contains(argument_error(text("{}={}", name, key.high)), text("{}, got {}", range, key.high));
     }
   }
-  EXPECT_EQ(file_error("[data]\nvalidation_fraction = 0.95\n"), "config.toml:2: data.validation_fraction must be at most 0.9, got 0.95");
+  EXPECT_EQ(file_error("[data]\nvalidation_fraction = 0.95\n"),
+            "config.toml:2: data.validation_fraction expects a number from 0 to 0.9, got 0.95");
 }
 
 TEST(ConfigErrors, IntegersBeyond64Bits) {
   EXPECT_EQ(argument_error("train.steps=99999999999999999999"),
-            "argument 'train.steps=99999999999999999999': train.steps does not fit in 64 bits");
-  expect_contains(argument_error("seed=9223372036854775808"), "seed does not fit in 64 bits");
-  expect_contains(argument_error("seed=-9223372036854775808"), "seed must be at least 0, got -9223372036854775808");
+            "argument 'train.steps=99999999999999999999': train.steps expects an integer from 1 to 1000000000, got 99999999999999999999");
+  expect_contains(argument_error("seed=9223372036854775808"),
+                  "seed expects an integer of at least 0, got 9223372036854775808, which is above 2^63 - 1");
+  expect_contains(argument_error("seed=-9223372036854775808"), "seed expects an integer of at least 0, got -9223372036854775808");
+  expect_contains(argument_error("memory.budget=9000PiB"), "memory.budget expects bytes such as");
   expect_contains(file_error("[train]\nsteps = 99999999999999999999\n"), "config.toml:2:");
   expect_contains(file_error("[train]\nsteps = 99999999999999999999\n"), "is not representable in 64 bits");
 }
@@ -210,7 +231,7 @@ TEST(ConfigErrors, DeepNestingIsAMessageNotACrash) {
   const auto nested = [&](int levels) {
     return "seed = " + repeated(("[\n{" + repeated("a.", 249) + "a = ").c_str(), levels) + "1" + repeated("}\n]", levels) + "\n";
   };
-  EXPECT_EQ(file_error(nested(7)), "config.toml:1: seed expects an integer, got an array");
+  EXPECT_EQ(file_error(nested(7)), "config.toml:1: seed expects an integer of at least 0, got an array");
   expect_contains(file_error(nested(40)), "nested");
   expect_contains(file_error(repeated("a.", 249) + "a = 1\n"), "unknown key 'a.a.");
   EXPECT_EQ(file_error("# " + repeated(".", 1000) + "\n"), "");

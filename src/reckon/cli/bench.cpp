@@ -46,8 +46,18 @@ double copy_rate(Device& device) {
   return 2.0 * double(count) * 4 / seconds;
 }
 
-int bench_device(const CommandLine& line) {
-  check_as(Failure::usage, line.overrides.empty() && line.config_path.empty(), "bench device takes no keys");
+void print_peaks(const MachineProfile& p) {
+  std::printf("%s, %d lanes\n", p.cpu.c_str(), p.lanes);
+  std::printf("matrix product  float32   %8.1f GFLOP/s\n", p.f32_flops_per_second * 1e-9);
+  std::printf("matrix product  bfloat16  %8.1f GFLOP/s\n", p.bf16_flops_per_second * 1e-9);
+  std::printf("copy                      %8.1f GB/s\n", p.copy_bytes_per_second * 1e-9);
+  std::printf("kept in %s/cpu.json; MFU is measured against it\n", cache_directory().c_str());
+}
+}  // namespace
+
+int run_bench_device(const CommandLine& line) {
+  check_as(Failure::usage, line.words.empty(), "bench device measures the machine: it takes no '{}' and no keys",
+           line.words.empty() ? "" : printable_line(line.words[0]));
   const Ref<Device> device = open_cpu(Mode::real);
   const NoGrad guard;
   MachineProfile p;
@@ -75,14 +85,11 @@ int bench_device(const CommandLine& line) {
     std::fputs((j.str() + "\n").c_str(), stdout);
     return 0;
   }
-  std::printf("%s, %d lanes\n", p.cpu.c_str(), p.lanes);
-  std::printf("matrix product  float32   %8.1f GFLOP/s\n", p.f32_flops_per_second * 1e-9);
-  std::printf("matrix product  bfloat16  %8.1f GFLOP/s\n", p.bf16_flops_per_second * 1e-9);
-  std::printf("copy                      %8.1f GB/s\n", p.copy_bytes_per_second * 1e-9);
-  std::printf("kept in %s/cpu.json; MFU is measured against it\n", cache_directory().c_str());
+  print_peaks(p);
   return 0;
 }
 
+namespace {
 // ---- bench train --profile: one step, timed operation by operation
 struct ProfileRow {
   int64_t calls = 0;
@@ -117,14 +124,17 @@ void print_profile(const Config& config, Device& device) {
   std::printf("%-20s %7s %10s %7s %10s %9s\n", "operation", "calls", "ms", "share", "GFLOP/s", "GB/s");
   for (const auto& [op, p] : rows) {
     if (p.seconds <= 0) continue;
-    std::printf("%-20s %7lld %10.2f %6.1f%% %10.1f %9.1f\n", op.c_str(), static_cast<long long>(p.calls), p.seconds * 1e3, 100 * p.seconds / total,
-                double(p.flops) * 1e-9 / p.seconds, double(p.bytes) * 1e-9 / p.seconds);
+    std::printf("%-20s %7lld %10.2f %6.1f%% %10.1f %9.1f\n", op.c_str(), static_cast<long long>(p.calls), p.seconds * 1e3,
+                100 * p.seconds / total, double(p.flops) * 1e-9 / p.seconds, double(p.bytes) * 1e-9 / p.seconds);
   }
   std::printf("%-20s %7s %10.2f %6.1f%%\n", "between operations", "", (total - inside) * 1e3, 100 * (total - inside) / total);
   std::printf("%-20s %7s %10.2f\n", "step", "", total * 1e3);
 }
 
-int bench_train(const CommandLine& line) {
+}  // namespace
+
+int run_bench_train(const CommandLine& line) {
+  line.no_words();
   Config config = line.config();
   config.data.path.clear();
   if (!line.overrides_key("train.steps") && line.config_path.empty()) config.train.steps = 10;
@@ -140,20 +150,11 @@ int bench_train(const CommandLine& line) {
     return 0;
   }
   const RunReport& m = o.measured;
-  std::printf("%s: %s tokens/s, %.3f s a step (median of %zu)", config.model.preset.c_str(), with_commas(int64_t(*m.tokens_per_second)).c_str(), *m.step_seconds,
-              o.step_seconds.size());
+  std::printf("%s: %s tokens/s, %.3f s a step (median of %zu)", config.model.preset.c_str(),
+              with_commas(int64_t(*m.tokens_per_second)).c_str(), *m.step_seconds, o.step_seconds.size());
   if (m.mfu) std::printf(", MFU %.1f %%", *m.mfu * 100);
-  std::printf("\nmemory: predicted %s, measured %s; process %s\n", human_bytes(o.predicted.memory->peak).c_str(), human_bytes(m.memory->peak).c_str(),
-              human_bytes(*o.process.peak_rss_bytes).c_str());
+  std::printf("\nmemory: predicted %s, measured %s; process %s\n", human_bytes(o.predicted.memory->peak).c_str(),
+              human_bytes(m.memory->peak).c_str(), human_bytes(*o.process.peak_rss_bytes).c_str());
   return 0;
-}
-}  // namespace
-
-int run_bench(const CommandLine& line) {
-  static const std::vector<std::string> kinds = {"train", "device"};
-  check_as(Failure::usage, line.words.size() == 1, "bench takes one of: train, device");
-  if (line.words[0] == "device") return bench_device(line);
-  if (line.words[0] == "train") return bench_train(line);
-  fail_as(Failure::usage, "unknown bench '{}'{}; it takes one of: train, device", printable_line(line.words[0]), did_you_mean(line.words[0], kinds));
 }
 }  // namespace reckon

@@ -22,10 +22,4 @@ void CommandLine::no_words() const {
   if (words.empty()) return;
   fail_as(Failure::usage, "unexpected argument '{}': {} takes CONFIG.toml, key.path=value and flags", printable_line(words[0]), command);
 }
-
-std::string keys_help() {
-  std::string help = "Keys (key.path=value, or in a TOML file):\n";
-  for (const KeyHelp& k : config_keys()) help += text("  {:<26} {:<12} {}\n", k.key + "=" + k.default_value, k.type, k.help);
-  return help;
-}
 }  // namespace reckon

@@ -10,20 +10,20 @@ namespace reckon {
 
 /// The command line, parsed: COMMAND [CONFIG.toml] [key.path=value ...] [--flags].
 struct CommandLine {
-  std::string command;
-  std::vector<std::string> words;       // positional arguments that are neither a configuration nor an override
-  std::string config_path;              // "" if none was given
-  std::vector<std::string> overrides;   // key.path=value
+  std::string command;                 // its name in the table, two words for some
+  std::vector<std::string> words;      // positional arguments that are neither a configuration nor an override
+  std::string config_path;             // "" if none was given
+  std::vector<std::string> overrides;  // key.path=value
   bool json = false, resume = false, overwrite = false, profile = false;
-  int threads = 0;                      // 0: all cores
+  int64_t threads = 0;  // 0: all cores
   // generate
   std::string prompt;
   int64_t tokens = 200;
   double temperature = 0.8, top_p = 1.0;
   int64_t top_k = 0;
   // eval, bench
-  int64_t batches = 0;                  // 0: the command's default
-  std::string out;                      // tokenize: the file to write
+  int64_t batches = 0;  // 0: the command's default
+  std::string out;      // tokenize: the file to write
 
   Config config() const { return load_config(config_path, overrides); }
   /// run.dir and seed alone: the other overrides are meant for the configuration saved there and may not fit the defaults.
@@ -39,9 +39,7 @@ int run_eval(const CommandLine& line);
 int run_generate(const CommandLine& line);
 int run_tokenize(const CommandLine& line);
 int run_inspect(const CommandLine& line);
-int run_bench(const CommandLine& line);
+int run_bench_train(const CommandLine& line);
+int run_bench_device(const CommandLine& line);
 int run_check(const CommandLine& line);
-
-/// "Keys:" and a line for each key of the configuration.
-std::string keys_help();
 }  // namespace reckon

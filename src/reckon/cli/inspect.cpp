@@ -114,7 +114,7 @@ void inspect_tokens(const std::string& path, bool json) {
 }  // namespace
 
 int run_inspect(const CommandLine& line) {
-  check_as(Failure::usage, line.words.size() == 1 && line.overrides.empty(), "inspect takes one path: a run directory, checkpoint, .safetensors, tokenizer.json or token file");
+  check_as(Failure::usage, line.words.size() == 1, "inspect takes one path: a run directory, checkpoint, .safetensors, tokenizer.json or token file");
   const std::string& path = line.words[0];
   check_as(Failure::usage, path_exists(path), "{} does not exist", printable_line(path));
   if (is_directory(path)) {

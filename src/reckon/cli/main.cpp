@@ -1,72 +1,97 @@
-// cli/main: the command line, the exit codes and the signals. Everything else is one file a command.
+// cli/main: the table of commands and their flags, the exit codes and the signals. Everything else is one file a command.
 #include <CLI/CLI.hpp>
-#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <new>
 
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
+#include "reckon/base/program.h"
 #include "reckon/base/text.h"
 #include "reckon/cli/command.h"
+#include "reckon/cli/flags.h"
+#include "reckon/cli/usage.h"
 #include "reckon/train/trainer.h"
 
 namespace reckon {
 namespace {
+constexpr int64_t kMany = int64_t(1) << 32;
 
-struct CommandRow {
-  const char* name;
-  int (*run)(const CommandLine&);
-  bool has_keys;
-  const char* help;
-  const char* example;
-};
 constexpr CommandRow kCommands[] = {
-    {"train", run_train, true, "Train a model; continue a run with --resume.", "reckon train data.path=my.txt data.tokenizer=bpe:2048 model.vocab=2048 run.dir=runs/mine"},
-    {"eval", run_eval, true, "Loss of a trained model on held-out data.", "reckon eval run.dir=runs/mine"},
-    {"generate", run_generate, true, "Write text with a trained model.", "reckon generate run.dir=runs/mine --prompt 'In the beginning'"},
-    {"tokenize", run_tokenize, true, "Train a tokenizer, or turn a text into a token file.", "reckon tokenize data.path=my.txt data.tokenizer=bpe:4096 --out my.npy"},
-    {"inspect", run_inspect, false, "Show what a run, checkpoint, safetensors file, token file or tokenizer holds.", "reckon inspect runs/mine"},
-    {"bench", run_bench, true, "Measure: `bench train` a training step on synthetic data, `bench device` this machine's peaks.",
-     "reckon bench train model.preset=gpt2-124m train.micro_batch=4 train.seq_len=256"},
-    {"check", run_check, false, "Check the engine on this machine: kernels, gradients, dry run against real run.", "reckon check"},
+    {"train", run_train, true, "Train a model; continue a run with --resume.",
+     "reckon train data.path=my.txt data.tokenizer=bpe:2048 model.vocab=2048 run.dir=runs/mine"},
+    {"eval", run_eval, true, "Loss of a trained model on held-out data.", "reckon eval run.dir=runs/mine",
+     "run.dir data.path data.validation_fraction train.micro_batch train.seq_len memory.budget device", nullptr, true},
+    {"generate", run_generate, true, "Write text with a trained model.", "reckon generate run.dir=runs/mine --prompt 'In the beginning'",
+     "run.dir seed memory.budget device", nullptr, true},
+    {"tokenize", run_tokenize, true, "Train a tokenizer, or turn a text into a token file.",
+     "reckon tokenize data.path=my.txt data.tokenizer=bpe:4096 --out my.npy", "data.path data.tokenizer"},
+    {"inspect", run_inspect, false, "Show what a run, checkpoint, safetensors file, token file or tokenizer holds.",
+     "reckon inspect runs/mine", "", "PATH [--flags]"},
+    {"bench train", run_bench_train, true, "Measure training steps on synthetic data: tokens per second, MFU, memory. Writes no run.",
+     "reckon bench train model.preset=gpt2-124m train.micro_batch=4 train.seq_len=256", "device seed model.* train.* optim.* memory.*"},
+    {"bench device", run_bench_device, false,
+     "Measure this machine's peaks, which MFU is a share of, and keep the best in the user's cache.", "reckon bench device", "",
+     "[--flags]"},
+    {"check", run_check, false, "Check the engine on this machine: kernels, gradients, dry run against real run.",
+     "reckon check softmax linear", "", "[OPERATION ...] [--flags]"},
 };
+
+void add_flags(CLI::App& app, const std::string& command, CommandLine& line) {
+  add_switch(app, "--json", line.json, "Print one JSON document on stdout and nothing else there");
+  add_integer(app, "--threads", line.threads, 1, 4096, "N", "Threads to use (default: all cores)");
+  if (command == "train") {
+    add_switch(app, "--resume", line.resume, "Continue the run in run.dir, with the configuration saved there");
+    add_switch(app, "--overwrite", line.overwrite, "Start over although run.dir holds a run; its checkpoints are removed");
+  }
+  if (command == "bench train")
+    add_switch(app, "--profile", line.profile, "Instead: one step, with time, GFLOP/s and GB/s of each operation");
+  if (command == "eval")
+    add_integer(app, "--batches", line.batches, 1, kMany, "N", "Micro-batches to evaluate (default: all of the validation data)");
+  if (command == "tokenize")
+    add_text(app, "--out", line.out, "FILE", "File to write: .npy for the tokens, .json for the tokenizer itself (default: only count)");
+  if (command == "generate") {
+    add_text(app, "--prompt", line.prompt, "TEXT", "Text to continue (default: a line break)");
+    add_integer(app, "--tokens", line.tokens, 1, kMany, "N", "Tokens to write (default: 200)");
+    add_number(app, "--temperature", line.temperature, 0, 100, "X",
+               "Above 1 bolder, below 1 safer; 0 takes the most likely token (default: 0.8)");
+    add_integer(app, "--top-k", line.top_k, 0, kMany, "K", "Draw from the K most likely tokens only; 0: all (default)");
+    add_number(app, "--top-p", line.top_p, 0, 1, "P", "Draw from the most likely tokens that together reach probability P (default: 1)");
+  }
+}
+
+// Commands other than this one that have the flag.
+std::vector<std::string> owners_of(const std::string& flag, const CommandRow& except) {
+  std::vector<std::string> owners;
+  for (const CommandRow& row : kCommands) {
+    CLI::App app;
+    CommandLine unused;
+    add_flags(app, row.name, unused);
+    if (&row != &except && app.get_option_no_throw(flag.substr(0, flag.find('=')))) owners.push_back(row.name);
+  }
+  return owners;
+}
 
 // key.path=value, as against a file name: an identifier with dots before the first '='.
 bool is_override(const std::string& word) {
   const size_t equals = word.find('=');
   if (equals == std::string::npos || equals == 0) return false;
-  return std::all_of(word.begin(), word.begin() + long(equals), [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.'; });
+  return std::all_of(word.begin(), word.begin() + long(equals),
+                     [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.'; });
 }
 
-void sort_words(std::vector<std::string> words, CommandLine& line) {
+void sort_words(std::vector<std::string> words, const CommandRow& row, CommandLine& line) {
   for (std::string& word : words) {
-    if (is_override(word)) {
+    if (row.has_keys && is_override(word)) {
       line.overrides.push_back(std::move(word));
-    } else if (word.ends_with(".toml") && line.config_path.empty() && line.command != "inspect") {
+    } else if (row.has_keys && word.ends_with(".toml") && line.config_path.empty()) {
       line.config_path = std::move(word);
     } else {
+      const std::vector<std::string> keys = keys_meant(row, word);
+      check_as(Failure::usage, keys.empty(), "'{}' is a key without a value: write {}=VALUE", printable_line(word),
+               keys.empty() ? "" : keys[0]);
       line.words.push_back(std::move(word));
     }
-  }
-}
-
-void add_flags(CLI::App& app, const std::string& command, CommandLine& line) {
-  app.add_flag("--json", line.json, "Print one JSON document on stdout and nothing else there");
-  app.add_option("--threads", line.threads, "Threads to use (default: all cores)")->check(CLI::Range(1, 4096));
-  if (command == "train") {
-    app.add_flag("--resume", line.resume, "Continue the run in run.dir, with the configuration saved there");
-    app.add_flag("--overwrite", line.overwrite, "Start over although run.dir holds a run; its checkpoints are removed");
-  }
-  if (command == "bench") app.add_flag("--profile", line.profile, "Time, GFLOP/s and GB/s of each operation");
-  if (command == "eval") app.add_option("--batches", line.batches, "Micro-batches to evaluate (default: all of the validation data)")->check(CLI::Range(int64_t(1), int64_t(1) << 32));
-  if (command == "tokenize") app.add_option("--out", line.out, "File to write: .npy token file, or .json for the tokenizer itself");
-  if (command == "generate") {
-    app.add_option("--prompt", line.prompt, "Text to continue (default: a line break)");
-    app.add_option("--tokens", line.tokens, "Tokens to write")->check(CLI::Range(int64_t(1), int64_t(1) << 32))->capture_default_str();
-    app.add_option("--temperature", line.temperature, "0 takes the most likely token")->check(CLI::Range(0.0, 100.0))->capture_default_str();
-    app.add_option("--top-k", line.top_k, "Only the k most likely tokens (0: all)")->check(CLI::Range(int64_t(0), int64_t(1) << 32))->capture_default_str();
-    app.add_option("--top-p", line.top_p, "Only the most likely tokens that together reach this probability")->check(CLI::Range(0.0, 1.0))->capture_default_str();
   }
 }
 
@@ -76,48 +101,47 @@ void on_interrupt(int signal) {
   std::signal(signal, SIG_DFL);
 }
 
-int parse_and_run(int argc, char** argv) {
-  CLI::App app("Reckon trains language models and accounts for every byte and every FLOP.\nreckon COMMAND [CONFIG.toml] [key.path=value ...] [--flags]", "reckon");
-  app.require_subcommand(0, 1);
-  app.set_version_flag("--version", std::string("reckon 0.1.0"));
-  app.footer("`reckon COMMAND --help` lists a command's flags, and the keys of the configuration.\n"
-             "Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 3 does not fit in memory, 4 corrupt input, 130 interrupted after saving.");
+int run_command(const CommandRow& row, const std::vector<std::string>& arguments, bool help) {
+  CLI::App app;
   CommandLine line;
+  line.command = row.name;
+  add_flags(app, row.name, line);
   std::vector<std::string> words;
-  for (const CommandRow& row : kCommands) {
-    CLI::App* sub = app.add_subcommand(row.name, row.help);
-    sub->add_option("words", words, row.has_keys ? "CONFIG.toml and key.path=value" : "PATH")->type_name("");
-    add_flags(*sub, row.name, line);
-    sub->footer(std::string("Example: ") + row.example + (row.has_keys ? "\n\n" + keys_help() : ""));
-  }
-  std::vector<std::string> names;
-  for (const CommandRow& row : kCommands) names.push_back(row.name);
-  if (argc > 1 && argv[1][0] != '-' && std::find(names.begin(), names.end(), argv[1]) == names.end())
-    fail_as(Failure::usage, "unknown command '{}'{} (reckon --help lists them)", printable_line(argv[1]), did_you_mean(argv[1], names));
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
-  } catch (const CLI::CallForVersion& version) {
-    return app.exit(version);
-  } catch (const CLI::ParseError& error) {
-    fail_as(Failure::usage, "{}", error.what());
-  }
-  if (app.get_subcommands().empty()) {
-    std::fputs(app.help().c_str(), stdout);
+  const std::vector<std::string> unknown = help ? std::vector<std::string>() : read_flags(app, arguments, words, help);
+  if (help) {
+    std::fputs(command_help(row, app).c_str(), stdout);
     return 0;
   }
-  check_as(Failure::usage, std::isfinite(line.temperature) && std::isfinite(line.top_p), "--temperature and --top-p must be numbers");
-  line.command = app.get_subcommands()[0]->get_name();
-  sort_words(std::move(words), line);
-  if (line.threads > 0) set_thread_count(line.threads);
+  if (!unknown.empty()) fail_unknown_flag(row, app, unknown[0], arguments, owners_of(unknown[0], row));
+  sort_words(std::move(words), row, line);
+  if (line.threads > 0) set_thread_count(int(line.threads));
   if (line.command == "train" || line.command == "eval" || line.command == "generate") {
     std::signal(SIGINT, on_interrupt);
     std::signal(SIGTERM, on_interrupt);
   }
-  for (const CommandRow& row : kCommands)
-    if (line.command == row.name) return row.run(line);
-  return int(Failure::usage);
+  return row.run(line);
+}
+
+int parse_and_run(std::vector<std::string> arguments) {
+  const std::string first = arguments.empty() ? "help" : arguments[0];
+  if (first == "--version") {
+    std::puts("reckon 0.1.0");
+    return 0;
+  }
+  const bool help = first == "help" || first == "--help" || first == "-h";
+  if (help && arguments.size() < 2) {
+    std::fputs(program_help(kCommands).c_str(), stdout);
+    return 0;
+  }
+  if (help) arguments.erase(arguments.begin());
+  check_as(Failure::usage, !arguments[0].starts_with('-'), "{} stands before the command: write {} COMMAND {}",
+           printable_line(arguments[0]), program_name(), printable_line(arguments[0]));
+  const bool asks = help || std::find(arguments.begin(), arguments.end(), "--help") != arguments.end() ||
+                    std::find(arguments.begin(), arguments.end(), "-h") != arguments.end();
+  const CommandRow* row = find_command(kCommands, arguments, asks);
+  if (row) return run_command(*row, arguments, help);
+  std::fputs(program_help(kCommands, arguments[0]).c_str(), stdout);
+  return 0;
 }
 
 }  // namespace
@@ -127,8 +151,9 @@ int main(int argc, char** argv) {
   using namespace reckon;
   std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of the write, with a message
   std::signal(SIGPIPE, SIG_IGN);
+  set_program_name(argv[0]);
   try {
-    const int code = parse_and_run(argc, argv);
+    const int code = parse_and_run({argv + std::min(argc, 1), argv + argc});
     if (std::fflush(stdout) != 0 || std::ferror(stdout)) {
       std::fputs("reckon: standard output could not be written\n", stderr);
       return code != 0 ? code : 1;

@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "reckon/backend/cpu/device.h"
+#include "reckon/base/program.h"
 #include "reckon/base/text.h"
 #include "reckon/cli/command.h"
 #include "reckon/io/files.h"
@@ -32,7 +33,7 @@ void print_outcome(const Config& config, const TrainOutcome& o) {
   std::printf("memory: predicted %s, measured %s; process %s\n", human_bytes(o.predicted.memory->peak).c_str(), human_bytes(m.memory->peak).c_str(),
               human_bytes(*o.process.peak_rss_bytes).c_str());
   if (!o.checkpoint.empty()) std::printf("saved %s\n", o.checkpoint.c_str());
-  if (o.interrupted) std::printf("interrupted; continue with: reckon train run.dir=%s --resume\n", config.run_dir.c_str());
+  if (o.interrupted) std::printf("interrupted; continue with: %s train %s --resume\n", program_name().c_str(), shell_word("run.dir=" + config.run_dir).c_str());
 }
 }  // namespace
 

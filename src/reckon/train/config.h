@@ -111,4 +111,9 @@ struct KeyHelp {
   std::string key, type, default_value, help;
 };
 std::vector<KeyHelp> config_keys();
+/// The keys that somebody may mean who says `word`: of that full name, else of that last component ("lr", "train.lr"), else the one that
+/// other trainers call so ("batch-size"). Dashes count as underscores. Empty if there is none.
+std::vector<std::string> keys_named(std::string_view word);
+/// The one key whose name, last component or other name is spelt nearly so; "" if none is, or several are.
+std::string nearest_key(std::string_view word);
 }  // namespace reckon

@@ -1,7 +1,6 @@
 // train/config_table: reads, checks and prints one key by its row. Knows no TOML syntax and no file.
 #include "reckon/train/config_table.h"
 
-#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -31,12 +30,6 @@ std::string listed(const Words& words, std::string_view last_separator) {
     list += words[i];
   }
   return list;
-}
-
-std::vector<std::string> key_names() {
-  std::vector<std::string> names;
-  for (const ConfigKey& key : config_table()) names.emplace_back(key.name);
-  return names;
 }
 
 std::string number_text(double value) {
@@ -94,11 +87,11 @@ int64_t parse_bytes(std::string_view value) {
 std::string expectation(const ConfigKey& key) {
   switch (key.type) {
     case KeyType::integer:
-      return "an integer";
+      return key.most == kUnbounded ? text("an integer of at least {}", key.least) : text("an integer from {} to {}", key.least, key.most);
     case KeyType::bytes:
       return "bytes such as 4294967296, \"4GiB\" (2^30) or \"4GB\" (10^9)";
     case KeyType::number:
-      return "a number";
+      return text(key.below_high ? "a number from {} to below {}" : "a number from {} to {}", key.low, key.high);
     case KeyType::boolean:
       return "true or false";
     case KeyType::word:
@@ -109,9 +102,11 @@ std::string expectation(const ConfigKey& key) {
   }
 }
 
-[[noreturn]] void fail_type(const ConfigKey& key, const Setting& s) {
-  fail_as(Failure::usage, "{}{} expects {}, got {}", s.where, key.name, expectation(key), s.shown);
+// Wrong type and out of range are one mistake to the user: not what the key takes.
+[[noreturn]] void fail_value(const ConfigKey& key, std::string_view where, std::string_view shown) {
+  fail_as(Failure::usage, "{}{} expects {}, got {}", where, key.name, expectation(key), shown);
 }
+[[noreturn]] void fail_type(const ConfigKey& key, const Setting& s) { fail_value(key, s.where, s.shown); }
 
 // Digits that TOML refused: the number is right in form and too large.
 bool is_long_integer(std::string_view value) {
@@ -119,13 +114,16 @@ bool is_long_integer(std::string_view value) {
   return value.size() >= 19 && value.find_first_not_of("0123456789_") == value.npos;
 }
 
+[[noreturn]] void fail_long(const ConfigKey& key, const Setting& s) {
+  fail_value(key, s.where, key.most == kUnbounded ? text("{}, which is above 2^63 - 1", s.text) : s.text);
+}
+
 int64_t integer_of(const ConfigKey& key, const Setting& s) {
   if (s.type == Setting::Type::integer) return s.integer;
-  if (s.type == Setting::Type::text && s.from_argument)
-    check_as(Failure::usage, !is_long_integer(s.text), "{}{} does not fit in 64 bits", s.where, key.name);
+  if (s.type == Setting::Type::text && s.from_argument && is_long_integer(s.text)) fail_long(key, s);
   if (key.type != KeyType::bytes || s.type != Setting::Type::text) fail_type(key, s);
   const int64_t bytes = parse_bytes(s.text);
-  check_as(Failure::usage, bytes != -2, "{}{} does not fit in 63 bits", s.where, key.name);
+  if (bytes == -2) fail_long(key, s);
   if (bytes < 0) fail_type(key, s);
   return bytes;
 }
@@ -217,16 +215,13 @@ void check_value(const Config& config, const ConfigKey& key, std::string_view wh
     case KeyType::integer:
     case KeyType::bytes: {
       const int64_t value = field<int64_t>(key, config);
-      check_as(Failure::usage, value >= key.least, "{}{} must be at least {}, got {}", where, key.name, key.least, value);
-      check_as(Failure::usage, value <= key.most, "{}{} must be at most {}, got {}", where, key.name, key.most, value);
+      if (value < key.least || value > key.most) fail_value(key, where, text("{}", value));
       break;
     }
     case KeyType::number: {
       const double value = field<double>(key, config);
-      check_as(Failure::usage, std::isfinite(value), "{}{} must be a finite number, got {}", where, key.name, value);
-      check_as(Failure::usage, value >= key.low, "{}{} must be at least {}, got {}", where, key.name, key.low, value);
-      check_as(Failure::usage, value <= key.high && (!key.below_high || value < key.high), "{}{} must be {} {}, got {}", where, key.name,
-               key.below_high ? "below" : "at most", key.high, value);
+      // NaN is in no range.
+      if (!(value >= key.low && value <= key.high) || (key.below_high && value == key.high)) fail_value(key, where, text("{}", value));
       break;
     }
     case KeyType::boolean:
@@ -289,79 +284,5 @@ std::string type_text(const ConfigKey& key) {
       return "string";
   }
   return "";
-}
-
-namespace {
-// Names that other trainers use, by their last component.
-struct Synonym {
-  std::string_view word, key;
-};
-constexpr Synonym kSynonyms[] = {
-    {"batch_size", "train.micro_batch"},
-    {"micro_batch_size", "train.micro_batch"},
-    {"block_size", "train.seq_len"},
-    {"context_length", "train.seq_len"},
-    {"sequence_length", "train.seq_len"},
-    {"gradient_accumulation_steps", "train.grad_accum"},
-    {"accumulation_steps", "train.grad_accum"},
-    {"max_steps", "train.steps"},
-    {"max_iters", "train.steps"},
-    {"iterations", "train.steps"},
-    {"dtype", "train.precision"},
-    {"activation_checkpointing", "train.recompute"},
-    {"gradient_checkpointing", "train.recompute"},
-    {"learning_rate", "optim.lr"},
-    {"optimizer", "optim.name"},
-    {"grad_clip", "optim.clip_norm"},
-    {"max_grad_norm", "optim.clip_norm"},
-    {"n_layer", "model.layers"},
-    {"n_layers", "model.layers"},
-    {"num_layers", "model.layers"},
-    {"num_hidden_layers", "model.layers"},
-    {"n_head", "model.heads"},
-    {"n_heads", "model.heads"},
-    {"num_attention_heads", "model.heads"},
-    {"num_key_value_heads", "model.kv_heads"},
-    {"n_embd", "model.d_model"},
-    {"dim", "model.d_model"},
-    {"hidden_size", "model.d_model"},
-    {"intermediate_size", "model.d_ff"},
-    {"vocab_size", "model.vocab"},
-    {"max_position_embeddings", "model.max_seq_len"},
-    {"eval_interval", "eval.every"},
-    {"save_interval", "checkpoint.every"},
-    {"out_dir", "run.dir"},
-    {"output_dir", "run.dir"},
-};
-
-// ", did you mean 'x'?" or "": the nearest key, else the key that has the same or a synonymous last component.
-std::string suggestion(std::string_view name) {
-  const std::vector<std::string> names = key_names();
-  const std::string near = did_you_mean(name, names);
-  if (!near.empty()) return near;
-  const size_t dot = name.rfind('.');
-  const std::string_view last = dot == name.npos ? name : name.substr(dot + 1);
-  for (const std::string& key : names)
-    if (key.ends_with(last) && key.size() > last.size() && key[key.size() - last.size() - 1] == '.')
-      return text(", did you mean '{}'?", key);
-  for (const Synonym& synonym : kSynonyms)
-    if (synonym.word == last) return text(", did you mean '{}'?", synonym.key);
-  return "";
-}
-}  // namespace
-
-void fail_unknown_key(const Setting& s) {
-  const std::string_view name = s.key;
-  const std::string shown = printable_line(name, 100);
-  const std::string_view table = name.substr(0, name.find('.'));
-  check_as(Failure::usage, table != "parallel",
-           "{}{} is not available in this version; available: one process on one device, without parallel.* keys", s.where, shown);
-  check_as(Failure::usage, table != "offload",
-           "{}{} is not available in this version; available: everything in the device's memory, without offload.* keys", s.where, shown);
-  std::string inside;
-  for (const std::string& key : key_names())
-    if (inside.empty() && key.starts_with(name) && key[name.size()] == '.') inside = key;
-  check_as(Failure::usage, inside.empty(), "{}'{}' is a table of keys such as {}, got {}", s.where, shown, inside, s.shown);
-  fail_as(Failure::usage, "{}unknown {} '{}'{}", s.where, s.type == Setting::Type::table ? "table" : "key", shown, suggestion(name));
 }
 }  // namespace reckon

@@ -8,6 +8,7 @@
 #include <numbers>
 
 #include "reckon/base/parallel.h"
+#include "reckon/base/program.h"
 #include "reckon/base/text.h"
 #include "reckon/engine/context.h"
 #include "reckon/io/files_lock.h"
@@ -102,7 +103,7 @@ class Run {
   void announce(int64_t done) {
     progress_.note(text("{}, {} parameters, {} {} threads; {}", config_.model.preset, with_commas(step_->parameters().count()), config_.device, thread_count(), data_.description));
     if (done > 0) progress_.note(text("continuing after step {}", done));
-    if (!machine_) progress_.note("no measured peak for this machine, so no MFU: run `reckon bench device` once");
+    if (!machine_) progress_.note(text("no measured peak for this machine, so no MFU: run `{} bench device` once", program_name()));
   }
 
   void loop(int64_t done) {
