@@ -113,6 +113,7 @@ class Pass {
       return;
     }
     TensorState& state = leaf.state();
+    state.note_gradient();
     if (state.grad_is_slot) {
       const NoGrad guard;
       call(op::accumulate, tensors(Tensor(state.grad), std::move(g)), AccumulateParams{state.grad_filled});

@@ -99,5 +99,9 @@ Tensor Vjp::slot(int i) const {
   return Tensor(leaf.state().grad);
 }
 bool Vjp::slot_filled(int i) const { return node.edges_[size_t(i)].leaf.state().grad_filled; }
-void Vjp::filled(int i) const { node.edges_[size_t(i)].leaf.state().grad_filled = true; }
+void Vjp::filled(int i) const {
+  TensorState& leaf = node.edges_[size_t(i)].leaf.state();
+  leaf.note_gradient();
+  leaf.grad_filled = true;
+}
 }  // namespace reckon

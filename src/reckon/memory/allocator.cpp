@@ -58,6 +58,9 @@ struct Books {
   std::vector<Block> live;                             // serial -1: an unused place
   std::vector<int64_t> unused;                         // places in live
   XXH3_state_t hash;
+  bool recording = false;
+  std::vector<AllocationEvent> events;
+  std::vector<SegmentMark> marks;
 };
 
 // Where the running segment is in its plan.
@@ -79,9 +82,6 @@ struct Allocator::State {
   bool in_segment = false;
   Course course;
   int64_t region_offset = 0, region_bytes = 0, region_blocks = 0;
-  bool recording = false;
-  std::vector<AllocationEvent> events;
-  std::vector<SegmentMark> marks;
   std::unique_ptr<Books> before_rehearsal;
   int32_t rehearsals = 0;
   std::vector<Block> freed_in_rehearsal;  // older blocks
@@ -191,7 +191,7 @@ struct Allocator::State {
     } fields = {event.serial, event.bytes, event.is_alloc, uint32_t(event.category)};
     XXH3_64bits_update(&books.hash, &fields, sizeof fields);
     XXH3_64bits_update(&books.hash, event.op, std::strlen(event.op));
-    if (recording) events.push_back(event);
+    if (books.recording) books.events.push_back(event);
     if (debug(Debug::memory)) debug_line(Debug::memory, to_string(event) + text(", live {}", books.ledger.live));
   }
   void enter(Block& block) {
@@ -321,9 +321,9 @@ void Allocator::enter_phase(Phase phase) {
 Phase Allocator::phase() const { return state_->books.phase; }
 const Ledger& Allocator::ledger() const { return state_->books.ledger; }
 std::string Allocator::trace_hash() const { return text("{:016x}", uint64_t(XXH3_64bits_digest(&state_->books.hash))); }
-void Allocator::record_events(bool on) { state_->recording = on; }
-const std::vector<AllocationEvent>& Allocator::events() const { return state_->events; }
-const std::vector<SegmentMark>& Allocator::marks() const { return state_->marks; }
+void Allocator::record_events(bool on) { state_->books.recording = on; }
+const std::vector<AllocationEvent>& Allocator::events() const { return state_->books.events; }
+const std::vector<SegmentMark>& Allocator::marks() const { return state_->books.marks; }
 
 void Allocator::adopt(const ArenaPlan& plan) {
   State& s = *state_;
@@ -358,7 +358,7 @@ bool Allocator::begin_segment(std::string_view name) {
   State& s = *state_;
   if (s.in_segment) return false;
   s.in_segment = true;
-  if (s.recording) s.marks.push_back({std::string(name), s.events.size(), s.events.size()});
+  if (s.books.recording) s.books.marks.push_back({std::string(name), s.books.events.size(), s.books.events.size()});
   if (!s.arena) return true;
   const SegmentPlan* plan = s.arena->find(name);
   if (!plan) s.in_segment = false;
@@ -379,7 +379,7 @@ void Allocator::end_segment() {
   State& s = *state_;
   RECKON_ASSERT(s.in_segment);
   s.in_segment = false;
-  if (s.recording && !s.marks.empty()) s.marks.back().end = s.events.size();
+  if (s.books.recording && !s.books.marks.empty()) s.books.marks.back().end = s.books.events.size();
   if (!s.course.plan) return;
   const Course course = std::exchange(s.course, {});
   if (course.divergence.empty() && course.next == course.plan->events.size()) return;
@@ -391,7 +391,8 @@ void Allocator::end_segment() {
 void Allocator::abandon_segment() noexcept {
   state_->in_segment = false;
   state_->course = {};
-  if (state_->recording && !state_->marks.empty()) state_->marks.back().end = state_->events.size();
+  Books& books = state_->books;
+  if (books.recording && !books.marks.empty()) books.marks.back().end = books.events.size();
 }
 
 bool Allocator::in_rehearsal() const { return bool(state_->before_rehearsal); }
@@ -400,6 +401,9 @@ void Allocator::begin_rehearsal() {
   check(!s.arena && !s.in_segment && !s.before_rehearsal, "a step cannot be rehearsed inside another planned step");
   s.before_rehearsal = std::make_unique<Books>(s.books);
   ++s.rehearsals;
+  s.books.recording = true;
+  s.books.events.clear();
+  s.books.marks.clear();
 }
 
 void Allocator::end_rehearsal() {
@@ -408,7 +412,7 @@ void Allocator::end_rehearsal() {
   for (const Block& block : s.books.live)
     if (block.serial >= 0 && block.rehearsal == s.rehearsals && left.empty())
       left = text("{} {} of {}", human_bytes(block.bytes), name_of(block.category), block.op);
-  s.books = *s.before_rehearsal;
+  s.books = std::move(*s.before_rehearsal);
   s.before_rehearsal.reset();
   for (const Block& block : std::exchange(s.freed_in_rehearsal, {})) free(block);
   check(left.empty(), "the step leaves {} behind: what outlives a step is made before it, or returned by it", left);

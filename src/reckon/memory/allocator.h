@@ -133,8 +133,8 @@ class Allocator {
   /// After an exception: whatever the segment did is no error.
   void abandon_segment() noexcept;
 
-  /// A rehearsal runs code for its trace alone: blocks get no memory, and what the ledger, trace and places were before is put back at
-  /// its end.
+  /// A rehearsal runs code for its trace alone: blocks get no memory, events() holds its events only, and what ledger, trace, places and
+  /// events were before is put back at its end.
   void begin_rehearsal();
   /// Throws Error naming a block that the rehearsal left behind; all is put back nevertheless.
   void end_rehearsal();

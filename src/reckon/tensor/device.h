@@ -9,7 +9,8 @@
 
 namespace reckon {
 
-class Plan;         // engine/op.h
+class Plan;              // engine/op.h
+struct GradientJournal;  // tensor/tensor.h
 struct KernelArgs;
 using Kernel = void (*)(const KernelArgs&);
 
@@ -42,6 +43,10 @@ class Device : public RefCounted {
   std::byte* base() const { return is_meta() ? nullptr : memory_->base(); }
   const KernelRow& kernel(int id) const { return kernels_[id]; }
 
+  /// Where tensors of this device note their gradient before it changes, while a rehearsal runs; else null.
+  GradientJournal* gradient_journal() const { return gradient_journal_; }
+  void set_gradient_journal(GradientJournal* journal) { gradient_journal_ = journal; }
+
   /// Host to device and back; bytes may be 0. Not called on meta.
   virtual void copy_in(void* device, const void* host, size_t bytes) = 0;
   virtual void copy_out(void* host, const void* device, size_t bytes) = 0;
@@ -56,5 +61,6 @@ class Device : public RefCounted {
   RawMemory* memory_;  // owned
   const KernelRow* kernels_;
   Allocator allocator_;
+  GradientJournal* gradient_journal_ = nullptr;
 };
 }  // namespace reckon

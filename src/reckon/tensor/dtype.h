@@ -53,7 +53,8 @@ struct float16 {
   }
   static float decode(uint16_t h) {
     const uint32_t sign = uint32_t(h & 0x8000u) << 16, magnitude = h & 0x7FFFu;
-    if (magnitude >= 0x7C00u) return std::bit_cast<float>(sign | 0x7F800000u | (magnitude & 0x3FFu) << 13 | (magnitude > 0x7C00u ? 0x400000u : 0u));
+    if (magnitude >= 0x7C00u)
+      return std::bit_cast<float>(sign | 0x7F800000u | (magnitude & 0x3FFu) << 13 | (magnitude > 0x7C00u ? 0x400000u : 0u));
     if (magnitude < 0x400u) return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(float(magnitude) * 0x1p-24f));
     return std::bit_cast<float>(sign | ((magnitude << 13) + 0x38000000u));
   }

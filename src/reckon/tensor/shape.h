@@ -30,11 +30,11 @@ class Shape {
   const int64_t* end() const { return extents_ + rank_; }
   std::span<const int64_t> span() const { return {extents_, size_t(rank_)}; }
 
-  Shape with(int axis, int64_t extent) const;      // one extent replaced
-  Shape without(int axis) const;                   // one axis removed
+  Shape with(int axis, int64_t extent) const;  // one extent replaced
+  Shape without(int axis) const;               // one axis removed
   Shape without_last() const { return without(-1); }
   Shape appended(int64_t extent) const;
-  Shape first(int count) const;                    // the leading axes
+  Shape first(int count) const;  // the leading axes
   /// The axis counted from the front; throws Error if it is out of range.
   int resolve(int axis) const;
   bool operator==(const Shape& other) const;

@@ -58,14 +58,22 @@ void Tensor::check_readable(DType wanted) const {
 namespace {
 double load(const void* address, DType dtype, int64_t at) {
   switch (dtype) {
-    case DType::f32: return static_cast<const float*>(address)[at];
-    case DType::f64: return static_cast<const double*>(address)[at];
-    case DType::bf16: return double(float(static_cast<const bfloat16*>(address)[at]));
-    case DType::f16: return double(float(static_cast<const float16*>(address)[at]));
-    case DType::i32: return static_cast<const int32_t*>(address)[at];
-    case DType::i64: return double(static_cast<const int64_t*>(address)[at]);
-    case DType::u8: return static_cast<const uint8_t*>(address)[at];
-    case DType::boolean: return static_cast<const uint8_t*>(address)[at] != 0;
+    case DType::f32:
+      return static_cast<const float*>(address)[at];
+    case DType::f64:
+      return static_cast<const double*>(address)[at];
+    case DType::bf16:
+      return double(float(static_cast<const bfloat16*>(address)[at]));
+    case DType::f16:
+      return double(float(static_cast<const float16*>(address)[at]));
+    case DType::i32:
+      return static_cast<const int32_t*>(address)[at];
+    case DType::i64:
+      return double(static_cast<const int64_t*>(address)[at]);
+    case DType::u8:
+      return static_cast<const uint8_t*>(address)[at];
+    case DType::boolean:
+      return static_cast<const uint8_t*>(address)[at] != 0;
   }
   return 0;
 }
@@ -113,14 +121,28 @@ Tensor& Tensor::set_requires_grad(bool on) {
 
 Tensor Tensor::grad() const { return state().grad_filled ? Tensor(state().grad) : Tensor(); }
 
+void TensorState::note_gradient() {
+  if (GradientJournal* journal = storage->device().gradient_journal())
+    journal->entries.push_back({Ref<TensorState>(this), grad, grad_filled});
+}
+void GradientJournal::undo() {
+  for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) {
+    entry->tensor->grad = entry->grad;
+    entry->tensor->grad_filled = entry->filled;
+  }
+  entries.clear();
+}
+
 void Tensor::set_grad_slot(const Tensor& slot) {
   check(slot.shape() == shape() && is_float(slot.dtype()), "gradient slot {} does not fit {}", slot, *this);
+  state().note_gradient();
   state().grad = slot.ref();
   state().grad_is_slot = true;
   state().grad_filled = false;
 }
 
 void Tensor::zero_grad() {
+  state().note_gradient();
   state().grad_filled = false;
   if (!state().grad_is_slot) state().grad = {};
 }

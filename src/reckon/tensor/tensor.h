@@ -48,11 +48,25 @@ struct TensorState : RefCounted {
   DType dtype = DType::f32;
   // Automatic differentiation, kept by the engine.
   bool requires_grad = false;
-  bool grad_is_slot = false;     // grad is a fixed place, kept when it is emptied
-  bool grad_filled = false;      // false: the next contribution overwrites grad (zero_grad with set_to_none)
-  int output_index = 0;          // which output of grad_fn this is
-  Ref<RefCounted> grad_fn;       // the Node that made it, or null for a leaf
-  Ref<TensorState> grad;         // of a leaf; a parameter's is a fixed slot of a gradient bucket
+  bool grad_is_slot = false;  // grad is a fixed place, kept when it is emptied
+  bool grad_filled = false;   // false: the next contribution overwrites grad (zero_grad with set_to_none)
+  int output_index = 0;       // which output of grad_fn this is
+  Ref<RefCounted> grad_fn;    // the Node that made it, or null for a leaf
+  Ref<TensorState> grad;      // of a leaf; a parameter's is a fixed slot of a gradient bucket
+
+  /// To be called before grad or grad_filled change: a rehearsal puts them back.
+  void note_gradient();
+};
+
+/// Gradients as they were before a rehearsal.
+struct GradientJournal {
+  struct Entry {
+    Ref<TensorState> tensor;
+    Ref<TensorState> grad;
+    bool filled;
+  };
+  std::vector<Entry> entries;
+  void undo();
 };
 
 /// Handle; copies share everything. A default-constructed tensor is undefined.
@@ -123,14 +137,38 @@ std::string to_string(const Tensor& tensor);
 
 template <class T>
 struct DTypeOf;
-template <> struct DTypeOf<float> { static constexpr DType value = DType::f32; };
-template <> struct DTypeOf<double> { static constexpr DType value = DType::f64; };
-template <> struct DTypeOf<bfloat16> { static constexpr DType value = DType::bf16; };
-template <> struct DTypeOf<float16> { static constexpr DType value = DType::f16; };
-template <> struct DTypeOf<int32_t> { static constexpr DType value = DType::i32; };
-template <> struct DTypeOf<int64_t> { static constexpr DType value = DType::i64; };
-template <> struct DTypeOf<uint8_t> { static constexpr DType value = DType::u8; };
-template <> struct DTypeOf<bool> { static constexpr DType value = DType::boolean; };
+template <>
+struct DTypeOf<float> {
+  static constexpr DType value = DType::f32;
+};
+template <>
+struct DTypeOf<double> {
+  static constexpr DType value = DType::f64;
+};
+template <>
+struct DTypeOf<bfloat16> {
+  static constexpr DType value = DType::bf16;
+};
+template <>
+struct DTypeOf<float16> {
+  static constexpr DType value = DType::f16;
+};
+template <>
+struct DTypeOf<int32_t> {
+  static constexpr DType value = DType::i32;
+};
+template <>
+struct DTypeOf<int64_t> {
+  static constexpr DType value = DType::i64;
+};
+template <>
+struct DTypeOf<uint8_t> {
+  static constexpr DType value = DType::u8;
+};
+template <>
+struct DTypeOf<bool> {
+  static constexpr DType value = DType::boolean;
+};
 
 template <class T>
 T* Tensor::data() const {
