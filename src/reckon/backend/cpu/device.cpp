@@ -67,14 +67,19 @@ class NoMemory final : public RawMemory {
   std::byte* base() const override { return nullptr; }
 };
 
+// An empty tensor has no address, and memcpy wants one even for nothing.
+void copy(void* to, const void* from, size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+
 class CpuDevice final : public Device {
  public:
   CpuDevice(const DeviceProfile& profile, Mode mode, Guard guard)
       : Device(profile, mode, mode == Mode::meta ? static_cast<RawMemory*>(new NoMemory) : new MappedMemory, cpu::kernel_table()) {
     if (mode == Mode::real) allocator().set_guard(guard);
   }
-  void copy_in(void* device, const void* host, size_t bytes) override { std::memcpy(device, host, bytes); }
-  void copy_out(void* host, const void* device, size_t bytes) override { std::memcpy(host, device, bytes); }
+  void copy_in(void* device, const void* host, size_t bytes) override { copy(device, host, bytes); }
+  void copy_out(void* host, const void* device, size_t bytes) override { copy(host, device, bytes); }
   void synchronize() override {}
   int64_t count_nonfinite(const void* data, DType dtype, int64_t count) override { return cpu::count_nonfinite(dtype, data, count); }
 };
