@@ -6,7 +6,7 @@ import signal
 import time
 import unittest
 
-from harness import FAILED, INTERRUPTED, MEMORY, TINY, USAGE, Case
+from harness import CORRUPT, FAILED, INTERRUPTED, MEMORY, TINY, USAGE, Case
 
 # Signals arrive within the first quarter of these steps of some milliseconds, so that the run is still there.
 STEPS = 120
@@ -195,6 +195,35 @@ class Use(Case):
         tensors = self.done("inspect", "run/checkpoints/step-20/model.safetensors", "--json").json()["tensors"]
         self.assertIn({"name": "embed.weight", "dtype": "F32", "shape": [300, 32], "bytes": 38400}, tensors)
         self.assertEqual(self.done("inspect", "run/tokenizer.json", "--json").json()["vocab"], 300)
+
+    def test_inspect_reads_every_file_of_a_run(self):
+        """What a run leaves is not corrupt because inspect is asked about it."""
+        self.done("train", *TINY, f"data.path={self.text()}", "run.dir=run", "data.tokenizer=bpe:300", "model.vocab=300")
+        out = self.done("inspect", "run/summary.json").out
+        measured = json.loads((self.folder / "run/summary.json").read_text())["measured"]
+        self.assertRegex(out, rf"(?m)^loss, validation +- +{measured['loss']['validation']:.4f}$")
+        self.assertRegex(out, r"(?m)^peak memory +(\S+ [KM]iB) +\1$")
+        self.assertEqual(self.done("inspect", "run/summary.json", "--json").out, (self.folder / "run/summary.json").read_text())
+        out = self.done("inspect", "run/config.toml").out
+        self.assertIn("configuration of tiny: 1 layer,", out)
+        self.assertIn((self.folder / "run/config.toml").read_text(), out)
+        self.assertEqual(self.done("inspect", "run/config.toml", "--json").json()["steps"], 6)
+        self.assertEqual(self.done("inspect", "run/checkpoints/step-6/state.json").out, self.done("inspect", "run/checkpoints/step-6").out)
+        self.assertIn("run of tiny: 1 layer,", self.done("inspect", "run").out)
+        self.assertRegex(self.done("inspect", *(str(p) for p in (self.folder / "run").glob("tokens-*.npy"))).out, r"npy u16, [\d,]+ tokens: \d+ ")
+
+    def test_inspect_says_what_it_reads(self):
+        (self.folder / "other.json").write_text('{"a": [1, 2]}')
+        (self.folder / "list.json").write_text("[1]")
+        (self.folder / "note.txt").write_text("a note\n")
+        (self.folder / "folder").mkdir()
+        for path in ("other.json", "list.json", "note.txt"):
+            self.refused(USAGE, [path, "inspect reads a run directory", "tokenizer.json", "summary.json"], "inspect", path)
+        self.refused(USAGE, ["folder", "config.toml", "state.json"], "inspect", "folder")
+        (self.folder / "broken.json").write_text('{"a": ')
+        self.refused(CORRUPT, "broken.json", "inspect", "broken.json")
+        (self.folder / "broken.toml").write_text("[a\n")
+        self.refused(USAGE, "broken.toml:1", "inspect", "broken.toml")
 
     def test_tokenize_writes_tokens_that_train_like_the_text(self):
         text = self.text()

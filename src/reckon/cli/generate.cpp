@@ -50,7 +50,8 @@ int run_generate(const CommandLine& line) {
     std::fputs("\n", stdout);
     std::fflush(stdout);
     if (result.token_seconds > 0)
-      std::fprintf(stderr, "%lld tokens, %.0f tokens/s; %s\n", static_cast<long long>(result.tokens), double(result.tokens) / result.token_seconds, model.checkpoint.c_str());
+      std::fprintf(stderr, "%s, %.0f tokens/s; %s\n", counted(result.tokens, "token").c_str(), double(result.tokens) / result.token_seconds,
+                   model.checkpoint.c_str());
     return stop_requested() ? int(Failure::interrupted) : 0;
   }
   JsonWriter j(true);

@@ -30,7 +30,8 @@ Ref<TokenFile> open_text(const DatasetOptions& options, const Tokenizer& tokeniz
     try {
       return checked(cached, vocab);
     } catch (const Error& error) {
-      if (error.kind() != Failure::corrupt) throw;  // a damaged cache is replaced
+      // A damaged cache is replaced; an id outside the vocabulary, elsewhere a mistake of usage, is damage here.
+      if (error.kind() != Failure::corrupt && error.kind() != Failure::usage) throw;
     }
   }
   if (!options.cache_dir.empty()) make_directories(options.cache_dir);
@@ -136,8 +137,8 @@ void Dataset::check_fits(DataSplit split, int64_t seq_len) const {
   if (tokens(split) > seq_len) return;
   const bool train = split == DataSplit::train;
   fail_as(Failure::usage,
-          "{}: {} tokens are for {}, but train.seq_len = {} needs at least {} (seq_len + 1): use more data, a smaller train.seq_len or a "
+          "{}: {} for {}, but train.seq_len = {} needs at least {} (seq_len + 1): use more data, a smaller train.seq_len or a "
           "{} data.validation_fraction",
-          name_, tokens(split), split, seq_len, seq_len + 1, train ? "smaller" : "larger");
+          name_, counted(tokens(split), "token"), split, seq_len, seq_len + 1, train ? "smaller" : "larger");
 }
 }  // namespace reckon

@@ -39,7 +39,7 @@ RunData open_run_data(const Config& config, const std::string& cache_dir) {
   data.train = std::make_unique<DatasetBatches>(Batches(set, DataSplit::train, seq_len, order, seed));
   data.tokenizer = set->tokenizer();
   data.fingerprint = set->fingerprint();
-  data.description = text("{} training tokens of {}", with_commas(set->tokens(DataSplit::train)), set->name());
+  data.description = text("{} of {}", counted(set->tokens(DataSplit::train), "training token"), set->name());
   if (set->tokens(DataSplit::validation) < seq_len + 1) return data;
   Batches validation(set, DataSplit::validation, seq_len, Batches::Order::sequential, seed);
   data.validation_batches = std::clamp<int64_t>((validation.samples() + config.train.micro_batch - 1) / config.train.micro_batch, 1, config.eval.batches);

@@ -101,7 +101,7 @@ class Run {
   }
 
   void announce(int64_t done) {
-    progress_.note(text("{}, {} parameters, {} {} threads; {}", config_.model.preset, with_commas(step_->parameters().count()), config_.device, thread_count(), data_.description));
+    progress_.note(text("{}, {}, {} {}; {}", config_.model.preset, counted(step_->parameters().count(), "parameter"), config_.device, counted(thread_count(), "thread"), data_.description));
     if (done > 0) progress_.note(text("continuing after step {}", done));
     if (!machine_) progress_.note(text("no measured peak for this machine, so no MFU: run `{} bench device` once", program_name()));
   }
