@@ -45,6 +45,7 @@ std::string guarded(const OpCase& c, Judge judge) {
   try {
     return judge();
   } catch (const Error& error) {
+    if (error.kind() == Failure::interrupted) throw;
     return text("{}: {}", c, error.what());
   }
 }

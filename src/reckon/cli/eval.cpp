@@ -10,7 +10,6 @@
 #include "reckon/io/json.h"
 #include "reckon/train/run_data.h"
 #include "reckon/train/saved_run.h"
-#include "reckon/train/trainer.h"
 
 namespace reckon {
 namespace {
@@ -26,7 +25,7 @@ double evaluate(const LoadedModel& model, Device& device, const BatchSource& sou
   }
   std::vector<int32_t> host_inputs(size_t(B * T)), host_targets(size_t(B * T));
   double sum = 0;
-  for (int64_t i = 0; i < batches && !stop_requested(); ++i) {
+  for (int64_t i = 0; i < batches; ++i) {
     source.fill(i * B, B, T, host_inputs.data(), host_targets.data());
     inputs.write(host_inputs.data(), inputs.spec().bytes());
     targets.write(host_targets.data(), targets.spec().bytes());
@@ -47,12 +46,11 @@ int run_eval(const CommandLine& line) {
   // bpe:N would train another tokenizer if data.path names another text.
   if (model.tokenizer->kind() != "bytes") model.config.data.tokenizer = join_path(model.config.run_dir, kRunTokenizer);
   model.config.eval.batches = line.batches > 0 ? line.batches : INT64_MAX;
-  const RunData data = open_run_data(model.config, model.config.run_dir);
+  const RunData data = open_run_data(model.config, model.config.run_dir, false);
   check_as(Failure::usage, data.validation != nullptr,
            "data.path {} has no validation data: data.validation_fraction {} leaves less than {} tokens", model.config.data.path,
            model.config.data.validation_fraction, model.config.train.seq_len + 1);
   const double loss = evaluate(model, *device, *data.validation, data.validation_batches);
-  if (stop_requested()) return int(Failure::interrupted);
   const double bits = data.validation_bytes_per_token > 0 ? loss / std::numbers::ln2 / data.validation_bytes_per_token : NAN;
   if (line.json) {
     JsonWriter j(true);

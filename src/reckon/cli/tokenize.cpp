@@ -8,6 +8,7 @@
 #include "reckon/io/files.h"
 #include "reckon/io/json.h"
 #include "reckon/io/tokenizer.h"
+#include "reckon/train/run_data.h"
 
 namespace reckon {
 int run_tokenize(const CommandLine& line) {
@@ -34,6 +35,8 @@ int run_tokenize(const CommandLine& line) {
   } else {
     tokenizer = open_tokenizer(config.data.tokenizer, config.data.path, cache);
   }
+  const std::string note = fewer_tokens_note(config.data.tokenizer, *tokenizer);
+  if (!note.empty()) std::fprintf(stderr, "%s\n", note.c_str());
   TokenizedText done;
   if (save_tokenizer || line.out.empty()) {
     if (save_tokenizer) tokenizer->save(line.out);

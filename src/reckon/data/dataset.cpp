@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 
 #include "reckon/base/error.h"
 #include "reckon/base/philox.h"
@@ -34,13 +35,20 @@ Ref<TokenFile> open_text(const DatasetOptions& options, const Tokenizer& tokeniz
       if (error.kind() != Failure::corrupt && error.kind() != Failure::usage) throw;
     }
   }
-  if (!options.cache_dir.empty()) make_directories(options.cache_dir);
-  TokenFileWriter writer(cached, vocab);
+  std::unique_ptr<PassingFolder> temporary;
+  std::string path = cached;
+  if (options.keep_cache) {
+    if (!options.cache_dir.empty()) make_directories(options.cache_dir);
+  } else {
+    temporary = std::make_unique<PassingFolder>();
+    path = join_path(temporary->path(), "tokens.npy");
+  }
+  TokenFileWriter writer(path, vocab);
   const TokenizedText tokenized = tokenize_text(tokenizer, options.path, &writer, options.progress);
   // The cache is named by the text's hash: what was tokenized must be what was hashed.
   check(tokenized.text_hash == text_hash, "{} was changed while it was tokenized: start again", options.path);
   writer.finish();
-  return checked(cached, vocab);
+  return checked(path, vocab);  // an open file outlives its name
 }
 
 // A token file does not say what its ids stand for: only a tokenizer that was named on purpose, or bytes that must be bytes, count.

@@ -195,7 +195,8 @@ std::string way_out(const std::string& damaged, std::string_view only) {
     try {
       verify(other->path, only);
       return text("{} is intact: remove {} to use that", other->path, damaged);
-    } catch (const Error&) {
+    } catch (const Error& error) {
+      if (error.kind() == Failure::interrupted) throw;
     }
   }
   return "no other checkpoint beside it is intact: start the run anew, or restore the folder from a copy";

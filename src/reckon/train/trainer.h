@@ -22,13 +22,11 @@ struct TrainOutcome {
 };
 
 /// Runs config.train on `device`; `meta` is the same device without data: the plan is made there first and refused (exit 3) if it does not
-/// fit in memory.budget. Throws Error as the contract's exit codes say.
+/// fit in memory.budget. After request_stop(), a run that writes files and has begun its steps saves and stops after the current one; before
+/// that, and without files, it ends at once by Error (interrupted). Whatever ends it before its steps, its folder is left as it was. Throws
+/// Error as the contract's exit codes say.
 TrainOutcome train(const Config& config, Device& device, Device& meta, const TrainOptions& options);
 
 /// What the dry run of `config` says: memory of init, two steps, an evaluation and (`saves`) a checkpoint; FLOPs of a step.
 RunReport predict(const Config& config, Device& meta, bool saves = true);
-
-/// Asks a running train() to save and stop after the current step. Safe in a signal handler.
-void request_stop();
-bool stop_requested();
 }  // namespace reckon
