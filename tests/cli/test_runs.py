@@ -38,9 +38,10 @@ class Train(Case):
 
     def test_speaks_to_people_on_stderr_and_says_the_result_on_stdout(self):
         result = self.done("train", *TINY, "run.dir=run")
-        self.assertRegex(result.err, r"step 6/6  loss \d")
+        self.assertRegex(result.err, r"step 6/6  loss [\d.]+  [\d,]+ tok/s \(last 6\)  ")
         self.assertNotIn("\x1b", result.err, "no escapes where stderr is no terminal")
         self.assertRegex(result.out, r"loss \d+\.\d+ -> \d+\.\d+")
+        self.assertRegex(result.out, r"(?m)^[\d,]+ tokens/s \(median of 6 steps\)")
         self.assertIn("saved run/checkpoints/step-6", result.out)
 
     def test_resolved_configuration_makes_the_same_run(self):

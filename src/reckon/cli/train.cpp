@@ -26,7 +26,7 @@ void print_outcome(const Config& config, const TrainOutcome& o) {
   if (m.loss_validation) std::printf(", validation %.4f", *m.loss_validation);
   if (m.bits_per_byte) std::printf(" (%.3f bits per byte)", *m.bits_per_byte);
   if (m.loss_train) std::printf("\n");
-  if (m.tokens_per_second) std::printf("%s tokens/s", with_commas(int64_t(*m.tokens_per_second)).c_str());
+  if (m.tokens_per_second) std::printf("%s tokens/s (median of %s)", with_commas(int64_t(*m.tokens_per_second)).c_str(), counted(int64_t(o.step_seconds.size()), "step").c_str());
   if (m.mfu) std::printf(", MFU %.0f %%", *m.mfu * 100);
   if (m.tokens_per_second) std::printf("; ");
   std::printf("memory: predicted %s, measured %s; process %s\n", human_bytes(o.predicted.memory->peak).c_str(),

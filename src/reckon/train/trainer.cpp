@@ -172,7 +172,7 @@ class Run {
     if (options_.quiet) return;
     const double recent = timer_.recent();
     progress_.update({i + 1, config_.train.steps, result.loss, double(step_->tokens_per_step()) / recent, recent * double(config_.train.steps - i - 1),
-                      utilization(double(flops_.model), recent).value_or(-1), device_.allocator().ledger().peak});
+                      timer_.recent_steps(), utilization(double(flops_.model), recent).value_or(-1), device_.allocator().ledger().peak});
   }
 
   std::string metrics_line(int64_t count, const TrainStep::Result& result, double seconds) const {
@@ -241,6 +241,8 @@ class Run {
       m.hfu = utilization(double(flops_.matmul), seconds);
       m.loss_train = loss_;
     }
+    if (!options_.quiet && m.hfu.value_or(0) > 1)
+      progress_.note(text("more than 100 % of the measured peak: it was measured while the machine was busy; measure it again: {} bench device", program_name()));
     outcome_.process.peak_rss_bytes = peak_resident_bytes();
     if (options_.keep_files) write_file(join_path(config_.run_dir, "summary.json"), summary_json(outcome_.predicted, m, outcome_.process));
   }
