@@ -15,6 +15,9 @@ TEST(Text, HumanNumbers) {
   EXPECT_EQ(with_commas(0), "0");
   EXPECT_EQ(with_commas(-1234567), "-1,234,567");
   EXPECT_EQ(with_commas(-123), "-123");
+  EXPECT_EQ(counted(0, "token"), "0 tokens");
+  EXPECT_EQ(counted(1, "token"), "1 token");
+  EXPECT_EQ(counted(1234, "token"), "1,234 tokens");
   EXPECT_EQ(human_seconds(65), "1m 05s");
   EXPECT_EQ(human_seconds(3725), "1h 02m");
 }

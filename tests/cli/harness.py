@@ -9,7 +9,7 @@ import tempfile
 import unittest
 
 PROGRAM = pathlib.Path(os.environ.get("RECKON") or pathlib.Path(__file__).parents[2] / "build/release/reckon").resolve()
-DONE, FAILED, USAGE, MEMORY, CORRUPT, INTERRUPTED = 0, 1, 2, 3, 4, 130
+DONE, FAILED, USAGE, MEMORY, CORRUPT, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 130, 143
 TINY = ["model.layers=1", "model.d_model=32", "model.heads=2", "train.micro_batch=2", "train.seq_len=16", "train.steps=6"]
 CATEGORIES = "parameter gradient optimizer master activation temporary data communication cache".split()
 PHASES = "init data forward backward step eval save".split()
@@ -87,6 +87,10 @@ class Case(unittest.TestCase):
         for part in [parts] if isinstance(parts, str) else parts:
             self.assertIn(part, lines[-1], str(result))
         return lines[-1]
+
+    def files(self):
+        """Everything in the test's folder but the machine's cache."""
+        return sorted(str(p.relative_to(self.folder)) for p in self.folder.rglob("*") if "cache" not in p.relative_to(self.folder).parts[:1])
 
     def text(self, name="text.txt", lines=300):
         path = self.folder / name

@@ -64,7 +64,8 @@ class Data(Case):
         self.npy("good.npy", ids)
         self.done("train", *TINY, "data.path=good.npy", "run.dir=good")
         self.npy("beyond.npy", ids[:300] + [256] + ids)
-        self.refused_data(CORRUPT, ["beyond.npy", "256", "300"], "beyond.npy")
+        self.refused_data(USAGE, ["beyond.npy", "token 300 is id 256", "set model.vocab=257"], "beyond.npy")
+        self.done("train", *TINY, "data.path=beyond.npy", "model.vocab=257", "run.dir=beyond")
         self.npy("negative.npy", ids[:30] + [-1] + ids, "<i4")
         self.refused_data(CORRUPT, ["negative.npy", "-1"], "negative.npy")
         whole = (self.folder / "good.npy").read_bytes()
@@ -98,11 +99,23 @@ class Checkpoint(Case):
         shutil.rmtree(self.run_folder)
         shutil.copytree(self.folder / "intact", self.run_folder)
 
+    READERS = {"model.safetensors": ["train", "eval", "generate"], "optimizer.safetensors": ["train"], "state.json": ["train", "eval", "generate"]}
+
+    def command(self, name):
+        return {"train": ["train", "--resume"], "eval": ["eval"], "generate": ["generate", "--tokens", "1"]}[name] + ["run.dir=run"]
+
     def expect_corrupt(self, file):
-        for command in (["train", "--resume"], ["eval"], ["generate", "--tokens", "1"]):
-            line = self.refused(CORRUPT, ["step-4", file], *command, "run.dir=run", only=False)
-            self.assertIn("step-2 is intact", line)
+        """Whoever reads the file refuses the checkpoint and names the other; who does not need it works."""
+        for name in ("train", "eval", "generate"):
+            if name in self.READERS[file]:
+                line = self.refused(CORRUPT, ["step-4", file], *self.command(name), only=False)
+                self.assertIn("step-2 is intact", line)
+            else:
+                self.done(*self.command(name))
         self.refused(CORRUPT, file, "inspect", "run/checkpoints/step-4")
+
+    def expect_seen(self, file):
+        self.refused(CORRUPT, ["step-4", file], *self.command(self.READERS[file][-1]), only=False)
 
     def test_truncated(self):
         for file in ("model.safetensors", "optimizer.safetensors", "state.json"):
@@ -110,7 +123,7 @@ class Checkpoint(Case):
             size = path.stat().st_size
             for length in (0, 7, size // 2, size - 1):
                 os.truncate(path, length)
-                self.refused(CORRUPT, ["step-4", file], "generate", "--tokens", "1", "run.dir=run")
+                self.expect_seen(file)
                 self.restore()
             os.truncate(path, size // 3)
             self.expect_corrupt(file)
@@ -125,13 +138,15 @@ class Checkpoint(Case):
                 damaged = bytearray(whole)
                 damaged[at] ^= 1 << rng.randrange(8)
                 path.write_bytes(damaged)
-                self.refused(CORRUPT, ["step-4", file], "generate", "--tokens", "1", "run.dir=run")
+                self.expect_seen(file)
             self.expect_corrupt(file)
             self.restore()
 
     def test_a_missing_file(self):
-        (self.run_folder / "checkpoints/step-4/optimizer.safetensors").unlink()
-        self.expect_corrupt("optimizer.safetensors")
+        for file in ("optimizer.safetensors", "model.safetensors"):
+            (self.run_folder / "checkpoints/step-4" / file).unlink()
+            self.expect_corrupt(file)
+            self.restore()
 
     def test_the_way_out_works(self):
         os.truncate(self.run_folder / "checkpoints/step-4/model.safetensors", 100)

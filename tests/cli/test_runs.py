@@ -1,12 +1,13 @@
 """Whole runs: what they print and leave behind; interrupted, killed and continued ones end with the same bytes."""
 import json
+import pathlib
 import random
 import re
 import signal
 import time
 import unittest
 
-from harness import FAILED, INTERRUPTED, MEMORY, TINY, USAGE, Case
+from harness import CORRUPT, FAILED, INTERRUPTED, MEMORY, TERMINATED, TINY, USAGE, Case, without_root_rights
 
 # Signals arrive within the first quarter of these steps of some milliseconds, so that the run is still there.
 STEPS = 120
@@ -37,9 +38,10 @@ class Train(Case):
 
     def test_speaks_to_people_on_stderr_and_says_the_result_on_stdout(self):
         result = self.done("train", *TINY, "run.dir=run")
-        self.assertRegex(result.err, r"step 6/6  loss \d")
+        self.assertRegex(result.err, r"step 6/6  loss [\d.]+  [\d,]+ tok/s \(last 6\)  ")
         self.assertNotIn("\x1b", result.err, "no escapes where stderr is no terminal")
         self.assertRegex(result.out, r"loss \d+\.\d+ -> \d+\.\d+")
+        self.assertRegex(result.out, r"(?m)^[\d,]+ tokens/s \(median of 6 steps\)")
         self.assertIn("saved run/checkpoints/step-6", result.out)
 
     def test_resolved_configuration_makes_the_same_run(self):
@@ -123,6 +125,41 @@ class Interrupted(Case):
         process.send_signal(signal.SIGINT)
         self.assertEqual(process.wait(), INTERRUPTED)
 
+    def interrupt_early(self, how, *arguments):
+        """Sends the signal soon after the program listens to it; the exit code, how long it took to end, in seconds, and stderr."""
+        process = self.start(*arguments)
+        def listens():
+            caught = re.search(r"(?m)^SigCgt:\s*([0-9a-f]+)$", pathlib.Path(f"/proc/{process.pid}/status").read_text())
+            return caught and int(caught[1], 16) >> (how - 1) & 1
+        while process.poll() is None and not listens():
+            time.sleep(0.01)
+        time.sleep(0.1)
+        self.assertIsNone(process.poll(), "it must last longer")
+        process.send_signal(how)
+        sent = time.monotonic()
+        process.wait()
+        return process.returncode, time.monotonic() - sent, process.stderr.read().decode()
+
+    def test_before_the_first_step_ends_at_once_and_leaves_nothing(self):
+        """The dry run of many layers and training a tokenizer take seconds; there is nothing to save yet."""
+        text = self.text("long.txt", 400000)  # 21 MB
+        many_layers = ["model.preset=llama-3-8b", "model.layers=20000", "train.micro_batch=1", "train.seq_len=16", "memory.budget=9000TB"]
+        tokenizer = [f"data.path={text}", "data.tokenizer=bpe:200000"]
+        trials = [
+            (signal.SIGTERM, TERMINATED, "train", *many_layers),
+            (signal.SIGINT, INTERRUPTED, "train", *TINY, *tokenizer, "model.vocab=200000", "run.dir=a/b/run"),
+            (signal.SIGINT, INTERRUPTED, "bench", "train", *LONG, "train.steps=100000"),
+            (signal.SIGTERM, TERMINATED, "tokenize", *tokenizer, "--out", "tokens.npy"),
+        ]
+        before = self.files()
+        for how, code, *arguments in trials:
+            with self.subTest(arguments[0]):
+                got, took, err = self.interrupt_early(how, *arguments)
+                self.assertEqual(got, code, err)
+                self.assertLess(took, 5, err)
+                self.assertTrue(err.endswith("reckon: interrupted; nothing was kept of what had been begun\n"), err)
+                self.assertEqual(self.files(), before)
+
     def test_stop_after_is_an_interruption_that_exits_0(self):
         self.done("train", *TINY, "run.dir=whole")
         self.done("train", *TINY, "run.dir=run", "train.stop_after=2")
@@ -134,9 +171,36 @@ class Interrupted(Case):
         self.assertEqual(self.metrics("run"), self.metrics("whole"))
 
 
+class Refused(Case):
+    def test_leaves_nothing(self):
+        text = self.text(lines=20)
+        (self.folder / "short.txt").write_text("short")
+        (self.folder / "kept").mkdir()
+        (self.folder / "kept/notes.txt").write_text("mine")
+        before = self.files()
+        refusals = [
+            (USAGE, ["data.path=missing.txt"]),
+            (USAGE, ["data.path=short.txt", "data.tokenizer=bpe:257", "model.vocab=257"]),
+            (USAGE, [f"data.path={text}", "model.vocab=200"]),
+            (MEMORY, ["memory.budget=10KB"]),
+            (USAGE, [f"data.path={text}", "--resume"]),
+        ]
+        for code, arguments in refusals:
+            for run in ("run", "a/b/run", "kept", "kept/run"):
+                with self.subTest(arguments=arguments, run=run):
+                    self.refused(code, "", "train", *TINY, *arguments, f"run.dir={run}")
+                    self.assertEqual(self.files(), before)
+        self.done("train", *TINY, f"data.path={text}", "run.dir=kept")
+        self.assertNotIn("kept/.lock", self.files(), "a lock is gone with its process")
+        before = self.files()
+        (self.folder / "other.txt").write_text("another text, as long as this one is" * 30)
+        self.refused(USAGE, "other tokens", "train", "run.dir=kept", "--resume", "train.stop_after=0", "data.path=other.txt")
+        self.assertEqual(self.files(), sorted([*before, "other.txt"]), "tokens of a text that was refused are not kept")
+
+
 class UsedFolder(Case):
     def snapshot(self):
-        return {str(p.relative_to(self.folder)): p.read_bytes() for p in (self.folder / "run").rglob("*") if p.is_file() and p.name != ".lock"}
+        return {str(p.relative_to(self.folder)): p.read_bytes() for p in (self.folder / "run").rglob("*") if p.is_file()}
 
     def test_is_refused_without_resume_and_loses_nothing(self):
         self.done("train", *TINY, "run.dir=run")
@@ -195,6 +259,69 @@ class Use(Case):
         tensors = self.done("inspect", "run/checkpoints/step-20/model.safetensors", "--json").json()["tensors"]
         self.assertIn({"name": "embed.weight", "dtype": "F32", "shape": [300, 32], "bytes": 38400}, tensors)
         self.assertEqual(self.done("inspect", "run/tokenizer.json", "--json").json()["vocab"], 300)
+
+    def test_eval_and_generate_only_read_the_run(self):
+        """A run in a folder that cannot be written can be judged on any text."""
+        self.done("train", *TINY, f"data.path={self.text()}", "run.dir=run", "data.tokenizer=bpe:300", "model.vocab=300")
+        other = self.text("other.txt", 500)
+        usual = self.done("eval", "run.dir=run", f"data.path={other}", "--json").json()
+        folders = [self.folder / "run", *(p for p in (self.folder / "run").rglob("*") if p.is_dir())]
+        for tokens in (self.folder / "run").glob("tokens-*"):
+            tokens.unlink()
+        before = self.files()
+        for folder in folders:
+            folder.chmod(0o555)
+        try:
+            temporary = self.folder / "cache/tmp"
+            temporary.mkdir(parents=True)
+            self.environment["TMPDIR"] = str(temporary)
+            self.assertEqual(self.done("eval", "run.dir=run", f"data.path={other}", "--json", preexec_fn=without_root_rights).json(), usual)
+            self.done("eval", "run.dir=run", preexec_fn=without_root_rights)
+            self.done("generate", "run.dir=run", "--tokens", "3", preexec_fn=without_root_rights)
+            self.assertEqual(list(temporary.iterdir()), [], "and what it makes on the way is gone")
+        finally:
+            for folder in folders:
+                folder.chmod(0o755)
+        self.assertEqual(self.files(), before)
+
+    def test_a_text_too_poor_for_its_tokenizer_is_said(self):
+        (self.folder / "poor.txt").write_text("ab " * 40)
+        line = "data.tokenizer=bpe:300 learned only "
+        for arguments in (["tokenize", "data.path=poor.txt", "data.tokenizer=bpe:300"],
+                          ["train", *TINY, "data.path=poor.txt", "data.tokenizer=bpe:300", "model.vocab=300", "data.validation_fraction=0", "run.dir=run"]):
+            found = [l for l in self.done(*arguments).err.splitlines() if l.startswith(line)]
+            self.assertEqual(len(found), 1)
+            self.assertRegex(found[0], r"learned only (\d+) tokens: .*; model\.vocab=\1 is enough$")
+        self.assertNotIn("learned only", self.done("tokenize", f"data.path={self.text()}", "data.tokenizer=bpe:260").err)
+
+    def test_inspect_reads_every_file_of_a_run(self):
+        """What a run leaves is not corrupt because inspect is asked about it."""
+        self.done("train", *TINY, f"data.path={self.text()}", "run.dir=run", "data.tokenizer=bpe:300", "model.vocab=300")
+        out = self.done("inspect", "run/summary.json").out
+        measured = json.loads((self.folder / "run/summary.json").read_text())["measured"]
+        self.assertRegex(out, rf"(?m)^loss, validation +- +{measured['loss']['validation']:.4f}$")
+        self.assertRegex(out, r"(?m)^peak memory +(\S+ [KM]iB) +\1$")
+        self.assertEqual(self.done("inspect", "run/summary.json", "--json").out, (self.folder / "run/summary.json").read_text())
+        out = self.done("inspect", "run/config.toml").out
+        self.assertIn("configuration of tiny: 1 layer,", out)
+        self.assertIn((self.folder / "run/config.toml").read_text(), out)
+        self.assertEqual(self.done("inspect", "run/config.toml", "--json").json()["steps"], 6)
+        self.assertEqual(self.done("inspect", "run/checkpoints/step-6/state.json").out, self.done("inspect", "run/checkpoints/step-6").out)
+        self.assertIn("run of tiny: 1 layer,", self.done("inspect", "run").out)
+        self.assertRegex(self.done("inspect", *(str(p) for p in (self.folder / "run").glob("tokens-*.npy"))).out, r"npy u16, [\d,]+ tokens: \d+ ")
+
+    def test_inspect_says_what_it_reads(self):
+        (self.folder / "other.json").write_text('{"a": [1, 2]}')
+        (self.folder / "list.json").write_text("[1]")
+        (self.folder / "note.txt").write_text("a note\n")
+        (self.folder / "folder").mkdir()
+        for path in ("other.json", "list.json", "note.txt"):
+            self.refused(USAGE, [path, "inspect reads a run directory", "tokenizer.json", "summary.json"], "inspect", path)
+        self.refused(USAGE, ["folder", "config.toml", "state.json"], "inspect", "folder")
+        (self.folder / "broken.json").write_text('{"a": ')
+        self.refused(CORRUPT, "broken.json", "inspect", "broken.json")
+        (self.folder / "broken.toml").write_text("[a\n")
+        self.refused(USAGE, "broken.toml:1", "inspect", "broken.toml")
 
     def test_tokenize_writes_tokens_that_train_like_the_text(self):
         text = self.text()

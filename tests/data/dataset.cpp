@@ -123,7 +123,7 @@ TEST(Dataset, TokenFilesKnowTheirTokenizerOnlyIfToldOrBytes) {
   EXPECT_EQ(data->vocab(), int64_t(bpe->vocab_size()));
   EXPECT_TRUE(
       contains(error_of(Failure::usage, [&] { Dataset::open({.path = path, .tokenizer = "bpe:300"}); }), "holds token ids already"));
-  EXPECT_TRUE(contains(error_of(Failure::corrupt, [&] { Dataset::open({.path = s.file("u.bin", "\x01\x02"), .model_vocab = 100}); }),
+  EXPECT_TRUE(contains(error_of(Failure::usage, [&] { Dataset::open({.path = s.file("u.bin", "\x01\x02"), .model_vocab = 100}); }),
                        "token 0 is id 513, outside the vocabulary of 100"));
   EXPECT_EQ(list_directory(s.path).size(), 3u);  // nothing is cached for token files
 }
@@ -142,7 +142,7 @@ TEST(Dataset, MistakesAreOneClearLine) {
   EXPECT_TRUE(contains(error_of(Failure::failed, [&] { Dataset::open({.path = one, .cache_dir = one + "/x"}); }), "one.txt/x"));
   const Ref<Dataset> data = Dataset::open({.path = one, .cache_dir = s.path, .validation_fraction = 0});
   const std::string error = error_of(Failure::usage, [&] { data->check_fits(DataSplit::train, 128); });
-  EXPECT_TRUE(contains(error, "1 tokens are for training, but train.seq_len = 128 needs at least 129 (seq_len + 1)")) << error;
+  EXPECT_TRUE(contains(error, "1 token for training, but train.seq_len = 128 needs at least 129 (seq_len + 1)")) << error;
   EXPECT_TRUE(contains(error_of(Failure::usage, [&] { data->check_fits(DataSplit::validation, 1); }), "a larger data.validation_fraction"));
 }
 

@@ -127,7 +127,7 @@ TEST(TokenFile, MalformedFilesAreOneClearLine) {
       {npy(dict_of("<u2", "(2,)"), data), "2 tokens of 2 bytes, but 6 bytes"},
       {npy(dict_of("<u2", "(3,)"), data + "x"), "but 7 bytes"},
       {npy(dict_of("<u2", "(0,)"), ""), "holds no tokens"},
-      {npy(dict_of("<u2", "(999999999999999999,)"), data), "999999999999999999 tokens"},
+      {npy(dict_of("<u2", "(999999999999999999,)"), data), "999,999,999,999,999,999 tokens"},
       {npy(dict_of("<u2", "(9999999999999999999,)"), data), "shape is too large"},
       {npy(dict_of("<u2", "(-3,)"), data), "dimension expected"},
       {npy(dict_of("<u2", "(3, 1)"), data), "one dimension, this .npy has 2"},
@@ -175,24 +175,30 @@ TEST(TokenFile, WrongPathsAreUsageErrors) {
 
 TEST(TokenFile, IdsOutsideTheVocabularyNameThemselves) {
   Scratch s;
-  const std::string path = s.file("v.bin", raw<uint16_t>({1, 2, 256, 4}));
+  const std::string path = s.file("v.bin", raw<uint16_t>({1, 2, 256, 4, 300}));
   const Ref<TokenFile> file = TokenFile::open(path, 256);
   std::vector<int32_t> two(2);
   file->read(0, two);
-  EXPECT_EQ(error_of(Failure::corrupt, [&] { file->check_ids(); }),
-            path + ": token 2 is id 256, outside the vocabulary of 256: check model.vocab and the tokenizer");
-  EXPECT_TRUE(contains(error_of(Failure::corrupt, [&] { file->read(2, two); }), "token 2 is id 256"));
+  EXPECT_EQ(error_of(Failure::usage, [&] { file->check_ids(); }),
+            path + ": token 2 is id 256, outside the vocabulary of 256; ids go up to 300: set model.vocab=301, or name their tokenizer");
+  EXPECT_TRUE(contains(error_of(Failure::usage, [&] { file->read(2, two); }), "token 2 is id 256"));
   EXPECT_TRUE(contains(error_of(Failure::corrupt,
                                 [&] {
                                   all(s.file("n", npy(dict_of("<i4", "(2,)"), raw<int32_t>({1, -5}))), 9);
                                 }),
                        "token 1 is id -5"));
+  // An id that no vocabulary has is damage, wherever it stands: the first one outside this vocabulary does not hide it.
+  EXPECT_TRUE(contains(error_of(Failure::corrupt,
+                                [&] {
+                                  all(s.file("n", npy(dict_of("<i4", "(3,)"), raw<int32_t>({1, 12, -5}))), 9);
+                                }),
+                       "token 2 is id -5"));
   EXPECT_TRUE(
       contains(error_of(Failure::corrupt, [&] { all(s.file("n", npy(dict_of("<i8", "(1,)"), raw<int64_t>({int64_t(1) << 40}))), 0); }),
                "1099511627776"));
   EXPECT_TRUE(contains(error_of(Failure::corrupt, [&] { all(s.file("n.u32", raw<uint32_t>({0xFFFFFFFF})), 0); }),
                        "4294967295, which no vocabulary has"));
-  EXPECT_TRUE(contains(error_of(Failure::failed, [&] { file->read(3, two); }), "2 tokens from 3 on are outside"));
+  EXPECT_TRUE(contains(error_of(Failure::failed, [&] { file->read(4, two); }), "2 tokens from 4 on are outside"));
   EXPECT_NE(error_of(Failure::failed, [&] { file->read(-1, two); }), "");
   EXPECT_NE(error_of(Failure::failed, [&] { file->read(INT64_MAX, two); }), "");
 }

@@ -24,7 +24,7 @@ std::string save(const std::string& run, int64_t step) {
 // With an older one that is intact, the way out is named.
 void expect_refused(const std::string& path, const std::string& file, const std::string& older) {
   expect_error(Failure::corrupt, join_path(path, file) + ": ", [&] { CheckpointReader reader(path); });
-  expect_error(Failure::corrupt, "; " + older + " is intact: remove " + path + " to resume from there",
+  expect_error(Failure::corrupt, "; " + older + " is intact: remove " + path + " to use that",
                [&] { CheckpointReader reader(path); });
 }
 }  // namespace
@@ -75,6 +75,26 @@ TEST(CheckpointDamage, AMissingFileIsFound) {
   }
   const Folder run;
   expect_error(Failure::usage, "there is no checkpoint folder", [&] { CheckpointReader reader(run / "checkpoints/step-1"); });
+}
+
+// Generation must work from a checkpoint whose optimizer file is gone, and still find damage in what it reads.
+TEST(CheckpointDamage, OneFileCanBeReadWithoutTheOthers) {
+  const Folder run;
+  save(run.path(), 1);
+  const std::string path = save(run.path(), 2), model = join_path(path, kModelFile);
+  remove_tree(join_path(path, kOptimizerFile));
+  {
+    const CheckpointReader reader(path, kModelFile);
+    EXPECT_EQ(reader.files(), std::vector<std::string>{std::string(kModelFile)});
+    EXPECT_EQ(reader.open_safetensors(kModelFile).entries().size(), 1u);
+    expect_error(Failure::corrupt, "has no file optimizer.safetensors", [&] { reader.open_safetensors(kOptimizerFile); });
+  }
+  const std::string good = get(model);
+  put(model, good.substr(0, good.size() - 1));
+  expect_error(Failure::corrupt, "model.safetensors: is damaged", [&] { CheckpointReader reader(path, kModelFile); });
+  put(model, good);
+  put(join_path(path, kStateFile), "{}");
+  expect_error(Failure::corrupt, "state.json: is damaged", [&] { CheckpointReader reader(path, kModelFile); });
 }
 
 TEST(CheckpointDamage, TheWayOutSkipsOthersThatAreDamagedToo) {

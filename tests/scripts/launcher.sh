@@ -11,7 +11,7 @@ failures=0
 tools=$work/tools
 root="$work/a check out"
 mkdir -p "$tools" "$root/scripts" "$work/elsewhere"
-for tool in sh awk cat cmp cut date dirname env flock grep ls mkdir mktemp mv nproc printf readlink rm rmdir sed sleep sort tail touch tr wc; do
+for tool in sh awk cat cmp cut date dirname env find flock grep ls mkdir mktemp mv nproc printf readlink rm rmdir sed sleep sort tail tr wc; do
   ln -s "$(command -v "$tool")" "$tools/$tool"
 done
 stand_in() {
@@ -20,6 +20,13 @@ stand_in() {
   chmod +x "$tools/$1"
 }
 cp "$source/reckon" "$root/"
+mkdir -p "$root/src"
+touch "$root/src/a.cpp" "$root/CMakeLists.txt"
+ln -s "$(command -v touch)" "$work/real-touch"
+stand_in touch <<'E2'
+[ -z "${FAKE_READ_ONLY:-}" ] || exit 1
+exec "$WORK/real-touch" "$@"
+E2
 cp "$source/scripts/demo.sh" "$source/scripts/make_corpus.sh" "$root/scripts/"
 export WORK="$work"
 : >"$work/installed"
@@ -189,6 +196,19 @@ expect "they never build at the same time" [ ! -e "$work/clash" ]
 expect "the second says that it waits" says err "waiting for another build"
 expect "nothing to build, nothing said" lines err 1
 mv "$work/ninja" "$tools/"
+
+FAKE_READ_ONLY=1 run train x
+expect "what is built runs in a checkout that cannot be written to" says out "<train><x>"
+expect "without a word" lines err 0
+expect "and without looking at packages or sources" lines calls 0
+sleep 0.01
+touch "$root/src/a.cpp"
+FAKE_READ_ONLY=1 run train x
+expect "it runs even if the sources changed" says out "<train><x>"
+expect "but says so" says err "before $root/src/a.cpp changed"
+FAKE_READ_ONLY=1 run build
+expect "nothing can be built there" is 1
+expect "which is one line" lines err 1
 
 FAKE_UPDATE=100 run test unit
 expect "lists that cannot be updated may do" is 0

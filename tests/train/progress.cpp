@@ -13,8 +13,8 @@ TEST(Progress, line_says_step_loss_speed_memory_and_time_left) {
   ProgressState s;
   s.step = 12, s.steps = 200, s.loss = 3.2141, s.tokens_per_second = 1234.4, s.seconds_left = 65, s.memory_bytes = 312 << 20;
   EXPECT_EQ(progress_line(s), "step 12/200  loss 3.2141  1,234 tok/s  312.00 MiB  ETA 1m 05s");
-  s.mfu = 0.714;
-  EXPECT_EQ(progress_line(s), "step 12/200  loss 3.2141  1,234 tok/s  MFU 71 %  312.00 MiB  ETA 1m 05s");
+  s.mfu = 0.714, s.recent_steps = 12;
+  EXPECT_EQ(progress_line(s), "step 12/200  loss 3.2141  1,234 tok/s (last 12)  MFU 71 %  312.00 MiB  ETA 1m 05s");
 }
 
 TEST(StepTimer, median_leaves_the_first_step_out_and_recent_looks_at_twenty) {
@@ -23,10 +23,12 @@ TEST(StepTimer, median_leaves_the_first_step_out_and_recent_looks_at_twenty) {
   EXPECT_EQ(timer.recent(), 0);
   timer.add(100);
   EXPECT_EQ(timer.median(), 100);
+  EXPECT_EQ(timer.recent_steps(), 1);
   for (const double seconds : {1.0, 3.0, 2.0}) timer.add(seconds);
   EXPECT_EQ(timer.median(), 2);
   for (int i = 0; i < 20; ++i) timer.add(5);
   EXPECT_EQ(timer.recent(), 5);
+  EXPECT_EQ(timer.recent_steps(), 20);
 }
 
 // Every key of the contract, in each of the two documents.

@@ -16,7 +16,7 @@ enum class Failure : int {
   usage = 2,        // bad usage or configuration
   memory = 3,       // does not fit in memory
   corrupt = 4,      // an input file is damaged or malformed
-  interrupted = 130  // stopped by a signal after saving
+  interrupted = 130  // stopped by a signal
 };
 
 /// Every error Reckon throws. what() is one clear line: what, where, the limit, the way out.

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <exception>
 
+#include "reckon/base/stop.h"
+
 namespace reckon {
 int core_count() {
   cpu_set_t set;
@@ -22,7 +24,10 @@ void run_tasks(int64_t tasks, int max_lanes, TaskFunction function, void* body) 
   if (max_lanes > 0) threads = std::min(threads, max_lanes);
   threads = int(std::min<int64_t>(threads, tasks));
   if (threads <= 1 || omp_in_parallel()) {
-    for (int64_t task = 0; task < tasks; ++task) function(body, task, 0);
+    for (int64_t task = 0; task < tasks; ++task) {
+      stop_point();
+      function(body, task, 0);
+    }
     return;
   }
   std::exception_ptr first;
@@ -32,6 +37,7 @@ void run_tasks(int64_t tasks, int max_lanes, TaskFunction function, void* body) 
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < tasks; ++task) {
       try {
+        stop_point();
         function(body, task, lane);
       } catch (...) {
 #pragma omp critical(reckon_first_exception)

@@ -21,6 +21,8 @@ std::string with_commas(int64_t value) {
   return digits;
 }
 
+std::string counted(int64_t count, std::string_view singular) { return text("{} {}{}", with_commas(count), singular, count == 1 ? "" : "s"); }
+
 std::string human_seconds(double seconds) {
   if (!std::isfinite(seconds)) return "?";
   if (seconds < 60) return text("{:.1f}s", seconds);

@@ -10,6 +10,8 @@ namespace reckon {
 std::string human_bytes(int64_t bytes);
 /// 1234567 -> "1,234,567".
 std::string with_commas(int64_t value);
+/// "1 token", "0 tokens", "1,234 tokens".
+std::string counted(int64_t count, std::string_view singular);
 /// 3725.2 -> "1h 02m", 65 -> "1m 05s", 4.21 -> "4.2s".
 std::string human_seconds(double seconds);
 /// The candidate nearest to the word by edit distance, or "" if none is near enough to be meant (at most a third of its letters, at least 2).

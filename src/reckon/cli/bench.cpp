@@ -150,8 +150,8 @@ int run_bench_train(const CommandLine& line) {
     return 0;
   }
   const RunReport& m = o.measured;
-  std::printf("%s: %s tokens/s, %.3f s a step (median of %zu)", config.model.preset.c_str(),
-              with_commas(int64_t(*m.tokens_per_second)).c_str(), *m.step_seconds, o.step_seconds.size());
+  std::printf("%s: %s tokens/s, %.3f s a step (median of %s)", config.model.preset.c_str(),
+              with_commas(int64_t(*m.tokens_per_second)).c_str(), *m.step_seconds, counted(int64_t(o.step_seconds.size()), "step").c_str());
   if (m.mfu) std::printf(", MFU %.1f %%", *m.mfu * 100);
   std::printf("\nmemory: predicted %s, measured %s; process %s\n", human_bytes(o.predicted.memory->peak).c_str(),
               human_bytes(m.memory->peak).c_str(), human_bytes(*o.process.peak_rss_bytes).c_str());

@@ -45,6 +45,7 @@ std::string guarded(const OpCase& c, Judge judge) {
   try {
     return judge();
   } catch (const Error& error) {
+    if (error.kind() == Failure::interrupted) throw;
     return text("{}: {}", c, error.what());
   }
 }
@@ -181,7 +182,7 @@ int run_check(const CommandLine& line) {
   for (const OpReport& r : reports)
     for (const Finding& f : r.findings) checks += f.checks;
   for (const std::string& name : unchecked) std::printf("%s has no case: nothing is known of it\n", name.c_str());
-  std::printf("%s operations, %s checks in %s: ", with_commas(int64_t(reports.size())).c_str(), with_commas(checks).c_str(),
+  std::printf("%s, %s in %s: ", counted(int64_t(reports.size()), "operation").c_str(), counted(checks, "check").c_str(),
               human_seconds(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()).c_str());
   if (ok)
     std::printf("all right\n");

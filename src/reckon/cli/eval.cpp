@@ -10,7 +10,6 @@
 #include "reckon/io/json.h"
 #include "reckon/train/run_data.h"
 #include "reckon/train/saved_run.h"
-#include "reckon/train/trainer.h"
 
 namespace reckon {
 namespace {
@@ -26,7 +25,7 @@ double evaluate(const LoadedModel& model, Device& device, const BatchSource& sou
   }
   std::vector<int32_t> host_inputs(size_t(B * T)), host_targets(size_t(B * T));
   double sum = 0;
-  for (int64_t i = 0; i < batches && !stop_requested(); ++i) {
+  for (int64_t i = 0; i < batches; ++i) {
     source.fill(i * B, B, T, host_inputs.data(), host_targets.data());
     inputs.write(host_inputs.data(), inputs.spec().bytes());
     targets.write(host_targets.data(), targets.spec().bytes());
@@ -41,16 +40,17 @@ int run_eval(const CommandLine& line) {
   line.no_words();
   const Ref<Device> device = open_cpu(Mode::real);
   LoadedModel model = load_model(line.run_named().run_dir, line.overrides, *device);
-  check_as(Failure::usage, !model.config.data.path.empty(), "the run was trained on synthetic data; name a text or token file with data.path=FILE");
+  check_as(Failure::usage, !model.config.data.path.empty(),
+           "the run was trained on synthetic data; name a text or token file with data.path=FILE");
   check_as(Failure::usage, !line.overrides_key("data.tokenizer"), "a trained model brings its own tokenizer: leave data.tokenizer out");
   // bpe:N would train another tokenizer if data.path names another text.
   if (model.tokenizer->kind() != "bytes") model.config.data.tokenizer = join_path(model.config.run_dir, kRunTokenizer);
   model.config.eval.batches = line.batches > 0 ? line.batches : INT64_MAX;
-  const RunData data = open_run_data(model.config, model.config.run_dir);
-  check_as(Failure::usage, data.validation != nullptr, "data.path {} has no validation data: data.validation_fraction {} leaves less than {} tokens",
-           model.config.data.path, model.config.data.validation_fraction, model.config.train.seq_len + 1);
+  const RunData data = open_run_data(model.config, model.config.run_dir, false);
+  check_as(Failure::usage, data.validation != nullptr,
+           "data.path {} has no validation data: data.validation_fraction {} leaves less than {} tokens", model.config.data.path,
+           model.config.data.validation_fraction, model.config.train.seq_len + 1);
   const double loss = evaluate(model, *device, *data.validation, data.validation_batches);
-  if (stop_requested()) return int(Failure::interrupted);
   const double bits = data.validation_bytes_per_token > 0 ? loss / std::numbers::ln2 / data.validation_bytes_per_token : NAN;
   if (line.json) {
     JsonWriter j(true);
@@ -70,7 +70,8 @@ int run_eval(const CommandLine& line) {
   }
   std::printf("validation loss %.4f nats per token, perplexity %.2f", loss, std::exp(loss));
   if (std::isfinite(bits)) std::printf(", %.3f bits per byte", bits);
-  std::printf("\n%s tokens of %s, %s\n", with_commas(data.validation_batches * model.config.train.micro_batch * model.config.train.seq_len).c_str(),
+  std::printf("\n%s of %s, %s\n",
+              counted(data.validation_batches * model.config.train.micro_batch * model.config.train.seq_len, "token").c_str(),
               model.config.data.path.c_str(), model.checkpoint.c_str());
   return 0;
 }

@@ -4,10 +4,10 @@
 #include <cstdio>
 
 #include "reckon/backend/cpu/device.h"
+#include "reckon/base/stop.h"
 #include "reckon/base/text.h"
 #include "reckon/cli/command.h"
 #include "reckon/io/json.h"
-#include "reckon/train/trainer.h"
 
 namespace reckon {
 namespace {
@@ -37,6 +37,7 @@ int run_generate(const CommandLine& line) {
   const std::string prompt = line.prompt.empty() ? "\n" : line.prompt;
   const std::vector<int32_t> ids = model.tokenizer->encode(prompt);
   const SamplingOptions sampling{line.temperature, line.top_k, line.top_p, uint64_t(named.seed)};
+  const KeepWorking until_the_token_is_out;
   Output output{StreamDecoder(model.tokenizer), !line.json, {}};
   // A prompt of any bytes goes to a terminal as it is; JSON holds text only, so there it passes through the decoder as well.
   if (line.json) {
@@ -50,7 +51,8 @@ int run_generate(const CommandLine& line) {
     std::fputs("\n", stdout);
     std::fflush(stdout);
     if (result.token_seconds > 0)
-      std::fprintf(stderr, "%lld tokens, %.0f tokens/s; %s\n", static_cast<long long>(result.tokens), double(result.tokens) / result.token_seconds, model.checkpoint.c_str());
+      std::fprintf(stderr, "%s, %.0f tokens/s; %s\n", counted(result.tokens, "token").c_str(), double(result.tokens) / result.token_seconds,
+                   model.checkpoint.c_str());
     return stop_requested() ? int(Failure::interrupted) : 0;
   }
   JsonWriter j(true);

@@ -7,15 +7,16 @@
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
 #include "reckon/base/program.h"
+#include "reckon/base/stop.h"
 #include "reckon/base/text.h"
 #include "reckon/cli/command.h"
 #include "reckon/cli/flags.h"
 #include "reckon/cli/usage.h"
-#include "reckon/train/trainer.h"
 
 namespace reckon {
 namespace {
 constexpr int64_t kMany = int64_t(1) << 32;
+constexpr int kTerminated = 128 + SIGTERM;  // as a shell reports it; a run that saved exits 130 either way
 
 constexpr CommandRow kCommands[] = {
     {"train", run_train, true, "Train a model; continue a run with --resume.",
@@ -95,9 +96,9 @@ void sort_words(std::vector<std::string> words, const CommandRow& row, CommandLi
   }
 }
 
-// For commands that look at stop_requested(): the first Ctrl-C stops them in good order, the second ends at once.
+// The first Ctrl-C ends a command in good order (base/stop.h), the second at once.
 void on_interrupt(int signal) {
-  request_stop();
+  request_stop(signal);
   std::signal(signal, SIG_DFL);
 }
 
@@ -115,10 +116,6 @@ int run_command(const CommandRow& row, const std::vector<std::string>& arguments
   if (!unknown.empty()) fail_unknown_flag(row, app, unknown[0], arguments, owners_of(unknown[0], row));
   sort_words(std::move(words), row, line);
   if (line.threads > 0) set_thread_count(int(line.threads));
-  if (line.command == "train" || line.command == "eval" || line.command == "generate") {
-    std::signal(SIGINT, on_interrupt);
-    std::signal(SIGTERM, on_interrupt);
-  }
   return row.run(line);
 }
 
@@ -151,6 +148,8 @@ int main(int argc, char** argv) {
   using namespace reckon;
   std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of the write, with a message
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGINT, on_interrupt);
+  std::signal(SIGTERM, on_interrupt);
   set_program_name(argv[0]);
   try {
     const int code = parse_and_run({argv + std::min(argc, 1), argv + argc});
@@ -161,7 +160,7 @@ int main(int argc, char** argv) {
     return code;
   } catch (const Error& error) {
     std::fprintf(stderr, "reckon: %s\n", error.what());
-    return error.exit_code();
+    return error.kind() == Failure::interrupted && stop_signal() == SIGTERM ? kTerminated : error.exit_code();
   } catch (const std::bad_alloc&) {
     std::fputs("reckon: out of memory on the host\n", stderr);
     return int(Failure::memory);

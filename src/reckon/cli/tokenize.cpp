@@ -1,12 +1,14 @@
 // cli/tokenize: reckon tokenize data.path=TEXT data.tokenizer=bpe:N --out tokens.npy | tokenizer.json
+#include "reckon/data/tokenize.h"
+
 #include <cstdio>
 
 #include "reckon/base/text.h"
 #include "reckon/cli/command.h"
-#include "reckon/data/tokenize.h"
 #include "reckon/io/files.h"
 #include "reckon/io/json.h"
 #include "reckon/io/tokenizer.h"
+#include "reckon/train/run_data.h"
 
 namespace reckon {
 int run_tokenize(const CommandLine& line) {
@@ -20,17 +22,21 @@ int run_tokenize(const CommandLine& line) {
   check_as(Failure::usage, InputFile(config.data.path).size() > 0, "{} is empty", config.data.path);
   const std::string cache = line.out.empty() ? parent_path(config.data.path) : parent_path(line.out);
   const bool save_tokenizer = line.out.ends_with(".json");
-  check_as(Failure::usage, line.out.empty() || save_tokenizer || line.out.ends_with(".npy"), "--out {} must end in .npy (tokens) or .json (the tokenizer)", line.out);
-  check_as(Failure::usage, line.out.empty() || !path_exists(line.out) || !same_file(line.out, config.data.path), "--out {} is the text itself: name another file", line.out);
+  check_as(Failure::usage, line.out.empty() || save_tokenizer || line.out.ends_with(".npy"),
+           "--out {} must end in .npy (tokens) or .json (the tokenizer)", line.out);
+  check_as(Failure::usage, line.out.empty() || !path_exists(line.out) || !same_file(line.out, config.data.path),
+           "--out {} is the text itself: name another file", line.out);
   Ref<Tokenizer> tokenizer;
   if (config.data.tokenizer.starts_with("bpe:")) {
     const std::string size = config.data.tokenizer.substr(4);
-    check_as(Failure::usage, !size.empty() && size.size() < 9 && size.find_first_not_of("0123456789") == std::string::npos, "data.tokenizer={} is not bpe:N",
-             config.data.tokenizer);
+    check_as(Failure::usage, !size.empty() && size.size() < 9 && size.find_first_not_of("0123456789") == std::string::npos,
+             "data.tokenizer={} is not bpe:N", config.data.tokenizer);
     tokenizer = Tokenizer::train_file(config.data.path, std::stoul(size));
   } else {
     tokenizer = open_tokenizer(config.data.tokenizer, config.data.path, cache);
   }
+  const std::string note = fewer_tokens_note(config.data.tokenizer, *tokenizer);
+  if (!note.empty()) std::fprintf(stderr, "%s\n", note.c_str());
   TokenizedText done;
   if (save_tokenizer || line.out.empty()) {
     if (save_tokenizer) tokenizer->save(line.out);
@@ -54,8 +60,9 @@ int run_tokenize(const CommandLine& line) {
     std::fputs((j.str() + "\n").c_str(), stdout);
     return 0;
   }
-  std::printf("%s, %zu tokens in the vocabulary; %s bytes -> %s tokens, %.3f bytes per token\n", std::string(tokenizer->kind()).c_str(), tokenizer->vocab_size(),
-              with_commas(done.bytes).c_str(), with_commas(done.tokens).c_str(), ratio);
+  std::printf("%s, %s in the vocabulary; %s -> %s, %.3f bytes per token\n", std::string(tokenizer->kind()).c_str(),
+              counted(int64_t(tokenizer->vocab_size()), "token").c_str(), counted(done.bytes, "byte").c_str(),
+              counted(done.tokens, "token").c_str(), ratio);
   if (!line.out.empty()) std::printf("wrote %s\n", line.out.c_str());
   return 0;
 }

@@ -1,13 +1,13 @@
 // cli/train: reckon train [CONFIG.toml] [key=value ...] [--resume] [--overwrite] [--json]
-#include "reckon/plan/run_plan.h"
-
 #include <cstdio>
 
 #include "reckon/backend/cpu/device.h"
 #include "reckon/base/program.h"
 #include "reckon/base/text.h"
 #include "reckon/cli/command.h"
+#include "reckon/plan/run_plan.h"
 #include "reckon/io/files.h"
+#include "reckon/train/trainer.h"
 
 namespace reckon {
 namespace {
@@ -27,13 +27,15 @@ void print_outcome(const Config& config, const TrainOutcome& o) {
   if (m.loss_validation) std::printf(", validation %.4f", *m.loss_validation);
   if (m.bits_per_byte) std::printf(" (%.3f bits per byte)", *m.bits_per_byte);
   if (m.loss_train) std::printf("\n");
-  if (m.tokens_per_second) std::printf("%s tokens/s", with_commas(int64_t(*m.tokens_per_second)).c_str());
+  if (m.tokens_per_second) std::printf("%s tokens/s (median of %s)", with_commas(int64_t(*m.tokens_per_second)).c_str(), counted(int64_t(o.step_seconds.size()), "step").c_str());
   if (m.mfu) std::printf(", MFU %.0f %%", *m.mfu * 100);
   if (m.tokens_per_second) std::printf("; ");
-  std::printf("memory: predicted %s, measured %s; process %s\n", human_bytes(o.predicted.memory->peak).c_str(), human_bytes(m.memory->peak).c_str(),
-              human_bytes(*o.process.peak_rss_bytes).c_str());
+  std::printf("memory: predicted %s, measured %s; process %s\n", human_bytes(o.predicted.memory->peak).c_str(),
+              human_bytes(m.memory->peak).c_str(), human_bytes(*o.process.peak_rss_bytes).c_str());
   if (!o.checkpoint.empty()) std::printf("saved %s\n", o.checkpoint.c_str());
-  if (o.interrupted) std::printf("interrupted; continue with: %s train %s --resume\n", program_name().c_str(), shell_word("run.dir=" + config.run_dir).c_str());
+  if (o.interrupted)
+    std::printf("interrupted; continue with: %s train %s --resume\n", program_name().c_str(),
+                shell_word("run.dir=" + config.run_dir).c_str());
 }
 }  // namespace
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 
 #include "reckon/base/error.h"
 #include "reckon/base/philox.h"
@@ -30,16 +31,24 @@ Ref<TokenFile> open_text(const DatasetOptions& options, const Tokenizer& tokeniz
     try {
       return checked(cached, vocab);
     } catch (const Error& error) {
-      if (error.kind() != Failure::corrupt) throw;  // a damaged cache is replaced
+      // A damaged cache is replaced; an id outside the vocabulary, elsewhere a mistake of usage, is damage here.
+      if (error.kind() != Failure::corrupt && error.kind() != Failure::usage) throw;
     }
   }
-  if (!options.cache_dir.empty()) make_directories(options.cache_dir);
-  TokenFileWriter writer(cached, vocab);
+  std::unique_ptr<PassingFolder> temporary;
+  std::string path = cached;
+  if (options.keep_cache) {
+    if (!options.cache_dir.empty()) make_directories(options.cache_dir);
+  } else {
+    temporary = std::make_unique<PassingFolder>();
+    path = join_path(temporary->path(), "tokens.npy");
+  }
+  TokenFileWriter writer(path, vocab);
   const TokenizedText tokenized = tokenize_text(tokenizer, options.path, &writer, options.progress);
   // The cache is named by the text's hash: what was tokenized must be what was hashed.
   check(tokenized.text_hash == text_hash, "{} was changed while it was tokenized: start again", options.path);
   writer.finish();
-  return checked(cached, vocab);
+  return checked(path, vocab);  // an open file outlives its name
 }
 
 // A token file does not say what its ids stand for: only a tokenizer that was named on purpose, or bytes that must be bytes, count.
@@ -136,8 +145,8 @@ void Dataset::check_fits(DataSplit split, int64_t seq_len) const {
   if (tokens(split) > seq_len) return;
   const bool train = split == DataSplit::train;
   fail_as(Failure::usage,
-          "{}: {} tokens are for {}, but train.seq_len = {} needs at least {} (seq_len + 1): use more data, a smaller train.seq_len or a "
+          "{}: {} for {}, but train.seq_len = {} needs at least {} (seq_len + 1): use more data, a smaller train.seq_len or a "
           "{} data.validation_fraction",
-          name_, tokens(split), split, seq_len, seq_len + 1, train ? "smaller" : "larger");
+          name_, counted(tokens(split), "token"), split, seq_len, seq_len + 1, train ? "smaller" : "larger");
 }
 }  // namespace reckon

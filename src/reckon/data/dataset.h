@@ -16,6 +16,7 @@ struct DatasetOptions {
   std::string path;                   // a text or a token file
   std::string tokenizer = "bytes";    // bytes | bpe:N | a path
   std::string cache_dir;              // where the tokens of a text and a trained tokenizer are kept; created if need be
+  bool keep_cache = true;             // false: cache_dir is only looked at; what is not there is made in a folder that goes at once
   double validation_fraction = 0.05;  // the tail, rounded down to tokens
   int64_t model_vocab = 0;            // model.vocab, to be checked against; 0: not known
   void (*progress)(int64_t bytes_done, int64_t bytes_total) = nullptr;  // while a text is tokenized

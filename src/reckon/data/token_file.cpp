@@ -147,7 +147,8 @@ class TokenFileHeader {
     const int64_t data = f_.file_.size() - offset;
     // No multiplication: a count from a file may be anything.
     check_as(Failure::corrupt, count >= 0 && data % width == 0 && data / width == count,
-             "{}: its header says {} tokens of {} bytes, but {} bytes follow it: the file is damaged", path_, count, width, data);
+             "{}: its header says {} of {} bytes, but {} follow it: the file is damaged", path_, counted(count, "token"), width,
+             counted(data, "byte"));
   }
 
   void read_npy(const unsigned char* start, size_t bytes) {
@@ -183,8 +184,8 @@ class TokenFileHeader {
 
   void read_raw() {
     const int width = path_.ends_with(".u16") ? 2 : path_.ends_with(".u32") ? 4 : f_.vocab_ <= 65536 ? 2 : 4;
-    check_as(Failure::corrupt, f_.file_.size() % width == 0,
-             "{} has {} bytes, which is not a whole number of u{} token ids: the file is damaged", path_, f_.file_.size(), 8 * width);
+    check_as(Failure::corrupt, f_.file_.size() % width == 0, "{} has {}, which is not a whole number of u{} token ids: the file is damaged",
+             path_, counted(f_.file_.size(), "byte"), 8 * width);
     set("raw", width, false, 0, f_.file_.size() / width);
     if (width == 2 && !path_.ends_with(".u16")) refuse_u32_as_u16();
   }
@@ -214,10 +215,26 @@ Ref<TokenFile> TokenFile::open(const std::string& path, int64_t vocab) {
 }
 
 void TokenFile::fail_id(int64_t index, int64_t id) const {
-  const std::string shown = is_signed_ ? text("{}", id) : text("{}", uint64_t(id));
-  if (vocab_ == 0) fail_as(Failure::corrupt, "{}: token {} is id {}, which no vocabulary has", printable_line(path(), 500), index, shown);
-  fail_as(Failure::corrupt, "{}: token {} is id {}, outside the vocabulary of {}: check model.vocab and the tokenizer",
-          printable_line(path(), 500), index, shown, vocab_);
+  const std::string name = printable_line(path(), 500), shown = is_signed_ ? text("{}", id) : text("{}", uint64_t(id));
+  check_as(Failure::corrupt, id >= 0 && id <= INT32_MAX, "{}: token {} is id {}, which no vocabulary has", name, index, shown);
+  // Nothing is wrong with the file then, as long as none of its ids is impossible: it was made with a larger vocabulary.
+  const int64_t largest = largest_id();
+  fail_as(Failure::usage,
+          "{}: token {} is id {}, outside the vocabulary of {}; ids go up to {}: set model.vocab={}, or name their tokenizer", name, index,
+          shown, vocab_, largest, largest + 1);
+}
+
+int64_t TokenFile::largest_id() const {
+  TokenFile all(path(), 0);
+  all.size_ = size_, all.data_offset_ = data_offset_, all.width_ = width_, all.is_signed_ = is_signed_;
+  int32_t ids[kReadBytes / 4], largest = 0;
+  for (int64_t first = 0; first < size_;) {
+    const std::span part = std::span(ids).first(size_t(std::min<int64_t>(std::size(ids), size_ - first)));
+    all.read(first, part);
+    largest = std::max(largest, *std::max_element(part.begin(), part.end()));
+    first += int64_t(part.size());
+  }
+  return largest;
 }
 
 template <class T>

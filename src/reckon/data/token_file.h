@@ -27,8 +27,8 @@ class TokenFile : public RefCounted {
   const std::string& path() const { return file_.path(); }
   /// "npy u16", "raw u32", "llm.c u16".
   const std::string& format() const { return format_; }
-  /// Tokens [first, first + into.size()). Throws Error: a range outside the file; corrupt for an id outside the vocabulary (names file,
-  /// index, id and vocab) or a file that has become shorter. Allocates nothing; threads may share the object.
+  /// Tokens [first, first + into.size()). Throws Error: a range outside the file; usage for an id outside the vocabulary (names file, index,
+  /// id, vocab and the largest id); corrupt for an id that no vocabulary has or a file that has become shorter. Allocates nothing; threads may share the object.
   void read(int64_t first, std::span<int32_t> into) const;
   /// Reads the whole file once to check every id.
   void check_ids() const;
@@ -37,6 +37,7 @@ class TokenFile : public RefCounted {
   friend class TokenFileHeader;
   TokenFile(const std::string& path, int64_t vocab) : file_(path), vocab_(vocab) {}
   [[noreturn]] void fail_id(int64_t index, int64_t id) const;
+  int64_t largest_id() const;
   template <class T>
   void convert(const unsigned char* bytes, int64_t first, std::span<int32_t> into) const;
 

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "reckon/base/debug.h"
+#include "reckon/base/stop.h"
 #include "reckon/engine/context.h"
 #include "reckon/engine/meter.h"
 #include "reckon/engine/node.h"
@@ -145,6 +146,7 @@ Tensors call_on(Device& device, const OpDef& op, Tensors in, const Params& param
     check(t.defined(), "{}: an input is undefined  (inputs: {})", op.name, Inputs{in});
     check(&t.device() == &device, "{}: inputs live on two devices  (inputs: {})", op.name, Inputs{in});
   }
+  stop_point();
   fix_layouts(op, in);
   const Plan plan = make_plan(op, in, params, device);
   const bool is_tracked = tracked(in);

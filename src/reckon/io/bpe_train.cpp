@@ -8,6 +8,7 @@
 #include <xxhash.h>
 
 #include "reckon/base/error.h"
+#include "reckon/base/stop.h"
 #include "reckon/io/bpe.h"
 
 namespace reckon {
@@ -228,6 +229,7 @@ BpeModel Trainer::run() {
   raised_ = {};
   for (uint32_t pair = 0; pair < pairs_.size(); ++pair) push(pair);
   while (model_.tokens.size() < vocab_size_) {
+    stop_point();
     const uint32_t best = pop_best();
     if (best == kNoToken) break;
     const uint32_t left = pairs_[best].left, right = pairs_[best].right, id = uint32_t(model_.tokens.size());

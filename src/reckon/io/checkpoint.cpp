@@ -162,15 +162,17 @@ InputFile open_present(const std::string& path) {
   return InputFile(path);
 }
 
-Verified verify(const std::string& folder) {
+// Of the files that state.json lists all, or only the one named; the others are not looked at.
+Verified verify(const std::string& folder, std::string_view only) {
   const std::string state_path = join_path(folder, kStateFile);
   detail::StateDocument document = detail::parse_state(read_file(open_present(state_path), kMaxStateBytes), state_path);
   Verified result;
   result.state = std::move(document.state);
   for (const auto& [name, digest] : document.files) {
+    if (!only.empty() && name != only) continue;
     InputFile file = open_present(join_path(folder, name));
-    check_as(Failure::corrupt, file.size() == digest.bytes, "{}: is damaged: it has {} bytes, but was saved with {}", file.path(),
-             file.size(), digest.bytes);
+    check_as(Failure::corrupt, file.size() == digest.bytes, "{}: is damaged: it has {}, but was saved with {}", file.path(),
+             counted(file.size(), "byte"), digest.bytes);
     const std::string hash = file.hash();
     check_as(Failure::corrupt, hash == digest.xxh3_128, "{}: is damaged: its XXH3-128 is {}, but was {} when saved", file.path(), hash,
              printable_line(digest.xxh3_128, 40));
@@ -186,31 +188,32 @@ std::string without_slashes(std::string path) {
 }
 
 // What a user with a damaged checkpoint can do.
-std::string way_out(const std::string& damaged) {
+std::string way_out(const std::string& damaged, std::string_view only) {
   auto others = list_folder(parent_path(damaged));
   for (auto other = others.rbegin(); other != others.rend(); ++other) {
     if (other->path == damaged) continue;
     try {
-      verify(other->path);
-      return text("{} is intact: remove {} to resume from there", other->path, damaged);
-    } catch (const Error&) {
+      verify(other->path, only);
+      return text("{} is intact: remove {} to use that", other->path, damaged);
+    } catch (const Error& error) {
+      if (error.kind() == Failure::interrupted) throw;
     }
   }
   return "no other checkpoint beside it is intact: start the run anew, or restore the folder from a copy";
 }
 }  // namespace
 
-CheckpointReader::CheckpointReader(const std::string& path) : path_(without_slashes(path)) {
+CheckpointReader::CheckpointReader(const std::string& path, std::string_view only) : path_(without_slashes(path)) {
   check_as(Failure::usage, is_directory(path_), "there is no checkpoint folder {}", path_);
   try {
-    Verified verified = verify(path_);
+    Verified verified = verify(path_, only);
     state_ = std::move(verified.state);
     names_ = std::move(verified.names);
     files_ = std::move(verified.files);
   } catch (const Error& error) {
     // A folder or pipe where a file should be is damage here, not a mistake of usage.
     if (error.kind() != Failure::corrupt && error.kind() != Failure::usage) throw;
-    fail_as(Failure::corrupt, "{}; {}", std::string(error.what()), way_out(path_));
+    fail_as(Failure::corrupt, "{}; {}", std::string(error.what()), way_out(path_, only));
   }
 }
 

@@ -71,16 +71,17 @@ std::vector<CheckpointInfo> list_checkpoints(const std::string& run_dir);
 /// Path of the newest; "" if there is none.
 std::string latest_checkpoint(const std::string& run_dir);
 
-/// A checkpoint that has been verified: every byte of state.json and of the files it lists is what was saved.
+/// A checkpoint that has been verified: every byte of state.json and of the files it lists, or of the one asked for, is what was saved.
 class CheckpointReader {
  public:
   /// Throws Error (corrupt) naming the damaged file and, if the run has another checkpoint that is intact, that one as the way out;
-  /// (usage) if there is no such directory.
-  explicit CheckpointReader(const std::string& path);
+  /// (usage) if there is no such directory. `only` (if not empty): state.json and this file alone are verified and can be read, whatever
+  /// has become of the others.
+  explicit CheckpointReader(const std::string& path, std::string_view only = {});
 
   const std::string& path() const { return path_; }
   const CheckpointState& state() const { return state_; }
-  /// Names of the files besides state.json, sorted.
+  /// Names of the verified files besides state.json, sorted.
   const std::vector<std::string>& files() const { return names_; }
   bool has(std::string_view name) const;
   /// Throw Error (corrupt) if the checkpoint has no such file. What they read is the very file that was verified, even if it is replaced.

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "reckon/base/error.h"
+#include "reckon/base/stop.h"
 #include "reckon/base/text.h"
 
 namespace reckon {
@@ -74,6 +75,7 @@ InputFile::~InputFile() {
 }
 
 void InputFile::read(int64_t offset, std::span<std::byte> out) const {
+  stop_point();
   check(offset >= 0, "cannot read {} at byte {}", path_, offset);
   while (!out.empty()) {
     const ssize_t got = ::pread(fd_, out.data(), std::min(out.size(), size_t(1) << 30), offset);

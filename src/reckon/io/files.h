@@ -109,6 +109,18 @@ void make_directories(const std::string& path);
 void rename_path(const std::string& from, const std::string& to);
 /// Removes a file or a directory with all it holds, following no links; fine if there is nothing.
 void remove_tree(const std::string& path);
+/// A folder of its own in $TMPDIR (else /tmp) that goes with all it holds when this does.
+class PassingFolder {
+ public:
+  /// Throws Error (failed) naming the place if it cannot be made.
+  PassingFolder();
+  ~PassingFolder();
+  PassingFolder(const PassingFolder&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
 /// Makes the names in a directory durable.
 void sync_directory(const std::string& path);
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 
 #include "reckon/base/error.h"
@@ -95,5 +96,20 @@ void sync_directory(const std::string& path) {
   ::close(fd);
   // EINVAL: a file system that cannot sync directories orders its renames itself.
   if (error != 0 && error != EINVAL) fail_errno("make durable the directory", path, error);
+}
+
+PassingFolder::PassingFolder() {
+  const char* place = std::getenv("TMPDIR");
+  std::string name = join_path(place && *place ? place : "/tmp", "reckon-XXXXXX");
+  if (!::mkdtemp(name.data())) fail_errno("create", name, errno);
+  path_ = name;
+}
+
+PassingFolder::~PassingFolder() {
+  try {
+    remove_tree(path_);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "reckon: %s\n", error.what());
+  }
 }
 }  // namespace reckon

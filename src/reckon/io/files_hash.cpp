@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <new>
 
+#include "reckon/base/stop.h"
 #include "reckon/io/files.h"
 
 namespace reckon {
@@ -25,6 +26,7 @@ Hash128::Hash128() : state_(XXH3_createState()) {
 Hash128::~Hash128() { XXH3_freeState(state_of(state_)); }
 
 void Hash128::update(std::span<const std::byte> bytes) {
+  stop_point();
   if (!bytes.empty()) XXH3_128bits_update(state_of(state_), bytes.data(), bytes.size());
 }
 std::string Hash128::hex() const { return hex_of(XXH3_128bits_digest(state_of(state_))); }

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -23,28 +24,53 @@ std::string holder(int fd) {
 }
 }  // namespace
 
-DirectoryLock::DirectoryLock(const std::string& directory) {
-  make_directories(directory);
-  const std::string path = join_path(directory, ".lock");
-  fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (fd_ < 0) fail_errno("create", path, errno);
-  while (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+// Creates and locks the file. -1: its name went away meanwhile, with the process that held it.
+int DirectoryLock::try_lock() {
+  make_directories(directory_);
+  const int fd = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (fd < 0 && errno == ENOENT) return -1;
+  if (fd < 0) fail_errno("create", path_, errno);
+  while (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
     const int error = errno;
     if (error == EINTR) continue;
-    const std::string pid = holder(fd_);
-    ::close(fd_);
-    if (error != EWOULDBLOCK) fail_errno("lock", path, error);
-    fail("{} is in use by {}: wait until it ends, or choose another run.dir", directory,
+    const std::string pid = holder(fd);
+    ::close(fd);
+    if (error != EWOULDBLOCK) fail_errno("lock", path_, error);
+    fail("{} is in use by {}: wait until it ends, or choose another run.dir", directory_,
          pid.empty() ? "another process" : text("process {}", pid));
   }
-  const std::string line = text("{}\n", int64_t(::getpid()));
-  if (::ftruncate(fd_, 0) != 0 || ::pwrite(fd_, line.data(), line.size(), 0) != ssize_t(line.size())) {
-    const int error = errno;
-    ::close(fd_);
-    fail_errno("write", path, error);
+  struct stat locked, named;
+  if (::fstat(fd, &locked) == 0 && ::stat(path_.c_str(), &named) == 0 && locked.st_ino == named.st_ino && locked.st_dev == named.st_dev)
+    return fd;
+  ::close(fd);
+  return -1;
+}
+
+DirectoryLock::DirectoryLock(const std::string& directory) : directory_(directory), path_(join_path(directory, ".lock")) {
+  for (std::string path = directory; !path_exists(path); path = parent_path(path)) created_.push_back(path);
+  try {
+    while (fd_ < 0) fd_ = try_lock();
+    const std::string line = text("{}\n", int64_t(::getpid()));
+    if (::ftruncate(fd_, 0) != 0 || ::pwrite(fd_, line.data(), line.size(), 0) != ssize_t(line.size())) {
+      const int error = errno;
+      ::close(fd_);
+      fail_errno("write", path_, error);
+    }
+  } catch (...) {
+    remove_created();
+    throw;
   }
 }
 
-// The file stays: removing it would let a waiting process lock a name that is gone.
-DirectoryLock::~DirectoryLock() { ::close(fd_); }
+void DirectoryLock::remove_created() {
+  for (const std::string& path : created_)
+    if (::rmdir(path.c_str()) != 0) return;
+}
+
+// The name goes while the lock is held; who opened it before finds, once it has the lock, that the name is gone or another's.
+DirectoryLock::~DirectoryLock() {
+  ::unlink(path_.c_str());
+  ::close(fd_);
+  remove_created();
+}
 }  // namespace reckon

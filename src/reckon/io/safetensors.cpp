@@ -16,8 +16,8 @@ static_assert(std::endian::native == std::endian::little, "safetensors data is l
 constexpr int64_t kSourceBytes = 1 << 20;  // asked of a ByteSource at a time
 
 std::string read_header(const InputFile& file) {
-  check_as(Failure::corrupt, file.size() >= 8, "{}: not a safetensors file: it has {} bytes, fewer than the 8 of the header's length",
-           file.path(), file.size());
+  check_as(Failure::corrupt, file.size() >= 8, "{}: not a safetensors file: it has {}, fewer than the 8 of the header's length",
+           file.path(), counted(file.size(), "byte"));
   uint64_t length = 0;
   file.read(0, std::as_writable_bytes(std::span(&length, 1)));
   check_as(Failure::corrupt, length <= uint64_t(kMaxSafetensorsHeader),

@@ -49,7 +49,8 @@ std::optional<MachineProfile> load_machine_profile(int lanes) {
     p.copy_bytes_per_second = root.get("copy_bytes_per_second").number();
     if (p.cpu != local_cpu_name() || p.lanes != lanes) return {};
     return p;
-  } catch (const Error&) {
+  } catch (const Error& error) {
+    if (error.kind() == Failure::interrupted) throw;
     return {};  // a damaged cache is no profile; `reckon bench device` writes a new one
   }
 }

@@ -8,11 +8,11 @@
 namespace reckon {
 
 struct MachineProfile {
-  std::string cpu;                     // model name, as the system gives it
+  std::string cpu;  // model name, as the system gives it
   int lanes = 0;
-  double f32_flops_per_second = 0;     // best matrix product
+  double f32_flops_per_second = 0;  // best matrix product
   double bf16_flops_per_second = 0;
-  double copy_bytes_per_second = 0;    // read and written bytes of a large copy
+  double copy_bytes_per_second = 0;  // read and written bytes of a large copy
 };
 
 /// Where the profile is kept: $RECKON_CACHE, else $XDG_CACHE_HOME/reckon, else ~/.cache/reckon; "" if none of them is known.

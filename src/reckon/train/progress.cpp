@@ -36,6 +36,7 @@ bool progress_terminal() {
 
 std::string progress_line(const ProgressState& s) {
   std::string line = text("step {}/{}  loss {:.4f}  {} tok/s", s.step, s.steps, s.loss, with_commas(std::llround(s.tokens_per_second)));
+  if (s.recent_steps > 0) line += text(" (last {})", s.recent_steps);
   if (s.mfu >= 0) line += text("  MFU {:.0f} %", s.mfu * 100);
   return line + text("  {}  ETA {}", human_bytes(s.memory_bytes), human_seconds(s.seconds_left));
 }

@@ -11,6 +11,7 @@ bool progress_terminal();
 struct ProgressState {
   int64_t step = 0, steps = 0;  // done, of
   double loss = 0, tokens_per_second = 0, seconds_left = 0;
+  int64_t recent_steps = 0;     // that the speed is the mean of; 0: do not say
   double mfu = -1;              // < 0: unknown
   int64_t memory_bytes = 0;
 };
@@ -31,6 +32,6 @@ class Progress {
   double last_drawn_ = -1;
   int64_t last_line_ = -1;
 };
-/// "step 12/200  loss 3.214  1,234 tok/s  MFU 71 %  312.00 MiB  ETA 1m 05s"
+/// "step 12/200  loss 3.214  1,234 tok/s (last 12)  MFU 71 %  312.00 MiB  ETA 1m 05s"
 std::string progress_line(const ProgressState& state);
 }  // namespace reckon

@@ -122,9 +122,11 @@ double StepTimer::median() const {
   return sorted[sorted.size() / 2];
 }
 
+int64_t StepTimer::recent_steps() const { return std::min<int64_t>(20, int64_t(seconds_.size())); }
+
 double StepTimer::recent() const {
   if (seconds_.empty()) return 0;
-  const size_t count = std::min<size_t>(20, seconds_.size());
-  return std::accumulate(seconds_.end() - long(count), seconds_.end(), 0.0) / double(count);
+  const int64_t count = recent_steps();
+  return std::accumulate(seconds_.end() - count, seconds_.end(), 0.0) / double(count);
 }
 }  // namespace reckon

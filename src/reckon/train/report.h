@@ -39,6 +39,8 @@ class StepTimer {
   double median() const;
   /// Mean of the last up to 20 steps; 0 before the first.
   double recent() const;
+  /// How many steps that is.
+  int64_t recent_steps() const;
 
  private:
   std::vector<double> seconds_;

@@ -21,7 +21,15 @@ class DatasetBatches final : public BatchSource {
 };
 }  // namespace
 
-RunData open_run_data(const Config& config, const std::string& cache_dir) {
+std::string fewer_tokens_note(const std::string& spec, const Tokenizer& tokenizer) {
+  if (!spec.starts_with("bpe:")) return "";
+  const int64_t asked = std::stoll(spec.substr(4)), learned = int64_t(tokenizer.vocab_size());
+  if (learned >= asked) return "";
+  return text("data.tokenizer={} learned only {}: no other pair occurs twice in the text; model.vocab={} is enough", spec,
+              counted(learned, "token"), learned);
+}
+
+RunData open_run_data(const Config& config, const std::string& cache_dir, bool keep_cache) {
   RunData data;
   const uint64_t seed = uint64_t(config.seed);
   if (config.model.cruncher || config.data.path.empty()) {
@@ -32,17 +40,20 @@ RunData open_run_data(const Config& config, const std::string& cache_dir) {
   const Ref<Dataset> set = Dataset::open({.path = config.data.path,
                                           .tokenizer = config.data.tokenizer,
                                           .cache_dir = cache_dir,
+                                          .keep_cache = keep_cache,
                                           .validation_fraction = config.data.validation_fraction,
                                           .model_vocab = config.model.vocab});
   const int64_t seq_len = config.train.seq_len;
   const auto order = config.data.order == SampleOrder::sequential ? Batches::Order::sequential : Batches::Order::random;
   data.train = std::make_unique<DatasetBatches>(Batches(set, DataSplit::train, seq_len, order, seed));
   data.tokenizer = set->tokenizer();
+  if (data.tokenizer) data.note = fewer_tokens_note(config.data.tokenizer, *data.tokenizer);
   data.fingerprint = set->fingerprint();
-  data.description = text("{} training tokens of {}", with_commas(set->tokens(DataSplit::train)), set->name());
+  data.description = text("{} of {}", counted(set->tokens(DataSplit::train), "training token"), set->name());
   if (set->tokens(DataSplit::validation) < seq_len + 1) return data;
   Batches validation(set, DataSplit::validation, seq_len, Batches::Order::sequential, seed);
-  data.validation_batches = std::clamp<int64_t>((validation.samples() + config.train.micro_batch - 1) / config.train.micro_batch, 1, config.eval.batches);
+  data.validation_batches =
+      std::clamp<int64_t>((validation.samples() + config.train.micro_batch - 1) / config.train.micro_batch, 1, config.eval.batches);
   const int64_t bytes = set->text_bytes(DataSplit::validation);
   if (bytes > 0) data.validation_bytes_per_token = double(bytes) / double(set->tokens(DataSplit::validation));
   data.validation = std::make_unique<DatasetBatches>(std::move(validation));

@@ -1,5 +1,6 @@
 #include "reckon/train/saved_run.h"
 
+#include "reckon/base/text.h"
 #include "reckon/engine/context.h"
 #include "reckon/train/report.h"
 
@@ -53,7 +54,7 @@ void add_entries(CheckpointWriter& writer, std::string_view file, std::vector<En
   writer.add_safetensors(file, list);
 }
 void read_entries(const SafetensorsFile& file, std::vector<Entry>& entries) {
-  check_as(Failure::corrupt, file.entries().size() == entries.size(), "{}: holds {} tensors, the model and optimizer have {}", file.path(), file.entries().size(),
+  check_as(Failure::corrupt, file.entries().size() == entries.size(), "{}: holds {}, the model and optimizer have {}", file.path(), counted(int64_t(file.entries().size()), "tensor"),
            entries.size());
   std::vector<std::byte> host;
   for (Entry& e : entries) {
@@ -113,7 +114,7 @@ LoadedModel load_model(const std::string& run_dir, std::span<const std::string> 
            "a trained model cannot be changed: leave model.* and train.precision out");
   loaded.config.run_dir = run_dir;
   device.allocator().set_budget(loaded.config.memory.budget_bytes > 0 ? loaded.config.memory.budget_bytes : available_memory_bytes());
-  const CheckpointReader reader(latest);
+  const CheckpointReader reader(latest, kModelFile);  // who reads a model needs no optimizer
   loaded.checkpoint = latest;
   loaded.steps = reader.state().step;
   check_as(Failure::usage, !loaded.config.model.cruncher, "preset cruncher has no text to evaluate or generate");

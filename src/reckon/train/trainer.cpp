@@ -1,7 +1,6 @@
 #include "reckon/train/trainer.h"
 
-#include <signal.h>
-
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -9,6 +8,7 @@
 
 #include "reckon/base/parallel.h"
 #include "reckon/base/program.h"
+#include "reckon/base/stop.h"
 #include "reckon/base/text.h"
 #include "reckon/engine/context.h"
 #include "reckon/io/files_lock.h"
@@ -19,8 +19,6 @@
 
 namespace reckon {
 namespace {
-volatile sig_atomic_t stop_flag = 0;
-
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 constexpr int64_t kMaxMetrics = int64_t(1) << 32;  // bytes of metrics.jsonl
 
@@ -59,10 +57,34 @@ class Metrics {
   std::FILE* file_;
 };
 
+// ---- what a run that comes to nothing leaves: nothing. Unless keep() is called, what has been put into the folder since goes again.
+class NewFiles {
+ public:
+  explicit NewFiles(const std::string& folder) : folder_(folder), before_(list_directory(folder)) {}
+  ~NewFiles() {
+    if (kept_) return;
+    try {
+      for (const std::string& name : list_directory(folder_))
+        if (!std::binary_search(before_.begin(), before_.end(), name)) remove_tree(join_path(folder_, name));
+    } catch (const Error& error) {
+      std::fprintf(stderr, "reckon: %s\n", error.what());
+    }
+  }
+  NewFiles(const NewFiles&) = delete;
+  void keep() { kept_ = true; }
+
+ private:
+  std::string folder_;
+  std::vector<std::string> before_;  // sorted
+  bool kept_ = false;
+};
+
 // ---- one run
 class Run {
  public:
-  Run(const Config& config, Device& device, const TrainOptions& options) : config_(config), device_(device), options_(options) {}
+  /// new_files: of the run directory; null if nothing is written.
+  Run(const Config& config, Device& device, const TrainOptions& options, NewFiles* new_files)
+      : config_(config), device_(device), options_(options), new_files_(new_files) {}
 
   TrainOutcome execute(const RunReport& predicted) {
     outcome_.predicted = predicted;
@@ -71,6 +93,7 @@ class Run {
     TrainStep step(config_, device_);
     step_ = &step;
     int64_t done = options_.resume ? load_checkpoint(step, CheckpointReader(latest_checkpoint(config_.run_dir)), data_.fingerprint) : 0;
+    stop_point();
     if (options_.keep_files) begin_files(done);
     if (!options_.quiet) announce(done);
     loop(done);
@@ -87,8 +110,10 @@ class Run {
     return config;
   }
 
-  // The run can start: data and memory are there. Only now may an overwritten run go.
+  // The run can start: data and memory are there. Only now may an overwritten run go, and from now on an interruption saves.
   void begin_files(int64_t done) {
+    keep_working_.emplace();
+    new_files_->keep();
     if (options_.overwrite) remove_tree(join_path(config_.run_dir, "checkpoints"));
     write_file(join_path(config_.run_dir, "config.toml"), to_toml(config_));
     const std::string tokenizer = join_path(config_.run_dir, kRunTokenizer);
@@ -101,7 +126,8 @@ class Run {
   }
 
   void announce(int64_t done) {
-    progress_.note(text("{}, {} parameters, {} {} threads; {}", config_.model.preset, with_commas(step_->parameters().count()), config_.device, thread_count(), data_.description));
+    progress_.note(text("{}, {}, {} {}; {}", config_.model.preset, counted(step_->parameters().count(), "parameter"), config_.device, counted(thread_count(), "thread"), data_.description));
+    if (!data_.note.empty()) progress_.note(data_.note);
     if (done > 0) progress_.note(text("continuing after step {}", done));
     if (!machine_) progress_.note(text("no measured peak for this machine, so no MFU: run `{} bench device` once", program_name()));
   }
@@ -112,6 +138,7 @@ class Run {
     for (int64_t i = done; i < last; ++i) {
       one_step(i);
       const int64_t count = i + 1;
+      stop_point();
       const bool stop = stop_requested() || count == config_.train.stop_after;
       // Also at a stop, and only at these steps: the metrics of an interrupted run and its rest are those of a whole one.
       if (data_.validation && config_.eval.every > 0 && count % config_.eval.every == 0 && count < last) evaluate(count);
@@ -145,7 +172,7 @@ class Run {
     if (options_.quiet) return;
     const double recent = timer_.recent();
     progress_.update({i + 1, config_.train.steps, result.loss, double(step_->tokens_per_step()) / recent, recent * double(config_.train.steps - i - 1),
-                      utilization(double(flops_.model), recent).value_or(-1), device_.allocator().ledger().peak});
+                      timer_.recent_steps(), utilization(double(flops_.model), recent).value_or(-1), device_.allocator().ledger().peak});
   }
 
   std::string metrics_line(int64_t count, const TrainStep::Result& result, double seconds) const {
@@ -214,6 +241,8 @@ class Run {
       m.hfu = utilization(double(flops_.matmul), seconds);
       m.loss_train = loss_;
     }
+    if (!options_.quiet && m.hfu.value_or(0) > 1)
+      progress_.note(text("more than 100 % of the measured peak: it was measured while the machine was busy; measure it again: {} bench device", program_name()));
     outcome_.process.peak_rss_bytes = peak_resident_bytes();
     if (options_.keep_files) write_file(join_path(config_.run_dir, "summary.json"), summary_json(outcome_.predicted, m, outcome_.process));
   }
@@ -221,6 +250,8 @@ class Run {
   const Config& config_;
   Device& device_;
   const TrainOptions& options_;
+  NewFiles* new_files_;
+  std::optional<KeepWorking> keep_working_;
   TrainOutcome outcome_;
   RunData data_;
   std::optional<MachineProfile> machine_;
@@ -245,18 +276,17 @@ void check_run_directory(const Config& config, const TrainOptions& options) {
 }
 }  // namespace
 
-void request_stop() { stop_flag = 1; }
-bool stop_requested() { return stop_flag != 0; }
-
 TrainOutcome train(const Config& config, Device& device, const RunReport& predicted, const ArenaPlan& arena, const TrainOptions& options) {
   std::unique_ptr<DirectoryLock> lock;
+  std::unique_ptr<NewFiles> new_files;
   if (options.keep_files) {
     lock = std::make_unique<DirectoryLock>(config.run_dir);
+    new_files = std::make_unique<NewFiles>(config.run_dir);
     check_run_directory(config, options);
   }
   device.allocator().set_budget(budget_bytes(config));
   device.allocator().adopt(arena);
-  Run run(config, device, options);
+  Run run(config, device, options, new_files.get());
   return run.execute(predicted);
 }
 

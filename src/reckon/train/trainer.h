@@ -23,13 +23,11 @@ struct TrainOutcome {
 };
 
 /// Runs config.train on `device`, a fresh one, inside `arena`, the plan of this very configuration (plan/run_plan). Refuses (exit 3) a plan
-/// over the budget before it allocates; throws Error as the contract's exit codes say.
+/// over the budget before it allocates. After request_stop(), a run that writes files and has begun its steps saves and stops after the
+/// current one; before that, and without files, it ends at once by Error (interrupted). Whatever ends it before its steps, its folder is
+/// left as it was. Throws Error as the contract's exit codes say.
 TrainOutcome train(const Config& config, Device& device, const RunReport& predicted, const ArenaPlan& arena, const TrainOptions& options);
 
 /// memory.budget, or where there is none what the system has available.
 int64_t budget_bytes(const Config& config);
-
-/// Asks a running train() to save and stop after the current step. Safe in a signal handler.
-void request_stop();
-bool stop_requested();
 }  // namespace reckon
