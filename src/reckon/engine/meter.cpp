@@ -9,9 +9,9 @@
 namespace reckon {
 
 Flops& Flops::operator+=(const Flops& o) {
-  matmul += o.matmul;
-  vector += o.vector;
-  model += o.model;
+  matmul = checked_sum({matmul, o.matmul});
+  vector = checked_sum({vector, o.vector});
+  model = checked_sum({model, o.model});
   return *this;
 }
 
@@ -26,8 +26,8 @@ Meter::~Meter() { delete state_; }
 int64_t bytes_moved(const Plan& plan) {
   if (plan.bytes_moved >= 0) return plan.bytes_moved;
   int64_t bytes = 0;
-  for (const TensorSpec& spec : plan.in) bytes += spec.bytes();
-  for (const TensorSpec& spec : plan.out) bytes += spec.bytes();
+  for (const TensorSpec& spec : plan.in) bytes = checked_sum({bytes, spec.bytes()});
+  for (const TensorSpec& spec : plan.out) bytes = checked_sum({bytes, spec.bytes()});
   return bytes;
 }
 
@@ -35,9 +35,9 @@ MeterRow& Meter::charge(const OpDef& op, const Plan& plan) {
   const Context& c = context();
   MeterRow*& row = state_->index[{c.phase, c.module, &op, c.recomputing}];
   if (!row) row = &state_->rows.emplace_back(MeterRow{.phase = c.phase, .module = c.module, .op = op.name, .recomputed = c.recomputing, .flops = {}});
-  ++row->calls;
+  row->bytes = checked_sum({row->bytes, op.traits.view ? 0 : bytes_moved(plan)});
   row->flops += plan.flops;
-  row->bytes += op.traits.view ? 0 : bytes_moved(plan);
+  ++row->calls;
   return *row;
 }
 
@@ -50,11 +50,7 @@ std::vector<MeterRow> Meter::rows() const { return {state_->rows.begin(), state_
 
 Flops Meter::total() const {
   Flops sum;
-  for (const MeterRow& row : state_->rows) {
-    sum.matmul += row.flops.matmul;
-    sum.vector += row.flops.vector;
-    if (!row.recomputed) sum.model += row.flops.model;
-  }
+  for (const MeterRow& row : state_->rows) sum += {row.flops.matmul, row.flops.vector, row.recomputed ? 0 : row.flops.model};
   return sum;
 }
 }  // namespace reckon

@@ -15,14 +15,14 @@ template <int kCost>
 void plan_unary(Plan& p) {
   check_float(p);
   p.output(p.in[0]);
-  p.flops.vector = kCost * p.in[0].numel();
+  p.vector_flops({kCost, p.in[0].numel()});
 }
 // dy and the kept tensor -> dx
 template <int kCost>
 void plan_unary_back(Plan& p) {
   check(p.in[0] == p.in[1], "dy {} does not match {}", p.in[0], p.in[1]);
   p.output(p.in[1]);
-  p.flops.vector = kCost * p.in[1].numel();
+  p.vector_flops({kCost, p.in[1].numel()});
 }
 void plan_binary(Plan& p) {
   check_same_dtype(p);
@@ -102,7 +102,7 @@ Tensors vjp_pow(Vjp& v) {  // y = a^b: da = dy b a^(b-1), db = dy a^b log a
 void plan_affine(Plan& p) {
   check_float(p);
   p.output(p.in[0]);
-  p.flops.vector = 2 * p.in[0].numel();
+  p.vector_flops({2, p.in[0].numel()});
 }
 Tensors vjp_affine(Vjp& v) { return {affine(std::move(v.dy[0]), v.as<AffineParams>().alpha)}; }
 Tensors vjp_neg(Vjp& v) { return {neg(v.dy[0])}; }
@@ -137,11 +137,11 @@ void plan_swiglu(Plan& p) {
   check_float(p);
   check(p.in[0].shape.rank() >= 1 && p.in[0].shape.last() % 2 == 0, "the last axis holds gate and up: its extent must be even, got {}", p.in[0].shape);
   p.output(p.in[0].shape.with(-1, p.in[0].shape.last() / 2), p.in[0].dtype);
-  p.flops.vector = 6 * p.out[0].numel();
+  p.vector_flops({6, p.out[0].numel()});
 }
 void plan_swiglu_back(Plan& p) {
   p.output(p.in[1]);
-  p.flops.vector = 14 * p.in[0].numel();
+  p.vector_flops({14, p.in[0].numel()});
 }
 Tensors vjp_swiglu(Vjp& v) { return {back(op::swiglu_back, v, v.in(0))}; }
 }  // namespace

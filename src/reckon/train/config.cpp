@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "reckon/base/error.h"
+#include "reckon/train/config_counts.h"
 #include "reckon/train/config_table.h"
 #include "reckon/train/config_toml.h"
 
@@ -94,6 +95,7 @@ void validate(const Config& c) {
   check_as(Failure::usage, c.train.micro_batch <= kMaxMicroBatchTokens / c.train.seq_len,
            "train.micro_batch = {} times train.seq_len = {} is above the limit of {} tokens: use more train.grad_accum instead",
            c.train.micro_batch, c.train.seq_len, kMaxMicroBatchTokens);
+  check_counts(c);
   if (c.model.cruncher) return;
   check_as(Failure::usage, c.model.position != PositionKind::learned || c.train.seq_len <= c.model.max_seq_len,
            "train.seq_len = {} is above model.max_seq_len = {}, and learned positions end there: lower one, raise the other, or use "
