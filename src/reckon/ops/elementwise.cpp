@@ -91,11 +91,14 @@ Tensors vjp_extremum(Vjp& v, bool is_max) {
 }
 Tensors vjp_maximum(Vjp& v) { return vjp_extremum(v, true); }
 Tensors vjp_minimum(Vjp& v) { return vjp_extremum(v, false); }
-Tensors vjp_pow(Vjp& v) {  // y = a^b: da = dy b a^(b-1), db = dy a^b log a
-  const Tensor a = v.in(0), b = v.in(1);
+// y = a^b: da = dy b a^(b-1), db = dy a^b log a. At base 0 both may be 0 times infinity: da is 0 for b = 0, db for b >= 0, as in PyTorch.
+// Taking 1 for the base there makes the products 0 without a NaN on the way, so that gradients of them are finite too.
+Tensors vjp_pow(Vjp& v) {
+  const Tensor a = v.in(0), b = v.in(1), zero = zero_of(a), one = ones(a.device(), {Shape{}, a.dtype()});
+  const auto base_of_zeros = [&](const Tensor& exponents) { return where(equal(a, zero), where(exponents, one, a), a); };
   Tensors dx(2);
-  if (v.needs_in(0)) dx[0] = sum_to(mul(v.dy[0], mul(b, pow(a, affine(b, 1, -1)))), a.shape());
-  if (v.needs_in(1)) dx[1] = sum_to(mul(v.dy[0], mul(pow(a, b), log(a))), b.shape());
+  if (v.needs_in(0)) dx[0] = sum_to(mul(v.dy[0], mul(b, pow(base_of_zeros(equal(b, zero)), affine(b, 1, -1)))), a.shape());
+  if (v.needs_in(1)) dx[1] = sum_to(mul(v.dy[0], mul(pow(a, b), log(base_of_zeros(less_equal(zero, b))))), b.shape());
   return dx;
 }
 

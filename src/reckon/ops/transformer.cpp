@@ -176,6 +176,8 @@ Tensor attention_plain(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64
 Tensor attention_with_cache(const Tensor& qkv, const Tensor& k_cache, const Tensor& v_cache, const Tensor& position, int64_t heads, int64_t kv_heads,
                             int64_t head_dim, double scale) {
   const AttentionParams a = attention_params(heads, kv_heads, head_dim, true, scale);
+  // Refused before the caches are written, not between the two operations.
+  check(!tracked({qkv, k_cache, v_cache}), "attention_with_cache: has no gradient rule, but an input requires one: use it under NoGrad");
   call(op::kv_append, tensors(qkv, k_cache, v_cache, position), a);
   return call(op::attention_cached, tensors(qkv, k_cache, v_cache, position), a)[0];
 }
