@@ -58,18 +58,28 @@ class Metrics {
   std::FILE* file_;
 };
 
+void check_fits(const Config& config, const RunReport& predicted, int64_t budget) {
+  check_as(Failure::memory, predicted.memory->extent <= budget, "does not fit: the run needs {} and {} is {}; use a smaller train.micro_batch, or train.recompute=full",
+           human_bytes(predicted.memory->extent), config.memory.budget_bytes > 0 ? "memory.budget" : "available memory", human_bytes(budget));
+}
+
 // ---- one run
 class Run {
  public:
   Run(const Config& config, Device& device, const TrainOptions& options) : config_(config), device_(device), options_(options) {}
 
-  TrainOutcome execute(const RunReport& predicted) {
-    outcome_.predicted = predicted;
+  TrainOutcome execute(DryRun& dry, int64_t budget) {
     data_ = open_run_data(data_config(), options_.keep_files ? config_.run_dir : cache_directory());
+    std::optional<CheckpointReader> saved;
+    if (options_.resume) saved.emplace(latest_checkpoint(config_.run_dir));
+    const int64_t done = saved ? saved->state().step : 0;
+    if (will_evaluate(done)) dry.evaluate();
+    outcome_.predicted = dry.report();
+    check_fits(config_, outcome_.predicted, budget);
     machine_ = load_machine_profile(device_.profile().lanes);
     TrainStep step(config_, device_);
     step_ = &step;
-    int64_t done = options_.resume ? load_checkpoint(step, CheckpointReader(latest_checkpoint(config_.run_dir)), data_.fingerprint) : 0;
+    if (saved) load_checkpoint(step, *saved, data_.fingerprint);
     if (options_.keep_files) begin_files(done);
     if (!options_.quiet) announce(done);
     loop(done);
@@ -84,6 +94,14 @@ class Run {
     const std::string saved = join_path(config_.run_dir, kRunTokenizer);
     if (options_.resume && config.data.tokenizer.starts_with("bpe:") && path_exists(saved)) config.data.tokenizer = saved;
     return config;
+  }
+
+  // Whether loop() or finish() comes to an evaluation after `done` steps, if nobody interrupts it.
+  bool will_evaluate(int64_t done) const {
+    const TrainConfig& t = config_.train;
+    if (!data_.validation || done > t.steps) return false;
+    const int64_t end = t.stop_after > done ? std::min(t.stop_after, t.steps) : t.steps;
+    return end == t.steps || (config_.eval.every > 0 && end / config_.eval.every > done / config_.eval.every);
   }
 
   // The run can start: data and memory are there. Only now may an overwritten run go.
@@ -174,7 +192,7 @@ class Run {
   }
 
   void evaluate(int64_t count) {
-    const double loss = step_->evaluate(*data_.validation, data_.validation_batches);
+    const double loss = step_->evaluate(*data_.validation, data_.validation_windows);
     outcome_.measured.loss_validation = loss;
     if (data_.validation_bytes_per_token > 0) outcome_.measured.bits_per_byte = loss / std::numbers::ln2 / data_.validation_bytes_per_token;
     if (!options_.quiet) progress_.note(text("step {}: validation loss {:.4f}", count, loss));
@@ -247,30 +265,34 @@ void check_run_directory(const Config& config, const TrainOptions& options) {
 void request_stop() { stop_flag = 1; }
 bool stop_requested() { return stop_flag != 0; }
 
-RunReport predict(const Config& config, Device& meta, bool saves) {
-  RunReport report;
-  TrainStep step(config, meta);
+DryRun::DryRun(const Config& config, Device& meta, bool saves) : step_(config, meta) {
   const SyntheticBatches none(config.model.vocab, 0);
-  step.run(0, none);
-  report.trace_hash = meta.allocator().trace_hash();
+  step_.run(0, none);
+  report_.trace_hash = meta.allocator().trace_hash();
   Meter meter;
   {
     const MeterScope scope(meter);
-    step.run(1, none);
+    step_.run(1, none);
   }
-  if (!config.model.cruncher && !config.data.path.empty() && config.data.validation_fraction > 0) step.evaluate(none, 1);
-  if (saves) save_checkpoint(step, 2);
-  report.parameters = step.parameters().count();
-  report.memory = meta.allocator().ledger();
-  report.flops_per_step = meter.total();
-  return report;
+  if (saves) save_checkpoint(step_, 2);
+  report_.parameters = step_.parameters().count();
+  report_.flops_per_step = meter.total();
 }
 
+// One micro-batch: all have the same shapes.
+void DryRun::evaluate() { step_.evaluate(SyntheticBatches(step_.config().model.vocab, 0), 1); }
+
+RunReport DryRun::report() {
+  report_.memory = step_.device().allocator().ledger();
+  return report_;
+}
+
+RunReport predict(const Config& config, Device& meta) { return DryRun(config, meta).report(); }
+
 TrainOutcome train(const Config& config, Device& device, Device& meta, const TrainOptions& options) {
-  const RunReport predicted = predict(config, meta, options.keep_files);
+  DryRun dry(config, meta, options.keep_files);
   const int64_t budget = config.memory.budget_bytes > 0 ? config.memory.budget_bytes : available_memory_bytes();
-  check_as(Failure::memory, predicted.memory->extent <= budget, "does not fit: the run needs {} and {} is {}; use a smaller train.micro_batch, or train.recompute=full",
-           human_bytes(predicted.memory->extent), config.memory.budget_bytes > 0 ? "memory.budget" : "available memory", human_bytes(budget));
+  check_fits(config, dry.report(), budget);
   device.allocator().set_budget(budget);
   std::unique_ptr<DirectoryLock> lock;
   if (options.keep_files) {
@@ -278,6 +300,6 @@ TrainOutcome train(const Config& config, Device& device, Device& meta, const Tra
     check_run_directory(config, options);
   }
   Run run(config, device, options);
-  return run.execute(predicted);
+  return run.execute(dry, budget);
 }
 }  // namespace reckon

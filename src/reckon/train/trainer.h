@@ -25,8 +25,21 @@ struct TrainOutcome {
 /// fit in memory.budget. Throws Error as the contract's exit codes say.
 TrainOutcome train(const Config& config, Device& device, Device& meta, const TrainOptions& options);
 
-/// What the dry run of `config` says: memory of init, two steps, an evaluation and (`saves`) a checkpoint; FLOPs of a step.
-RunReport predict(const Config& config, Device& meta, bool saves = true);
+/// The dry run of a configuration: init, two steps and (`saves`) a checkpoint on meta, and an evaluation once it is known that there will
+/// be one, which depends on how many tokens are held out.
+class DryRun {
+ public:
+  DryRun(const Config& config, Device& meta, bool saves = true);
+  void evaluate();
+  /// Memory of all so far, FLOPs of a step.
+  RunReport report();
+
+ private:
+  TrainStep step_;
+  RunReport report_;
+};
+/// What the dry run says of a run that evaluates nothing.
+RunReport predict(const Config& config, Device& meta);
 
 /// Asks a running train() to save and stop after the current step. Safe in a signal handler.
 void request_stop();
