@@ -101,6 +101,7 @@ class Refused(Case):
             ("model.heads=3", "model.d_model=32"): ["model.heads", "model.d_model"],
             ("model.kv_heads=3",): ["model.heads", "model.kv_heads"],
             ("model.position=rope", "model.head_dim=31"): ["model.head_dim", "even"],
+            ("model.preset=cruncher", "data.path=text.txt"): ["data.path", "cruncher"],
             ("train.seq_len=1000",): ["train.seq_len", "model.max_seq_len"],
             ("model.d_model=1048576", "model.layers=65536", "model.heads=4096", "model.head_dim=256"): ["parameters", "limit"],
             ("train.micro_batch=1048576", "train.seq_len=16777216", "model.position=rope"): ["train.micro_batch", "train.seq_len"],

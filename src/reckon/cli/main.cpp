@@ -27,7 +27,7 @@ constexpr CommandRow kCommands[] = {
     {"generate", run_generate, true, "Write text with a trained model.", "reckon generate run.dir=runs/mine --prompt 'In the beginning'"},
     {"tokenize", run_tokenize, true, "Train a tokenizer, or turn a text into a token file.", "reckon tokenize data.path=my.txt data.tokenizer=bpe:4096 --out my.npy"},
     {"inspect", run_inspect, false, "Show what a run, checkpoint, safetensors file, token file or tokenizer holds.", "reckon inspect runs/mine"},
-    {"bench", run_bench, true, "Measure: `bench train` a training step on synthetic data, `bench device` this machine's peaks.",
+    {"bench", run_bench, true, "Measure: `bench train` a training step on synthetic tokens (data.path is not read), `bench device` this machine's peaks.",
      "reckon bench train model.preset=gpt2-124m train.micro_batch=4 train.seq_len=256"},
     {"check", run_check, false, "Check the engine on this machine: kernels, gradients, dry run against real run.", "reckon check"},
 };
