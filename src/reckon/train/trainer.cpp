@@ -2,6 +2,7 @@
 
 #include <signal.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -23,8 +24,8 @@ volatile sig_atomic_t stop_flag = 0;
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 constexpr int64_t kMaxMetrics = int64_t(1) << 32;  // bytes of metrics.jsonl
 
-// ---- metrics.jsonl: one line a step. A resumed run drops the lines of steps that its checkpoint does not hold, and the evaluation of the
-// last step, which every end of a run makes.
+// ---- metrics.jsonl: one line a step. A resumed run drops the lines of steps that its checkpoint does not hold, the evaluation of the
+// last step, which every end of a run makes, and what cannot be read: metrics are no reason not to go on.
 class Metrics {
  public:
   Metrics(const std::string& run_dir, int64_t steps_done, int64_t steps) : path_(join_path(run_dir, "metrics.jsonl")) {
@@ -35,27 +36,35 @@ class Metrics {
     check(file_ != nullptr, "cannot write {}", path_);
   }
   ~Metrics() { std::fclose(file_); }
+  /// Lines of the run before that could not be read and are gone.
+  int64_t unreadable() const { return unreadable_; }
+  const std::string& path() const { return path_; }
   void line(const std::string& json) {
     std::fputs((json + "\n").c_str(), file_);
     check(std::fflush(file_) == 0, "cannot write {}: is the disk full?", path_);
   }
 
  private:
-  // The lines of steps 1 .. steps_done; a line cut off by a crash is dropped.
-  std::string first_lines(const std::string& text, int64_t steps_done, int64_t steps) const {
+  // The lines of steps 1 .. steps_done. The last one may lack its line break.
+  std::string first_lines(const std::string& text, int64_t steps_done, int64_t steps) {
     std::string kept;
-    size_t start = 0;
-    for (size_t end = text.find('\n'); end != std::string::npos; start = end + 1, end = text.find('\n', start)) {
+    for (size_t start = 0, end; start < text.size(); start = end + 1) {
+      end = std::min(text.find('\n', start), text.size());
       const std::string line = text.substr(start, end - start);
-      const JsonDocument document(line, path_);
-      const int64_t step = document.root().get("step").integer();
-      const bool last_evaluation = step == steps && document.root().has("loss_validation");
-      if (step <= steps_done && !last_evaluation) kept += line + "\n";
+      try {
+        const JsonDocument document(line, path_);
+        const int64_t step = document.root().get("step").integer(1);
+        const bool last_evaluation = step == steps && document.root().has("loss_validation");
+        if (step <= steps_done && !last_evaluation) kept += line + "\n";
+      } catch (const Error&) {
+        ++unreadable_;
+      }
     }
     return kept;
   }
   std::string path_;
   std::FILE* file_;
+  int64_t unreadable_ = 0;
 };
 
 void check_fits(const Config& config, const RunReport& predicted, int64_t budget) {
@@ -120,6 +129,8 @@ class Run {
   void announce(int64_t done) {
     progress_.note(text("{}, {} parameters, {} {} threads; {}", config_.model.preset, with_commas(step_->parameters().count()), config_.device, thread_count(), data_.description));
     if (done > 0) progress_.note(text("continuing after step {}", done));
+    if (metrics_ && metrics_->unreadable() > 0)
+      progress_.note(text("{}: {} unreadable line{} left out", metrics_->path(), metrics_->unreadable(), metrics_->unreadable() == 1 ? " is" : "s are"));
     if (!machine_) progress_.note("no measured peak for this machine, so no MFU: run `reckon bench device` once");
   }
 
