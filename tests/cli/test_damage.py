@@ -177,6 +177,24 @@ class Checkpoint(Case):
         self.done("train", "run.dir=run", "--resume", "train.stop_after=0", "data.path=moved.txt")
 
 
+class Metrics(Case):
+    def test_unreadable_lines_are_dropped_with_one_warning(self):
+        self.done("train", *TINY, "run.dir=run", "train.stop_after=4")
+        path = self.folder / "run/metrics.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(lines[0] + b"\x00garbage\n" + b"{\n" + lines[3] + lines[3][:20])
+        result = self.done("train", "run.dir=run", "--resume", "train.stop_after=0")
+        self.assertEqual([line for line in result.err.splitlines() if "metrics.jsonl" in line],
+                         ["run/metrics.jsonl: 3 unreadable lines are left out"])
+        self.assertEqual([step for step, kind in self.metrics("run")], [1, 4, 5, 6])
+        self.done("train", *TINY, "run.dir=whole")
+        self.assertEqual(self.checkpoint_files("run", 6), self.checkpoint_files("whole", 6))
+
+    def test_whole_metrics_make_no_warning(self):
+        self.done("train", *TINY, "run.dir=run", "train.stop_after=4")
+        self.assertNotIn("metrics.jsonl", self.done("train", "run.dir=run", "--resume", "train.stop_after=0").err)
+
+
 class FullDisk(Case):
     def test_during_a_save_keeps_the_checkpoint_before_and_continues(self):
         size = 20000  # bytes: less than the model's file, more than every other

@@ -61,6 +61,13 @@ class Train(Case):
         self.assertGreater(summary["measured"]["tokens_per_second"], 0)
         self.assertFalse((self.folder / "run").exists())
 
+    def test_bench_says_that_it_reads_no_data(self):
+        result = self.done("bench", "train", *TINY, "data.path=missing.txt", "--json")
+        self.check_summary(result.json())
+        self.assertEqual(result.err, "bench train runs on synthetic tokens: data.path is not read\n")
+        self.assertEqual(self.done("bench", "train", *TINY, "--json").err, "")
+        self.assertIn("data.path is not read", self.done("bench", "--help").out)
+
     def test_a_budget_is_kept_to_the_byte(self):
         plan = self.done("bench", "train", *TINY, "--json").json()["predicted"]["memory"]
         line = self.refused(MEMORY, ["does not fit", "memory.budget"], "train", *TINY, "run.dir=run", f"memory.budget={plan['arena_bytes'] - 1}")
@@ -239,6 +246,13 @@ class Use(Case):
         self.assertTrue(0 < evaluation["loss"]["validation"] < 7)
         self.assertGreater(evaluation["tokens"], 0)
         self.assertRegex(self.done("eval", "run.dir=run").out, r"validation loss \d")
+        # Every window counts once, in micro-batches of any size; the last may be short.
+        for micro_batch in (1, 5, 64):
+            other = self.done("eval", "run.dir=run", "--json", f"train.micro_batch={micro_batch}").json()
+            self.assertEqual(other["tokens"], evaluation["tokens"])
+            self.assertEqual(other["batches"], -(-other["tokens"] // 16 // micro_batch))
+            self.assertAlmostEqual(other["loss"]["validation"], evaluation["loss"]["validation"], delta=4 * 2**-23 * 7)
+        self.assertEqual(self.done("eval", "run.dir=run", "--json", "--batches", "2", "train.micro_batch=3").json()["tokens"], 2 * 3 * 16)
         story = self.done("generate", "run.dir=run", "--prompt", "In line", "--tokens", "20", "--json").json()
         self.assertTrue(story["text"].startswith("In line"))
         self.assertEqual(story["tokens"], 20)

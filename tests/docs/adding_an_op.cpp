@@ -25,14 +25,14 @@ void plan_softplus(Plan& p) {
   check(x.dtype == DType::f32 || x.dtype == DType::f64, "wants f32 or f64, got {}", x.dtype);
   check(p.params.as<SoftplusParams>().beta > 0, "beta must be above 0, got {}", p.params.as<SoftplusParams>().beta);
   p.output(x);
-  p.flops.vector = 7 * x.numel();
+  p.vector_flops({7, x.numel()});
 }
 
 // dy, x -> dx = dy / (1 + exp(-beta x))
 void plan_softplus_back(Plan& p) {
   check(p.in[0] == p.in[1], "dy {} does not match x {}", p.in[0], p.in[1]);
   p.output(p.in[1]);
-  p.flops.vector = 4 * p.in[1].numel();
+  p.vector_flops({4, p.in[1].numel()});
 }
 
 constexpr int64_t kElementsPerTask = 16 << 10;  // work is cut by size alone, so the bits never depend on the threads

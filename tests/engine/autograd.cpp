@@ -242,7 +242,7 @@ TEST_F(Autograd, AnOperationWithoutARuleRefusesTrackedInputs) {
   const Tensor position = arange(*device_, 1), cache = zeros(*device_, {{1, 1, 4, 1}, DType::f64});
   const Tensor qkv = leaf({1, 2, 3}, Values(6, 1));
   EXPECT_THAT(error_of([&] { attention_with_cache(qkv, cache, cache, position, 1, 1, 1); }),
-              HasSubstr("attention_cached: has no gradient rule"));
+              HasSubstr("attention_with_cache: has no gradient rule"));
   // Random fills are outside of autograd: they may fill a leaf, which stays one.
   fill_normal_(x, 1);
   EXPECT_TRUE(x.is_leaf() && x.requires_grad());

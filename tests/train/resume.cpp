@@ -1,6 +1,7 @@
 // A run that is stopped and continued ends with the same bytes as one that was not: parameters, optimizer state, checkpoint files, metrics.
 #include <random>
 
+#include "reckon/base/text.h"
 #include "reckon/io/json.h"
 #include "reckon/train/saved_run.h"
 #include "reckon/plan/run_plan.h"
@@ -137,6 +138,32 @@ TEST(Resume, after_a_kill_the_metrics_have_each_step_once) {
   const std::string straight = go(c, folder / "straight").checkpoint;
   expect_same_files(straight, latest_checkpoint(folder / "run"));
   EXPECT_EQ(steps_of(contents(folder / "run/metrics.jsonl")), steps_of(contents(folder / "straight/metrics.jsonl")));
+}
+
+// Whatever a crash or an editor left in the metrics, the run goes on; only what cannot be read is gone.
+TEST(Resume, unreadable_lines_of_metrics_are_dropped) {
+  const Folder folder;
+  const Config c = nine_steps("gpt2");
+  go(c, folder / "straight");
+  go(c, folder / "stopped", 5);
+  const auto expected = steps_of(contents(folder / "straight/metrics.jsonl"));
+  const std::string metrics = contents(folder / "stopped/metrics.jsonl");
+  std::vector<std::string> lines;
+  for (size_t start = 0, end; (end = metrics.find('\n', start)) != std::string::npos; start = end + 1) lines.push_back(metrics.substr(start, end - start));
+  ASSERT_EQ(lines.size(), 5u);
+  const std::vector<std::string> garbage = {"garbage",        "",      "{",          "[]",           "5",       "{\"loss\": 1}", "{\"step\": \"2\"}",
+                                            "{\"step\": 0}",  "{\"step\": -3, \"loss\": 1}",     std::string(100, '\0'), "\xff\xfe\r", lines[1].substr(0, 30), lines[1] + lines[1]};
+  int at = 0;
+  for (const std::string& bad : garbage) {
+    SCOPED_TRACE(printable_line(bad));
+    const std::string run = folder / text("run{}", at++);
+    std::filesystem::copy(folder / "stopped", run, std::filesystem::copy_options::recursive);
+    write_file(run + "/metrics.jsonl", lines[0] + "\n" + bad + "\n" + lines[2] + "\n" + lines[3] + "\n" + lines[4]);  // no line break at the end
+    resume(c, run);
+    auto without = expected;
+    without.erase(2);
+    EXPECT_EQ(steps_of(contents(run + "/metrics.jsonl")), without);
+  }
 }
 
 template <class Body>

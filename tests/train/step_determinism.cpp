@@ -117,7 +117,8 @@ TEST(Step, evaluation_is_a_mean_and_changes_nothing) {
     const BatchSource& source;
     int64_t first;
   };
-  const double both = step.evaluate(batches, 2), one = step.evaluate(batches, 1), two = step.evaluate(Later(batches, c.train.micro_batch), 1);
+  const int64_t B = c.train.micro_batch;
+  const double both = step.evaluate(batches, 2 * B), one = step.evaluate(batches, B), two = step.evaluate(Later(batches, B), B);
   EXPECT_DOUBLE_EQ(both, (one + two) / 2);
   EXPECT_NE(one, two);
   expect_same(before, state_of(step));

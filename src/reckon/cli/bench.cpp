@@ -136,6 +136,8 @@ void print_profile(const Config& config, Device& device) {
 int run_bench_train(const CommandLine& line) {
   line.no_words();
   Config config = line.config();
+  // A configuration for training may be benched as it is; whoever thinks that its data matters is told.
+  if (!config.data.path.empty()) std::fputs("bench train runs on synthetic tokens: data.path is not read\n", stderr);
   config.data.path.clear();
   if (!line.overrides_key("train.steps") && line.config_path.empty()) config.train.steps = 10;
   const Ref<Device> device = open_cpu(Mode::real), meta = open_cpu(Mode::meta);

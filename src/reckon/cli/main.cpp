@@ -29,7 +29,7 @@ constexpr CommandRow kCommands[] = {
      "reckon tokenize data.path=my.txt data.tokenizer=bpe:4096 --out my.npy", "data.path data.tokenizer"},
     {"inspect", run_inspect, false, "Show what a run, checkpoint, safetensors file, token file or tokenizer holds.",
      "reckon inspect runs/mine", "", "PATH [--flags]"},
-    {"bench train", run_bench_train, true, "Measure training steps on synthetic data: tokens per second, MFU, memory. Writes no run.",
+    {"bench train", run_bench_train, true, "Measure training steps on synthetic tokens (data.path is not read): tokens per second, MFU, memory. Writes no run.",
      "reckon bench train model.preset=gpt2-124m train.micro_batch=4 train.seq_len=256", "device seed model.* train.* optim.* memory.*"},
     {"bench device", run_bench_device, false,
      "Measure this machine's peaks, which MFU is a share of, and keep the best in the user's cache.", "reckon bench device", "",

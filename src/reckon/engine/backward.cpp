@@ -171,7 +171,7 @@ Tensors vjp_checkpoint(Vjp& v) {
     again = segment->run(inputs);
   }
   Tensors dx(inputs.size());
-  if (!again.requires_grad()) return dx;  // nothing in the segment learns, and no input wants a gradient
+  if (!again.requires_grad()) return dx;  // what required a gradient in the first pass was frozen since
   backward(again, v.dy[0]);
   for (size_t i = 0; i < inputs.size(); ++i)
     if (v.needs_in(int(i))) dx[i] = inputs[i].grad();
@@ -181,12 +181,14 @@ const OpDef checkpoint_row{-1, "checkpoint", plan_checkpoint, vjp_checkpoint, {.
 }  // namespace
 
 Tensor detail::checkpoint(Ref<Segment> segment, Tensors in) {
-  if (!context().grad_enabled) return segment->run(in);
+  if (!context().grad_enabled) return segment->run(in);  // also inside another segment's first pass
   Tensor out;
   {
     const NoGrad guard;
+    const detail::Restore<bool> marking(context().marking, true);
     out = segment->run(in);
   }
+  if (!out.requires_grad()) return out;
   const Ref<Node> node(new Node(checkpoint_row, {}, in, {out}, Ref<NodePayload>(segment)));
   Tensor result = out.detached();
   TensorState& state = result.state();

@@ -24,6 +24,7 @@ Tensor checkpoint(Ref<Segment> segment, Tensors in);
 }  // namespace detail
 
 /// Runs `segment(inputs) -> Tensor` without recording it; backward runs it a second time. Trades one more forward pass for its activations.
+/// The result requires a gradient if it would without the checkpoint; if not, it is a constant and keeps nothing.
 /// What the segment captures must outlive the backward pass; parameters it uses get their gradients as usual. Chen et al. 2016, arXiv:1604.06174.
 template <class F>
 Tensor checkpoint(F segment, Tensors in) {

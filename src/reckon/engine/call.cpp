@@ -45,6 +45,18 @@ Plan make_plan(const OpDef& op, const Tensors& in, const Params& params, Device&
   return plan;
 }
 
+bool any_requires_grad(const Tensors& in) {
+  return std::any_of(in.begin(), in.end(), [](const Tensor& t) { return t.requires_grad(); });
+}
+
+// An operation without a rule may be called on tracked inputs only if nothing that depends on them could want a gradient.
+void check_rule(const OpDef& op, const Tensors& in, size_t outputs) {
+  bool cut = op.traits.detached_outputs != (1u << outputs) - 1;
+  if (op.traits.mutates)  // what is written depends on the inputs that are read
+    for (size_t i = 0; i < in.size(); ++i) cut |= !(op.traits.mutates >> i & 1u) && in[i].requires_grad();
+  check(!cut, "{}: has no gradient rule, but an input requires one  (inputs: {})", op.name, Inputs{in});
+}
+
 // A leaf may be filled. A result may not be written while a graph is recorded: the graph would not see it.
 void check_written(const OpDef& op, const Tensors& in) {
   for (size_t i = 0; i < in.size(); ++i)
@@ -119,8 +131,8 @@ void launch(const OpDef& op, const Plan& plan, const Tensors& in, Tensors& out, 
   }
 }
 
-void remember(const OpDef& op, Tensors& in, Tensors& out, const Params& params) {
-  const Ref<Node> node(new Node(op, params, in, out));
+// Outputs that depend on what requires a gradient require one; `node` is what made them, or null while they are only marked.
+void mark(const OpDef& op, Tensors& out, const Ref<Node>& node) {
   for (size_t i = 0; i < out.size(); ++i) {
     if (op.traits.detached_outputs >> i & 1u || !is_float(out[i].dtype())) continue;
     TensorState& state = out[i].state();
@@ -131,9 +143,7 @@ void remember(const OpDef& op, Tensors& in, Tensors& out, const Params& params) 
 }
 }  // namespace
 
-bool tracked(const Tensors& in) {
-  return context().grad_enabled && std::any_of(in.begin(), in.end(), [](const Tensor& t) { return t.requires_grad(); });
-}
+bool tracked(const Tensors& in) { return context().grad_enabled && any_requires_grad(in); }
 
 Tensors call(const OpDef& op, Tensors in, const Params& params) {
   check(!in.empty() && in[0].defined(), "{}: the first input is undefined", op.name);
@@ -150,13 +160,12 @@ Tensors call_on(Device& device, const OpDef& op, Tensors in, const Params& param
   fix_layouts(op, in);
   const Plan plan = make_plan(op, in, params, device);
   const bool is_tracked = tracked(in);
-  const uint32_t all_outputs = (1u << plan.out.size()) - 1;
-  check(op.vjp || !is_tracked || op.traits.detached_outputs == all_outputs,
-        "{}: has no gradient rule, but an input requires one  (inputs: {})", op.name, Inputs{in});
+  if (is_tracked && !op.vjp) check_rule(op, in, plan.out.size());
   if (is_tracked && op.traits.mutates) check_written(op, in);
   if (debug(Debug::ops)) debug_line(Debug::ops, text("{} [{}] {}", op.name, module_path(context().module), list(in)));
   MeterRow* row = context().meter ? &context().meter->charge(op, plan) : nullptr;
 
+  const bool is_marked = context().marking && op.vjp && any_requires_grad(in);  // before a reused input goes
   Tensors out;
   if (op.traits.view) {
     out.push_back(in[0].alias(op.traits.view(in[0].layout(), params)));
@@ -172,7 +181,11 @@ Tensors call_on(Device& device, const OpDef& op, Tensors in, const Params& param
         if (op.traits.mutates >> i & 1u) check_finite(op, device, {in[i]}, "result");
     }
   }
-  if (op.vjp && is_tracked) remember(op, in, out, params);
+  if (op.vjp && is_tracked) {
+    mark(op, out, Ref<Node>(new Node(op, params, in, out)));
+  } else if (is_marked) {
+    mark(op, out, {});
+  }
   return out;
 }
 

@@ -12,6 +12,7 @@ class Meter;
 
 struct Context {
   bool grad_enabled = true;
+  bool marking = false;            // inside a checkpoint's first pass: results say if they require a gradient, but nothing is recorded
   bool recomputing = false;        // inside a checkpoint's second forward pass
   bool finite_check = false;       // every kernel's outputs are searched for NaN and infinity; the first finding throws
   bool has_category = false;       // category below overrides the default
@@ -44,10 +45,10 @@ class Restore {
 
 /// No graph is recorded.
 class NoGrad {
-  detail::Restore<bool> restore_{context().grad_enabled, false};
+  detail::Restore<bool> restore_{context().grad_enabled, false}, marking_{context().marking, false};
 };
 class EnableGrad {
-  detail::Restore<bool> restore_{context().grad_enabled, true};
+  detail::Restore<bool> restore_{context().grad_enabled, true}, marking_{context().marking, false};
 };
 class FiniteCheck {
   detail::Restore<bool> restore_{context().finite_check, true};

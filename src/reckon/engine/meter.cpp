@@ -10,9 +10,9 @@
 namespace reckon {
 
 Flops& Flops::operator+=(const Flops& o) {
-  matmul += o.matmul;
-  vector += o.vector;
-  model += o.model;
+  matmul = checked_sum({matmul, o.matmul});
+  vector = checked_sum({vector, o.vector});
+  model = checked_sum({model, o.model});
   return *this;
 }
 
@@ -30,8 +30,8 @@ Meter::~Meter() { delete state_; }
 int64_t bytes_moved(const Plan& plan) {
   if (plan.bytes_moved >= 0) return plan.bytes_moved;
   int64_t bytes = 0;
-  for (const TensorSpec& spec : plan.in) bytes += spec.bytes();
-  for (const TensorSpec& spec : plan.out) bytes += spec.bytes();
+  for (const TensorSpec& spec : plan.in) bytes = checked_sum({bytes, spec.bytes()});
+  for (const TensorSpec& spec : plan.out) bytes = checked_sum({bytes, spec.bytes()});
   return bytes;
 }
 
@@ -41,9 +41,9 @@ MeterRow& Meter::charge(const OpDef& op, const Plan& plan) {
   if (!row)
     row =
         &state_->rows.emplace_back(MeterRow{.phase = c.phase, .module = c.module, .op = op.name, .recomputed = c.recomputing, .flops = {}});
-  ++row->calls;
+  row->bytes = checked_sum({row->bytes, op.traits.view ? 0 : bytes_moved(plan)});
   row->flops += plan.flops;
-  row->bytes += op.traits.view ? 0 : bytes_moved(plan);
+  ++row->calls;
   return *row;
 }
 
@@ -85,11 +85,7 @@ double Meter::clock() const { return std::chrono::duration<double>(std::chrono::
 
 Flops Meter::total() const {
   Flops sum;
-  for (const MeterRow& row : state_->rows) {
-    sum.matmul += row.flops.matmul;
-    sum.vector += row.flops.vector;
-    if (!row.recomputed) sum.model += row.flops.model;
-  }
+  for (const MeterRow& row : state_->rows) sum += {row.flops.matmul, row.flops.vector, row.recomputed ? 0 : row.flops.model};
   return sum;
 }
 }  // namespace reckon

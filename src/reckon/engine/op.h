@@ -59,8 +59,11 @@ class Plan {
   void output(const Shape& shape, DType dtype) { out.push_back({shape, dtype}); }
   /// True if the gradient of input i is wanted (backward operations).
   bool needs(int i) const { return params.needs >> i & 1u; }
-  /// Matrix work that is needed; a backend whose tiles compute more books that.
-  void matmul_flops(int64_t count) { flops.matmul = flops.model = count; }
+  /// Matrix work that is needed, as a product of these factors; a backend whose tiles compute more books that. Throws Error (usage)
+  /// beyond 2^63 - 1.
+  void matmul_flops(std::initializer_list<int64_t> factors) { flops.matmul = flops.model = checked_product(factors); }
+  /// All other work, likewise.
+  void vector_flops(std::initializer_list<int64_t> factors) { flops.vector = checked_product(factors); }
 };
 
 /// What a kernel gets. It never allocates: outputs and workspace exist already.

@@ -36,7 +36,7 @@ std::string_view name_of(Phase phase) { return kPhaseNames[size_t(phase)]; }
 
 int64_t round_block(int64_t bytes) {
   int64_t sum = 0;
-  check(bytes >= 0 && !__builtin_add_overflow(bytes, kBlockAlignment - 1, &sum), "a block of {} bytes cannot be addressed", bytes);
+  check_as(Failure::usage, bytes >= 0 && !__builtin_add_overflow(bytes, kBlockAlignment - 1, &sum), "a block of {} bytes is beyond 2^63 - 1 bytes", bytes);
   return sum & ~(kBlockAlignment - 1);
 }
 
@@ -115,7 +115,7 @@ struct Allocator::State {
     const bool joins = last != books.free_by_offset.end() && last->first + last->second == ledger.extent;
     if (joins) offset = last->first;
     int64_t end = 0;
-    check(!__builtin_add_overflow(offset, bytes, &end), "a block of {} bytes cannot be addressed", bytes);
+    check_as(Failure::usage, !__builtin_add_overflow(offset, bytes, &end), "a block of {} bytes on top of {} is beyond 2^63 - 1 bytes", bytes, offset);
     if (!before_rehearsal) memory.grow(end);
     if (joins) remove_free(last);
     ledger.extent = end;

@@ -20,7 +20,7 @@ std::string_view name_of(Phase phase);
 
 /// Every block is a multiple of this many bytes and starts at one.
 inline constexpr int64_t kBlockAlignment = 64;
-/// Bytes rounded up to a whole block; throws Error if that overflows.
+/// Bytes rounded up to a whole block; throws Error (usage) if that overflows.
 int64_t round_block(int64_t bytes);
 
 /// The bytes behind an allocator: one range of offsets from 0 that can grow.

@@ -16,7 +16,7 @@ void plan_mask(Plan& p) {
 }
 void plan_random(Plan& p) {
   check(is_float(p.in[0].dtype), "only floating-point tensors are filled with random numbers, got {}", p.in[0].dtype);
-  p.flops.vector = 10 * p.in[0].numel();
+  p.vector_flops({10, p.in[0].numel()});
 }
 // slot, g: slot (+)= g
 void plan_accumulate(Plan& p) {

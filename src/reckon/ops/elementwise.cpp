@@ -15,14 +15,14 @@ template <int kCost>
 void plan_unary(Plan& p) {
   check_float(p);
   p.output(p.in[0]);
-  p.flops.vector = kCost * p.in[0].numel();
+  p.vector_flops({kCost, p.in[0].numel()});
 }
 // dy and the kept tensor -> dx
 template <int kCost>
 void plan_unary_back(Plan& p) {
   check(p.in[0] == p.in[1], "dy {} does not match {}", p.in[0], p.in[1]);
   p.output(p.in[1]);
-  p.flops.vector = kCost * p.in[1].numel();
+  p.vector_flops({kCost, p.in[1].numel()});
 }
 void plan_binary(Plan& p) {
   check_same_dtype(p);
@@ -91,18 +91,21 @@ Tensors vjp_extremum(Vjp& v, bool is_max) {
 }
 Tensors vjp_maximum(Vjp& v) { return vjp_extremum(v, true); }
 Tensors vjp_minimum(Vjp& v) { return vjp_extremum(v, false); }
-Tensors vjp_pow(Vjp& v) {  // y = a^b: da = dy b a^(b-1), db = dy a^b log a
-  const Tensor a = v.in(0), b = v.in(1);
+// y = a^b: da = dy b a^(b-1), db = dy a^b log a. At base 0 both may be 0 times infinity: da is 0 for b = 0, db for b >= 0, as in PyTorch.
+// Taking 1 for the base there makes the products 0 without a NaN on the way, so that gradients of them are finite too.
+Tensors vjp_pow(Vjp& v) {
+  const Tensor a = v.in(0), b = v.in(1), zero = zero_of(a), one = ones(a.device(), {Shape{}, a.dtype()});
+  const auto base_of_zeros = [&](const Tensor& exponents) { return where(equal(a, zero), where(exponents, one, a), a); };
   Tensors dx(2);
-  if (v.needs_in(0)) dx[0] = sum_to(mul(v.dy[0], mul(b, pow(a, affine(b, 1, -1)))), a.shape());
-  if (v.needs_in(1)) dx[1] = sum_to(mul(v.dy[0], mul(pow(a, b), log(a))), b.shape());
+  if (v.needs_in(0)) dx[0] = sum_to(mul(v.dy[0], mul(b, pow(base_of_zeros(equal(b, zero)), affine(b, 1, -1)))), a.shape());
+  if (v.needs_in(1)) dx[1] = sum_to(mul(v.dy[0], mul(pow(a, b), log(base_of_zeros(less_equal(zero, b))))), b.shape());
   return dx;
 }
 
 void plan_affine(Plan& p) {
   check_float(p);
   p.output(p.in[0]);
-  p.flops.vector = 2 * p.in[0].numel();
+  p.vector_flops({2, p.in[0].numel()});
 }
 Tensors vjp_affine(Vjp& v) { return {affine(std::move(v.dy[0]), v.as<AffineParams>().alpha)}; }
 Tensors vjp_neg(Vjp& v) { return {neg(v.dy[0])}; }
@@ -137,11 +140,11 @@ void plan_swiglu(Plan& p) {
   check_float(p);
   check(p.in[0].shape.rank() >= 1 && p.in[0].shape.last() % 2 == 0, "the last axis holds gate and up: its extent must be even, got {}", p.in[0].shape);
   p.output(p.in[0].shape.with(-1, p.in[0].shape.last() / 2), p.in[0].dtype);
-  p.flops.vector = 6 * p.out[0].numel();
+  p.vector_flops({6, p.out[0].numel()});
 }
 void plan_swiglu_back(Plan& p) {
   p.output(p.in[1]);
-  p.flops.vector = 14 * p.in[0].numel();
+  p.vector_flops({14, p.in[0].numel()});
 }
 Tensors vjp_swiglu(Vjp& v) { return {back(op::swiglu_back, v, v.in(0))}; }
 }  // namespace

@@ -20,7 +20,7 @@ MatmulExtents extents(const Plan& p) {
 void plan_matmul(Plan& p) {
   const MatmulExtents e = extents(p);
   p.output(e.batch.appended(e.m).appended(e.n), p.in[0].dtype);
-  p.matmul_flops(checked_multiply(checked_multiply(2 * e.batch.numel(), checked_multiply(e.m, e.n)), e.k));
+  p.matmul_flops({2, e.batch.numel(), e.m, e.n, e.k});
 }
 Tensor matmul_by(const Tensor& a, const Tensor& b, bool ta, bool tb) { return call(op::matmul, tensors(a, b), MatmulParams{ta, tb})[0]; }
 
@@ -44,8 +44,8 @@ void plan_linear(Plan& p) {
   const bool bias = p.in.size() > 2;
   if (bias) check(p.in[2] == TensorSpec{{n}, p.in[0].dtype}, "bias {} does not match w {}", p.in[2], p.in[1]);
   p.output(x.with(-1, n), p.in[0].dtype);
-  p.matmul_flops(checked_multiply(checked_multiply(2 * m, n), k));
-  if (bias) p.flops.vector = m * n;
+  p.matmul_flops({2, m, n, k});
+  if (bias) p.vector_flops({m, n});
 }
 // dy [..., N], w [N, K] -> dx [..., K]
 void plan_linear_back_x(Plan& p) {
@@ -53,7 +53,7 @@ void plan_linear_back_x(Plan& p) {
   check(w.rank() == 2 && dy.rank() >= 1 && dy.last() == w[0], "dy {} does not match w {}", dy, w);
   const int64_t m = dy.rows(), n = w[0], k = w[1];
   p.output(dy.with(-1, k), p.in[0].dtype);
-  p.matmul_flops(2 * m * n * k);
+  p.matmul_flops({2, m, n, k});
 }
 // dy [..., N], x [..., K] (, slot [N, K]) -> dw [N, K], or into the slot
 void plan_linear_back_w(Plan& p) {
@@ -67,7 +67,7 @@ void plan_linear_back_w(Plan& p) {
   } else {
     p.output({n, k}, q.out);
   }
-  p.matmul_flops(2 * m * n * k);
+  p.matmul_flops({2, m, n, k});
 }
 // dy [..., N] (, slot [N]) -> db [N]: column sums
 void plan_linear_back_b(Plan& p) {

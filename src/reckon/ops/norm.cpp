@@ -17,7 +17,7 @@ void plan_layer_norm(Plan& p) {
   p.output(x);
   p.output(x.shape.without_last(), statistics_dtype(x.dtype));
   p.output(x.shape.without_last(), statistics_dtype(x.dtype));
-  p.flops.vector = 8 * x.numel();
+  p.vector_flops({8, x.numel()});
 }
 // in: dy, x, weight, mean, rstd -> dx, dw, db as needed (needs bits 0, 1, 2)
 void plan_layer_norm_back(Plan& p) {
@@ -25,21 +25,21 @@ void plan_layer_norm_back(Plan& p) {
   if (p.needs(0)) p.output(p.in[1]);
   if (p.needs(1)) p.output(p.in[2].shape, statistics_dtype(p.in[2].dtype));
   if (p.needs(2)) p.output(p.in[2].shape, statistics_dtype(p.in[2].dtype));
-  p.flops.vector = 13 * p.in[1].numel();
+  p.vector_flops({13, p.in[1].numel()});
 }
 // in: x, weight -> y, rstd
 void plan_rms_norm(Plan& p) {
   check_norm(p, 1);
   p.output(p.in[0]);
   p.output(p.in[0].shape.without_last(), statistics_dtype(p.in[0].dtype));
-  p.flops.vector = 4 * p.in[0].numel();
+  p.vector_flops({4, p.in[0].numel()});
 }
 // in: dy, x, weight, rstd -> dx, dw as needed
 void plan_rms_norm_back(Plan& p) {
   check(p.in[0] == p.in[1], "dy {} does not match x {}", p.in[0], p.in[1]);
   if (p.needs(0)) p.output(p.in[1]);
   if (p.needs(1)) p.output(p.in[2].shape, statistics_dtype(p.in[2].dtype));
-  p.flops.vector = 9 * p.in[1].numel();
+  p.vector_flops({9, p.in[1].numel()});
 }
 
 // The outputs that were computed, put back at their inputs; parameter gradients leave in the parameter's dtype.
@@ -65,12 +65,12 @@ Tensors vjp_rms_norm(Vjp& v) {
 // ---- QK-norm. in: qkv [..., (H + 2 KV) D], wq [D], wk [D] -> y, rstd [rows, H + KV]
 void plan_qk_norm(Plan& p) {
   const auto q = p.params.as<QkNormParams>();
-  const int64_t width = (q.heads + 2 * int64_t(q.kv_heads)) * q.head_dim;
+  const int64_t width = checked_multiply(q.heads + 2 * int64_t(q.kv_heads), q.head_dim);
   check(is_float(p.in[0].dtype) && p.in[0].shape.rank() >= 1 && p.in[0].shape.last() == width, "qkv {} is not [..., {}]", p.in[0], width);
   for (int i = 1; i <= 2; ++i) check(p.in[size_t(i)] == TensorSpec{{q.head_dim}, p.in[0].dtype}, "weight {} is not [{}]", p.in[size_t(i)], q.head_dim);
   p.output(p.in[0]);
-  p.output({p.in[0].shape.rows(), q.heads + q.kv_heads}, statistics_dtype(p.in[0].dtype));
-  p.flops.vector = 4 * p.in[0].shape.rows() * (q.heads + q.kv_heads) * q.head_dim;
+  p.output({p.in[0].shape.rows(), int64_t(q.heads) + q.kv_heads}, statistics_dtype(p.in[0].dtype));
+  p.vector_flops({4, p.in[0].shape.rows(), int64_t(q.heads) + q.kv_heads, q.head_dim});
 }
 // in: dy, qkv, wq, wk, rstd -> dqkv, dwq, dwk as needed
 void plan_qk_norm_back(Plan& p) {
@@ -79,8 +79,7 @@ void plan_qk_norm_back(Plan& p) {
   if (p.needs(0)) p.output(p.in[1]);
   for (int i = 1; i <= 2; ++i)
     if (p.needs(i)) p.output(p.in[2].shape, statistics_dtype(p.in[2].dtype));
-  const int64_t rows = p.in[1].shape.rows();
-  p.flops.vector = 9 * rows * (q.heads + q.kv_heads) * q.head_dim;
+  p.vector_flops({9, p.in[1].shape.rows(), int64_t(q.heads) + q.kv_heads, q.head_dim});
 }
 Tensors vjp_qk_norm(Vjp& v) {
   const uint32_t needs = v.needs & 0b111u;

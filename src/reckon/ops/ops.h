@@ -113,6 +113,7 @@ Tensor attention(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t hea
 /// The same by plain matmul, mask and softmax: the reference, with T x T scores in memory.
 Tensor attention_plain(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal = true, double scale = 0);
 /// Writes the keys and values of new rows into caches [B, KV, max_T, D] at position (i64 [1]) and attends over everything up to each row.
+/// Has no gradient: throws Error, and writes nothing, if one is recorded for qkv or a cache.
 Tensor attention_with_cache(const Tensor& qkv, const Tensor& k_cache, const Tensor& v_cache, const Tensor& position, int64_t heads, int64_t kv_heads,
                             int64_t head_dim, double scale = 0);
 

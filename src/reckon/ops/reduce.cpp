@@ -41,12 +41,12 @@ void plan_softmax(Plan& p) {
   check(is_float(p.in[0].dtype), "wants a floating-point tensor, got {}", p.in[0].dtype);
   check(p.in[0].shape.rank() >= 1, "wants at least one axis");
   p.output(p.in[0]);
-  p.flops.vector = 5 * p.in[0].numel();
+  p.vector_flops({5, p.in[0].numel()});
 }
 void plan_softmax_back(Plan& p) {  // dy, y
   check(p.in[0] == p.in[1], "dy {} does not match {}", p.in[0], p.in[1]);
   p.output(p.in[1]);
-  p.flops.vector = 4 * p.in[1].numel();
+  p.vector_flops({4, p.in[1].numel()});
 }
 Tensors vjp_softmax(Vjp& v) { return {call(op::softmax_back, tensors(std::move(v.dy[0]), v.out(0)))[0]}; }
 Tensors vjp_log_softmax(Vjp& v) { return {call(op::log_softmax_back, tensors(std::move(v.dy[0]), v.out(0)))[0]}; }

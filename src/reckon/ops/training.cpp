@@ -8,7 +8,7 @@ namespace {
 void plan_sum_of_squares(Plan& p) {
   check(is_float(p.in[0].dtype), "wants a floating-point tensor, got {}", p.in[0].dtype);
   p.output({1}, DType::f64);
-  p.flops.vector = 2 * p.in[0].numel();
+  p.vector_flops({2, p.in[0].numel()});
 }
 // in: step_scalars, loss [], sums of squares [1] ...
 void plan_clip(Plan& p) {
@@ -27,9 +27,9 @@ void plan_step(Plan& p) {
   check(p.in[1].dtype == state || split, "parameters must be f32, f64 or bf16 with a residual plane, got {}", p.in[1]);
   for (int i = 2; i < 3 + kStates; ++i) check(p.in[size_t(i)] == TensorSpec{p.in[1].shape, state}, "{} does not match the parameters {}", p.in[size_t(i)], p.in[1]);
   if (split) check(p.in.back() == p.in[1], "residual plane {} does not match the parameters {}", p.in.back(), p.in[1]);
-  p.flops.vector = kCost * p.in[1].numel();
+  p.vector_flops({kCost, p.in[1].numel()});
   p.bytes_moved = 0;
-  for (size_t i = 1; i < p.in.size(); ++i) p.bytes_moved += (i == 2 ? 1 : 2) * p.in[i].bytes();
+  for (size_t i = 1; i < p.in.size(); ++i) p.bytes_moved = checked_sum({p.bytes_moved, checked_multiply(i == 2 ? 1 : 2, p.in[i].bytes())});
 }
 // in: master f32 [N], working copy bf16 [N], residual plane [N] (16-bit words, held as bf16)
 void plan_master(Plan& p) {

@@ -11,7 +11,7 @@ void plan_embedding(Plan& p) {
   check(p.in[0].shape.rank() == 2 && is_float(p.in[0].dtype), "the table must be a floating-point [V, C], got {}", p.in[0]);
   check(p.in[1].dtype == DType::i32, "ids must be i32, got {}", p.in[1].dtype);
   p.output(p.in[1].shape.appended(p.in[0].shape[1]), p.in[0].dtype);
-  p.bytes_moved = 2 * p.out[0].bytes() + p.in[1].bytes();
+  p.bytes_moved = checked_sum({p.out[0].bytes(), p.out[0].bytes(), p.in[1].bytes()});
 }
 // in: dy [..., C], ids [...] (, slot [V, C]) -> dtable [V, C], or into the slot
 void plan_embedding_back(Plan& p) {
@@ -48,7 +48,7 @@ void plan_rope(Plan& p) {
   check(int64_t(r.rotated_heads) * r.head_dim <= p.in[0].shape.last(), "{} heads of {} do not fit in {}", r.rotated_heads, r.head_dim, p.in[0]);
   if (r.has_position) check(p.in[1] == TensorSpec{{1}, DType::i64}, "position must be i64[1], got {}", p.in[1]);
   p.output(p.in[0]);
-  p.flops.vector = 3 * p.in[0].shape.rows() * r.rotated_heads * r.head_dim;
+  p.vector_flops({3, p.in[0].shape.rows(), r.rotated_heads, r.head_dim});
 }
 Tensors vjp_rope(Vjp& v) {
   auto r = v.as<RopeParams>();
@@ -59,14 +59,16 @@ Tensors vjp_rope(Vjp& v) {
 }
 
 // ---- attention. in: qkv [B, T, (H + 2 KV) D] -> out [B, T, H D], lse [B, H, T]
-int64_t packed_width(const AttentionParams& a) { return (a.heads + 2 * int64_t(a.kv_heads)) * a.head_dim; }
+int64_t packed_width(const AttentionParams& a) { return checked_multiply(a.heads + 2 * int64_t(a.kv_heads), a.head_dim); }
 void check_qkv(const Plan& p, const AttentionParams& a, size_t i = 0) {
   check(a.heads > 0 && a.kv_heads > 0 && a.heads % a.kv_heads == 0, "{} heads are not a multiple of {} key-value heads", a.heads, a.kv_heads);
   check(a.head_dim >= 1 && a.head_dim <= 256, "head_dim {} is outside 1 to 256", a.head_dim);
   check(is_float(p.in[i].dtype) && p.in[i].shape.rank() == 3 && p.in[i].shape.last() == packed_width(a), "qkv {} is not [B, T, {}]", p.in[i], packed_width(a));
 }
 // Pairs of query and key that count.
-int64_t score_count(const AttentionParams& a, int64_t B, int64_t T) { return B * a.heads * (a.causal ? T * (T + 1) / 2 : T * T); }
+int64_t score_count(const AttentionParams& a, int64_t B, int64_t T) {
+  return checked_product({B, a.heads, a.causal ? checked_multiply(T, T + 1) / 2 : checked_multiply(T, T)});
+}
 
 void plan_attention(Plan& p) {
   const auto a = p.params.as<AttentionParams>();
@@ -74,8 +76,8 @@ void plan_attention(Plan& p) {
   const int64_t B = p.in[0].shape[0], T = p.in[0].shape[1];
   p.output({B, T, int64_t(a.heads) * a.head_dim}, p.in[0].dtype);
   p.output({B, a.heads, T}, statistics_dtype(p.in[0].dtype));
-  p.matmul_flops(4 * score_count(a, B, T) * a.head_dim);
-  p.flops.vector = 5 * score_count(a, B, T);
+  p.matmul_flops({4, score_count(a, B, T), a.head_dim});
+  p.vector_flops({5, score_count(a, B, T)});
 }
 // in: dout, qkv, out, lse -> dqkv
 void plan_attention_back(Plan& p) {
@@ -84,8 +86,8 @@ void plan_attention_back(Plan& p) {
   const int64_t B = p.in[1].shape[0], T = p.in[1].shape[1];
   check(p.in[0] == p.in[2], "dout {} does not match out {}", p.in[0], p.in[2]);
   p.output(p.in[1]);
-  p.matmul_flops(8 * score_count(a, B, T) * a.head_dim);  // dV, dP, dQ, dK; what a backend computes again it books
-  p.flops.vector = 8 * score_count(a, B, T);
+  p.matmul_flops({8, score_count(a, B, T), a.head_dim});  // dV, dP, dQ, dK; what a backend computes again it books
+  p.vector_flops({8, score_count(a, B, T)});
 }
 Tensors vjp_attention(Vjp& v) {
   return {call(op::attention_back, tensors(std::move(v.dy[0]), v.in(0), v.out(0), v.out(1)), v.as<AttentionParams>())[0]};
@@ -105,7 +107,7 @@ void plan_attention_cached(Plan& p) {                                           
   check_cache(p, a, 1, 2, 3);
   const int64_t B = p.in[0].shape[0], T = p.in[0].shape[1], longest = p.in[1].shape[2];
   p.output({B, T, int64_t(a.heads) * a.head_dim}, p.in[0].dtype);
-  p.matmul_flops(4 * B * T * a.heads * a.head_dim * longest);  // a bound: the position is not known to the plan
+  p.matmul_flops({4, B, T, a.heads, a.head_dim, longest});  // a bound: the position is not known to the plan
 }
 
 // ---- cross-entropy. in: logits [..., V], targets i32 [...] -> loss [], lse [rows], count [] of targets that are not ignored
@@ -116,12 +118,12 @@ void plan_cross_entropy(Plan& p) {
   p.output(Shape{}, stat);
   p.output({p.in[1].numel()}, stat);
   p.output(Shape{}, stat);
-  p.flops.vector = 4 * p.in[0].numel();
+  p.vector_flops({4, p.in[0].numel()});
 }
 // in: dloss [], logits, targets, lse, count -> dlogits
 void plan_cross_entropy_back(Plan& p) {
   p.output(p.in[1]);
-  p.flops.vector = 4 * p.in[1].numel();
+  p.vector_flops({4, p.in[1].numel()});
 }
 Tensors vjp_cross_entropy(Vjp& v) {
   Tensor logits = v.in(0);
@@ -174,6 +176,8 @@ Tensor attention_plain(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64
 Tensor attention_with_cache(const Tensor& qkv, const Tensor& k_cache, const Tensor& v_cache, const Tensor& position, int64_t heads, int64_t kv_heads,
                             int64_t head_dim, double scale) {
   const AttentionParams a = attention_params(heads, kv_heads, head_dim, true, scale);
+  // Refused before the caches are written, not between the two operations.
+  check(!tracked({qkv, k_cache, v_cache}), "attention_with_cache: has no gradient rule, but an input requires one: use it under NoGrad");
   call(op::kv_append, tensors(qkv, k_cache, v_cache, position), a);
   return call(op::attention_cached, tensors(qkv, k_cache, v_cache, position), a)[0];
 }

@@ -49,7 +49,12 @@ std::vector<Holder> holders_at_peak(std::span<const AllocationEvent> events) {
   return holders;
 }
 
+// A run with text evaluates, unless it turns out to be too short.
 RunPlan plan_run(const Config& config, Device& meta, bool saves) {
+  return plan_run(config, meta, saves, !config.model.cruncher && !config.data.path.empty() && config.data.validation_fraction > 0);
+}
+
+RunPlan plan_run(const Config& config, Device& meta, bool saves, bool evaluates) {
   check(meta.is_meta(), "a run is planned on meta: open the device with Mode::meta");
   Allocator& allocator = meta.allocator();
   check(allocator.ledger().allocations == 0, "a run is planned on a fresh device");
@@ -73,7 +78,7 @@ RunPlan plan_run(const Config& config, Device& meta, bool saves) {
     step.run(1, none);
   }
   end_part("steady step");
-  if (!config.model.cruncher && !config.data.path.empty() && config.data.validation_fraction > 0) {
+  if (evaluates) {
     step.evaluate(none, 1);
     end_part("eval");
   }
@@ -94,11 +99,22 @@ RunPlan plan_run(const Config& config, Device& meta, bool saves) {
   return plan;
 }
 
-TrainOutcome plan_and_train(const Config& config, Device& device, Device& meta, const TrainOptions& options) {
-  const RunPlan plan = plan_run(config, meta, options.keep_files);
-  const int64_t budget = budget_bytes(config);
+void check_fits(const RunPlan& plan, int64_t budget) {
   check_as(Failure::memory, plan.arena.bytes <= budget, "does not fit: the run needs {} and {} is {}; use a smaller train.micro_batch, or train.recompute=full",
-           human_bytes(plan.arena.bytes), config.memory.budget_bytes > 0 ? "memory.budget" : "available memory", human_bytes(budget));
-  return train(config, device, plan.predicted, plan.arena, options);
+           human_bytes(plan.arena.bytes), plan.config.memory.budget_bytes > 0 ? "memory.budget" : "available memory", human_bytes(budget));
+}
+
+TrainOutcome plan_and_train(const Config& config, Device& device, Device& meta, const TrainOptions& options) {
+  // Before a text is read and a tokenizer trained, without the evaluation that may not come.
+  const int64_t budget = budget_bytes(config);
+  RunPlan plan = plan_run(config, meta, options.keep_files, false);
+  check_fits(plan, budget);
+  RunSetup setup(config, options);
+  if (setup.evaluates()) {
+    const Ref<Device> again = meta.open_meta();
+    plan = plan_run(config, *again, options.keep_files, true);
+    check_fits(plan, budget);
+  }
+  return train(setup, device, plan.predicted, plan.arena);
 }
 }  // namespace reckon

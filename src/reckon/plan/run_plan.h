@@ -35,10 +35,14 @@ struct RunPlan {
 /// Runs init, two steps, an evaluation (where the run has one) and, if it saves, a checkpoint on meta. Throws Error (usage) for what
 /// cannot be planned.
 RunPlan plan_run(const Config& config, Device& meta, bool saves = true);
+RunPlan plan_run(const Config& config, Device& meta, bool saves, bool evaluates);
 
 /// Holders at the first maximum of live bytes over the events, largest first; ties in the order of their first block.
 std::vector<Holder> holders_at_peak(std::span<const AllocationEvent> events);
 
-/// Plans the run on `meta`, refuses it (exit 3) if it does not fit, and trains on `device`, a fresh one.
+/// Throws Error (memory) if the plan needs more than the budget.
+void check_fits(const RunPlan& plan, int64_t budget);
+
+/// Plans the run on `meta`, refuses it (exit 3) if it does not fit, and trains on `device`; both are fresh.
 TrainOutcome plan_and_train(const Config& config, Device& device, Device& meta, const TrainOptions& options);
 }  // namespace reckon

@@ -47,6 +47,8 @@ class Device : public RefCounted {
   GradientJournal* gradient_journal() const { return gradient_journal_; }
   void set_gradient_journal(GradientJournal* journal) { gradient_journal_ = journal; }
 
+  /// A fresh device of the same kind and profile, without data.
+  virtual Ref<Device> open_meta() const = 0;
   /// Host to device and back; bytes may be 0. Not called on meta.
   virtual void copy_in(void* device, const void* host, size_t bytes) = 0;
   virtual void copy_out(void* host, const void* device, size_t bytes) = 0;

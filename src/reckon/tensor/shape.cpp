@@ -15,8 +15,23 @@ std::string list(std::span<const int64_t> extents) {
 
 int64_t checked_multiply(int64_t a, int64_t b) {
   int64_t product = 0;
-  check(!__builtin_mul_overflow(a, b, &product), "{} times {} overflows 63 bits", a, b);
+  check_as(Failure::usage, !__builtin_mul_overflow(a, b, &product), "{} times {} is beyond 2^63 - 1, the largest count", a, b);
   return product;
+}
+
+int64_t checked_product(std::initializer_list<int64_t> factors) {
+  // A factor of 0 anywhere makes 0, whatever the others.
+  if (std::find(factors.begin(), factors.end(), 0) != factors.end()) return 0;
+  int64_t product = 1;
+  for (const int64_t factor : factors) product = checked_multiply(product, factor);
+  return product;
+}
+
+int64_t checked_sum(std::initializer_list<int64_t> terms) {
+  int64_t sum = 0;
+  for (const int64_t term : terms)
+    check_as(Failure::usage, !__builtin_add_overflow(sum, term, &sum), "a sum of counts is beyond 2^63 - 1, the largest count");
+  return sum;
 }
 
 Shape::Shape(std::span<const int64_t> extents) {
@@ -29,7 +44,7 @@ Shape::Shape(std::span<const int64_t> extents) {
     empty |= extents_[i] == 0;
     overflow |= __builtin_mul_overflow(numel_, std::max<int64_t>(extents_[i], 1), &numel_);
   }
-  check(!overflow, "shape {} has more than 2^63 - 1 elements", list(extents));
+  check_as(Failure::usage, !overflow, "shape {} has more than 2^63 - 1 elements", list(extents));
   if (empty) numel_ = 0;
 }
 

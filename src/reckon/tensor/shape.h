@@ -15,7 +15,7 @@ inline constexpr int kMaxRank = 8;
 class Shape {
  public:
   Shape() = default;
-  /// Throws Error for more than 8 axes, a negative extent, or more than 2^63 - 1 elements.
+  /// Throws Error for more than 8 axes, a negative extent, or (usage) more than 2^63 - 1 elements.
   Shape(std::initializer_list<int64_t> extents) : Shape(std::span<const int64_t>(extents.begin(), extents.size())) {}
   explicit Shape(std::span<const int64_t> extents);
 
@@ -49,8 +49,10 @@ class Shape {
 std::string to_string(const Shape& shape);
 /// NumPy's rule: axes align at the end; extents are equal or one of them is 1. Throws Error naming both shapes.
 Shape broadcast(const Shape& a, const Shape& b);
-/// a * b; throws Error on overflow of 63 bits. Both >= 0.
+/// Counts of elements, bytes and operations: products and sums that throw Error (usage) instead of passing 2^63 - 1. Terms are >= 0.
 int64_t checked_multiply(int64_t a, int64_t b);
+int64_t checked_product(std::initializer_list<int64_t> factors);
+int64_t checked_sum(std::initializer_list<int64_t> terms);
 
 /// What a shape rule may see of a tensor.
 struct TensorSpec {

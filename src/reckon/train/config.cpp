@@ -4,6 +4,8 @@
 #include <algorithm>
 
 #include "reckon/base/error.h"
+#include "reckon/base/text.h"
+#include "reckon/train/config_counts.h"
 #include "reckon/train/config_table.h"
 #include "reckon/train/config_toml.h"
 
@@ -94,6 +96,10 @@ void validate(const Config& c) {
   check_as(Failure::usage, c.train.micro_batch <= kMaxMicroBatchTokens / c.train.seq_len,
            "train.micro_batch = {} times train.seq_len = {} is above the limit of {} tokens: use more train.grad_accum instead",
            c.train.micro_batch, c.train.seq_len, kMaxMicroBatchTokens);
+  check_counts(c);
+  check_as(Failure::usage, !c.model.cruncher || c.data.path.empty(),
+           "data.path = \"{}\" would not be read: model.preset=cruncher learns a regression on random numbers; leave data.path out or use another preset",
+           printable_line(c.data.path, 100));
   if (c.model.cruncher) return;
   check_as(Failure::usage, c.model.position != PositionKind::learned || c.train.seq_len <= c.model.max_seq_len,
            "train.seq_len = {} is above model.max_seq_len = {}, and learned positions end there: lower one, raise the other, or use "

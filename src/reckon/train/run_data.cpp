@@ -52,8 +52,8 @@ RunData open_run_data(const Config& config, const std::string& cache_dir, bool k
   data.description = text("{} of {}", counted(set->tokens(DataSplit::train), "training token"), set->name());
   if (set->tokens(DataSplit::validation) < seq_len + 1) return data;
   Batches validation(set, DataSplit::validation, seq_len, Batches::Order::sequential, seed);
-  data.validation_batches =
-      std::clamp<int64_t>((validation.samples() + config.train.micro_batch - 1) / config.train.micro_batch, 1, config.eval.batches);
+  const int64_t whole = validation.samples() / config.train.micro_batch;  // micro-batches; compared first, as eval.batches may be any number
+  data.validation_windows = config.eval.batches > whole ? validation.samples() : config.eval.batches * config.train.micro_batch;
   const int64_t bytes = set->text_bytes(DataSplit::validation);
   if (bytes > 0) data.validation_bytes_per_token = double(bytes) / double(set->tokens(DataSplit::validation));
   data.validation = std::make_unique<DatasetBatches>(std::move(validation));

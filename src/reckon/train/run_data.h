@@ -3,14 +3,15 @@
 #include <memory>
 
 #include "reckon/io/tokenizer.h"
-#include "reckon/train/step.h"
+#include "reckon/train/batch.h"
+#include "reckon/train/config.h"
 
 namespace reckon {
 
 struct RunData {
   std::unique_ptr<BatchSource> train;
   std::unique_ptr<BatchSource> validation;  // null: no validation data
-  int64_t validation_batches = 0;           // micro-batches of one evaluation
+  int64_t validation_windows = 0;           // samples of one evaluation: all of the tail, or eval.batches micro-batches
   double validation_bytes_per_token = 0;    // 0: unknown
   Ref<Tokenizer> tokenizer;                 // null: synthetic data or a token file without one
   std::string description;                  // one line for people

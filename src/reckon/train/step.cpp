@@ -1,5 +1,6 @@
 #include "reckon/train/step.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "reckon/base/philox.h"
@@ -8,21 +9,31 @@
 
 namespace reckon {
 namespace {
-constexpr uint64_t kSyntheticSite = 0x73796E7468;  // keys of different uses never meet
-constexpr uint64_t kCruncherSite = 0x6372756E6368;
+constexpr uint64_t kCruncherSite = 0x6372756E6368;  // keys of different uses never meet
 
 DType storage_dtype(const Config& config) { return config.train.precision == Precision::bf16 ? DType::bf16 : DType::f32; }
 }  // namespace
 
-void SyntheticBatches::fill(int64_t first, int64_t count, int64_t seq_len, int32_t* inputs, int32_t* targets) const {
-  const uint64_t key = mix_key(seed_, kSyntheticSite);
-  for (int64_t row = 0; row < count; ++row) {
-    const auto token = [&](int64_t t) { return int32_t(philox(key, uint64_t(first + row), uint64_t(t))[0] % uint64_t(vocab_)); };
-    for (int64_t t = 0; t < seq_len; ++t) {
-      inputs[row * seq_len + t] = token(t);
-      targets[row * seq_len + t] = token(t + 1);
+double mean_loss(const Decoder& decoder, TokenBatch& batch, const BatchSource& source, int64_t windows) {
+  const NoGrad guard;
+  Device& device = batch.inputs().device();
+  double sum = 0;
+  for (int64_t first = 0; first < windows; first += batch.rows()) {
+    const int64_t count = std::min(batch.rows(), windows - first);
+    SegmentScope segment(device.allocator(), "eval");
+    {
+      const PhaseScope phase(device, Phase::data);
+      batch.load(source, first, count);
     }
+    {
+      const PhaseScope phase(device, Phase::eval);
+      const Tensor loss = decoder.loss(batch.inputs(), batch.targets());
+      // All windows have the same number of tokens: a micro-batch weighs as many as it has windows.
+      if (!device.is_meta()) sum += loss.item() * double(count);
+    }
+    segment.end();
   }
+  return device.is_meta() ? std::nan("") : sum / double(windows);
 }
 
 TrainStep::TrainStep(const Config& config, Device& device) : config_(config), device_(device) {
@@ -42,18 +53,14 @@ void TrainStep::allocate() {
   parameters().materialize(device_, {storage_dtype(config_), true}, uint64_t(config_.seed));
   optimizer_ = std::make_unique<Optimizer>(device_, parameters(), config_.optim);
 
-  const CategoryScope data(Category::data);
-  const int64_t B = config_.train.micro_batch, T = config_.train.seq_len;
-  if (cruncher_) {
-    inputs_ = zeros(device_, {{B, model.d_model}, storage_dtype(config_)});
-    targets_ = zeros(device_, {{B, 1}, storage_dtype(config_)});
+  const int64_t B = config_.train.micro_batch;
+  if (!cruncher_) {
+    batch_ = TokenBatch(device_, B, config_.train.seq_len);
     return;
   }
-  inputs_ = zeros(device_, {{B, T}, DType::i32});
-  targets_ = zeros(device_, {{B, T}, DType::i32});
-  if (device_.is_meta()) return;
-  host_inputs_.resize(size_t(B * T));
-  host_targets_.resize(size_t(B * T));
+  const CategoryScope data(Category::data);
+  inputs_ = zeros(device_, {{B, model.d_model}, storage_dtype(config_)});
+  targets_ = zeros(device_, {{B, 1}, storage_dtype(config_)});
 }
 
 int64_t TrainStep::tokens_per_step() const {
@@ -72,14 +79,11 @@ void TrainStep::load_batch(int64_t first, const BatchSource& source) {
     if (!device_.is_meta()) targets_.write(sums.raw(), sums.spec().bytes());
     return;
   }
-  if (!device_.is_meta()) source.fill(first, config_.train.micro_batch, config_.train.seq_len, host_inputs_.data(), host_targets_.data());
-  const int64_t bytes = inputs_.spec().bytes();
-  inputs_.write(host_inputs_.data(), bytes);
-  targets_.write(host_targets_.data(), bytes);
+  batch_.load(source, first, config_.train.micro_batch);
 }
 
 Tensor TrainStep::forward() {
-  return cruncher_ ? cruncher_->loss(inputs_, targets_) : decoder_->loss(inputs_, targets_, config_.train.recompute == Recompute::full);
+  return cruncher_ ? cruncher_->loss(inputs_, targets_) : decoder_->loss(batch_.inputs(), batch_.targets(), config_.train.recompute == Recompute::full);
 }
 
 Tensor TrainStep::accumulate_gradients(int64_t step, const BatchSource& source) {
@@ -126,19 +130,8 @@ void TrainStep::find_nonfinite(int64_t step, const BatchSource& source) {
   accumulate_gradients(step, source);
 }
 
-double TrainStep::evaluate(const BatchSource& source, int64_t batches) {
-  const NoGrad guard;
-  double sum = 0;
-  for (int64_t i = 0; i < batches; ++i) {
-    SegmentScope segment(device_.allocator(), "eval");
-    load_batch(i * config_.train.micro_batch, source);
-    {
-      const PhaseScope phase(device_, Phase::eval);
-      const Tensor loss = forward();
-      if (!device_.is_meta()) sum += loss.item();
-    }
-    segment.end();
-  }
-  return device_.is_meta() ? std::nan("") : sum / double(batches);
+double TrainStep::evaluate(const BatchSource& source, int64_t windows) {
+  check(decoder_ != nullptr, "preset cruncher has no text to evaluate");
+  return mean_loss(*decoder_, batch_, source, windows);
 }
 }  // namespace reckon

@@ -4,28 +4,14 @@
 
 #include "reckon/engine/meter.h"
 #include "reckon/nn/decoder.h"
+#include "reckon/train/batch.h"
 #include "reckon/train/optimizer.h"
 
 namespace reckon {
 
-/// Where token batches come from. Sample i is the same sequence whenever and by whomever it is asked for.
-class BatchSource {
- public:
-  virtual ~BatchSource() = default;
-  /// Fills `count` rows of seq_len tokens and their targets (the tokens shifted by one), samples first .. first + count - 1.
-  virtual void fill(int64_t first, int64_t count, int64_t seq_len, int32_t* inputs, int32_t* targets) const = 0;
-};
-
-/// Uniform random tokens, keyed by (seed, sample, position).
-class SyntheticBatches final : public BatchSource {
- public:
-  SyntheticBatches(int64_t vocab, uint64_t seed) : vocab_(vocab), seed_(seed) {}
-  void fill(int64_t first, int64_t count, int64_t seq_len, int32_t* inputs, int32_t* targets) const override;
-
- private:
-  int64_t vocab_;
-  uint64_t seed_;
-};
+/// Mean loss (nats per token) of samples 0 .. windows - 1 of a source, in micro-batches, without gradients (phase eval): every sample counts
+/// once. NaN on meta.
+double mean_loss(const Decoder& decoder, TokenBatch& batch, const BatchSource& source, int64_t windows);
 
 /// Model, parameters, gradients, optimizer state and batch tensors of one run: everything that lives from the first step to the last.
 class TrainStep {
@@ -44,8 +30,8 @@ class TrainStep {
   /// Runs the same step with a finite check after every operation; throws Error naming the first operation and layer that gave a NaN or
   /// infinity. Parameters are not changed. Returns if every single value was finite.
   void find_nonfinite(int64_t step, const BatchSource& source);
-  /// Mean loss over `batches` micro-batches from sample 0 of a source, without gradients (phase eval).
-  double evaluate(const BatchSource& source, int64_t batches);
+  /// Mean loss of samples 0 .. windows - 1 of a source, see mean_loss(). Not for the cruncher, which has none.
+  double evaluate(const BatchSource& source, int64_t windows);
 
   const Config& config() const { return config_; }
   Device& device() { return device_; }
@@ -65,7 +51,7 @@ class TrainStep {
   std::unique_ptr<Decoder> decoder_;
   std::unique_ptr<Cruncher> cruncher_;
   std::unique_ptr<Optimizer> optimizer_;
-  Tensor inputs_, targets_;                            // i32 [micro_batch, seq_len]; cruncher: f32 [B, D] and [B, 1]
-  std::vector<int32_t> host_inputs_, host_targets_;    // staging; empty on meta
+  TokenBatch batch_;
+  Tensor inputs_, targets_;  // cruncher: [B, D] and [B, 1] in place of tokens
 };
 }  // namespace reckon

@@ -22,8 +22,8 @@ namespace {
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 constexpr int64_t kMaxMetrics = int64_t(1) << 32;  // bytes of metrics.jsonl
 
-// ---- metrics.jsonl: one line a step. A resumed run drops the lines of steps that its checkpoint does not hold, and the evaluation of the
-// last step, which every end of a run makes.
+// ---- metrics.jsonl: one line a step. A resumed run drops the lines of steps that its checkpoint does not hold, the evaluation of the
+// last step, which every end of a run makes, and what cannot be read: metrics are no reason not to go on.
 class Metrics {
  public:
   Metrics(const std::string& run_dir, int64_t steps_done, int64_t steps) : path_(join_path(run_dir, "metrics.jsonl")) {
@@ -34,27 +34,35 @@ class Metrics {
     check(file_ != nullptr, "cannot write {}", path_);
   }
   ~Metrics() { std::fclose(file_); }
+  /// Lines of the run before that could not be read and are gone.
+  int64_t unreadable() const { return unreadable_; }
+  const std::string& path() const { return path_; }
   void line(const std::string& json) {
     std::fputs((json + "\n").c_str(), file_);
     check(std::fflush(file_) == 0, "cannot write {}: is the disk full?", path_);
   }
 
  private:
-  // The lines of steps 1 .. steps_done; a line cut off by a crash is dropped.
-  std::string first_lines(const std::string& text, int64_t steps_done, int64_t steps) const {
+  // The lines of steps 1 .. steps_done. The last one may lack its line break.
+  std::string first_lines(const std::string& text, int64_t steps_done, int64_t steps) {
     std::string kept;
-    size_t start = 0;
-    for (size_t end = text.find('\n'); end != std::string::npos; start = end + 1, end = text.find('\n', start)) {
+    for (size_t start = 0, end; start < text.size(); start = end + 1) {
+      end = std::min(text.find('\n', start), text.size());
       const std::string line = text.substr(start, end - start);
-      const JsonDocument document(line, path_);
-      const int64_t step = document.root().get("step").integer();
-      const bool last_evaluation = step == steps && document.root().has("loss_validation");
-      if (step <= steps_done && !last_evaluation) kept += line + "\n";
+      try {
+        const JsonDocument document(line, path_);
+        const int64_t step = document.root().get("step").integer(1);
+        const bool last_evaluation = step == steps && document.root().has("loss_validation");
+        if (step <= steps_done && !last_evaluation) kept += line + "\n";
+      } catch (const Error&) {
+        ++unreadable_;
+      }
     }
     return kept;
   }
   std::string path_;
   std::FILE* file_;
+  int64_t unreadable_ = 0;
 };
 
 // ---- what a run that comes to nothing leaves: nothing. Unless keep() is called, what has been put into the folder since goes again.
@@ -79,21 +87,72 @@ class NewFiles {
   bool kept_ = false;
 };
 
+// A continued run keeps the tokenizer it was trained with: bpe:N on a text that was moved or changed would make another one.
+Config data_config(const Config& config, const TrainOptions& options) {
+  Config of_data = config;
+  const std::string saved = join_path(config.run_dir, kRunTokenizer);
+  if (options.resume && config.data.tokenizer.starts_with("bpe:") && path_exists(saved)) of_data.data.tokenizer = saved;
+  return of_data;
+}
+
+void check_run_directory(const Config& config, const TrainOptions& options) {
+  const std::string latest = latest_checkpoint(config.run_dir);
+  if (options.resume) {
+    check_as(Failure::usage, !latest.empty(), "run.dir {} holds no checkpoint to resume; start without --resume", config.run_dir);
+    return;
+  }
+  if (latest.empty()) return;
+  check_as(Failure::usage, options.overwrite, "run.dir {} already holds a run ({}); continue it with --resume, start over with --overwrite, or choose another run.dir",
+           config.run_dir, latest);
+}
+}  // namespace
+
+struct RunSetup::State {
+  const Config config;
+  const TrainOptions options;
+  std::unique_ptr<DirectoryLock> lock;
+  std::unique_ptr<NewFiles> new_files;     // null if nothing is written
+  RunData data;
+  std::optional<CheckpointReader> saved;   // of a run that continues
+  int64_t steps_done() const { return saved ? saved->state().step : 0; }
+};
+
+RunSetup::RunSetup(const Config& config, const TrainOptions& options) : state_(new State{config, options, {}, {}, {}, {}}) {
+  State& s = *state_;
+  if (options.keep_files) {
+    s.lock = std::make_unique<DirectoryLock>(config.run_dir);
+    s.new_files = std::make_unique<NewFiles>(config.run_dir);
+    check_run_directory(config, options);
+  }
+  s.data = open_run_data(data_config(config, options), options.keep_files ? config.run_dir : cache_directory());
+  if (options.resume) s.saved.emplace(latest_checkpoint(config.run_dir));
+}
+RunSetup::~RunSetup() = default;
+
+// If nobody interrupts it.
+bool RunSetup::evaluates() const {
+  const State& s = *state_;
+  const TrainConfig& t = s.config.train;
+  const int64_t done = s.steps_done(), every = s.config.eval.every;
+  if (!s.data.validation || done > t.steps) return false;
+  const int64_t end = t.stop_after > done ? std::min(t.stop_after, t.steps) : t.steps;
+  return end == t.steps || (every > 0 && end / every > done / every);
+}
+
+namespace {
 // ---- one run
 class Run {
  public:
-  /// new_files: of the run directory; null if nothing is written.
-  Run(const Config& config, Device& device, const TrainOptions& options, NewFiles* new_files)
-      : config_(config), device_(device), options_(options), new_files_(new_files) {}
+  Run(RunSetup::State& setup, Device& device) : setup_(setup), config_(setup.config), device_(device), options_(setup.options), data_(setup.data) {}
 
   TrainOutcome execute(const RunReport& predicted) {
     outcome_.predicted = predicted;
-    data_ = open_run_data(data_config(), options_.keep_files ? config_.run_dir : cache_directory());
     machine_ = load_machine_profile(device_.profile().lanes);
     TrainStep step(config_, device_);
     step_ = &step;
-    int64_t done = options_.resume ? load_checkpoint(step, CheckpointReader(latest_checkpoint(config_.run_dir)), data_.fingerprint) : 0;
+    if (setup_.saved) load_checkpoint(step, *setup_.saved, data_.fingerprint);
     stop_point();
+    const int64_t done = setup_.steps_done();
     if (options_.keep_files) begin_files(done);
     if (!options_.quiet) announce(done);
     loop(done);
@@ -102,18 +161,10 @@ class Run {
   }
 
  private:
-  // A continued run keeps the tokenizer it was trained with: bpe:N on a text that was moved or changed would make another one.
-  Config data_config() const {
-    Config config = config_;
-    const std::string saved = join_path(config_.run_dir, kRunTokenizer);
-    if (options_.resume && config.data.tokenizer.starts_with("bpe:") && path_exists(saved)) config.data.tokenizer = saved;
-    return config;
-  }
-
   // The run can start: data and memory are there. Only now may an overwritten run go, and from now on an interruption saves.
   void begin_files(int64_t done) {
     keep_working_.emplace();
-    new_files_->keep();
+    setup_.new_files->keep();
     if (options_.overwrite) remove_tree(join_path(config_.run_dir, "checkpoints"));
     write_file(join_path(config_.run_dir, "config.toml"), to_toml(config_));
     const std::string tokenizer = join_path(config_.run_dir, kRunTokenizer);
@@ -129,7 +180,9 @@ class Run {
     progress_.note(text("{}, {}, {} {}; {}", config_.model.preset, counted(step_->parameters().count(), "parameter"), config_.device, counted(thread_count(), "thread"), data_.description));
     if (!data_.note.empty()) progress_.note(data_.note);
     if (done > 0) progress_.note(text("continuing after step {}", done));
-    if (!machine_) progress_.note(text("no measured peak for this machine, so no MFU: run `{} bench device` once", program_name()));
+    if (metrics_ && metrics_->unreadable() > 0)
+      progress_.note(text("{}: {} unreadable line{} left out", metrics_->path(), metrics_->unreadable(), metrics_->unreadable() == 1 ? " is" : "s are"));
+      if (!machine_) progress_.note(text("no measured peak for this machine, so no MFU: run `{} bench device` once", program_name()));
   }
 
   void loop(int64_t done) {
@@ -202,7 +255,7 @@ class Run {
   }
 
   void evaluate(int64_t count) {
-    const double loss = step_->evaluate(*data_.validation, data_.validation_batches);
+    const double loss = step_->evaluate(*data_.validation, data_.validation_windows);
     outcome_.measured.loss_validation = loss;
     if (data_.validation_bytes_per_token > 0) outcome_.measured.bits_per_byte = loss / std::numbers::ln2 / data_.validation_bytes_per_token;
     if (!options_.quiet) progress_.note(text("step {}: validation loss {:.4f}", count, loss));
@@ -247,13 +300,13 @@ class Run {
     if (options_.keep_files) write_file(join_path(config_.run_dir, "summary.json"), summary_json(outcome_.predicted, m, outcome_.process));
   }
 
+  RunSetup::State& setup_;
   const Config& config_;
   Device& device_;
   const TrainOptions& options_;
-  NewFiles* new_files_;
   std::optional<KeepWorking> keep_working_;
   TrainOutcome outcome_;
-  RunData data_;
+  RunData& data_;
   std::optional<MachineProfile> machine_;
   TrainStep* step_ = nullptr;
   std::unique_ptr<Metrics> metrics_;
@@ -264,30 +317,12 @@ class Run {
   int64_t done_ = 0, saved_at_ = -1;
 };
 
-void check_run_directory(const Config& config, const TrainOptions& options) {
-  const std::string latest = latest_checkpoint(config.run_dir);
-  if (options.resume) {
-    check_as(Failure::usage, !latest.empty(), "run.dir {} holds no checkpoint to resume; start without --resume", config.run_dir);
-    return;
-  }
-  if (latest.empty()) return;
-  check_as(Failure::usage, options.overwrite, "run.dir {} already holds a run ({}); continue it with --resume, start over with --overwrite, or choose another run.dir",
-           config.run_dir, latest);
-}
 }  // namespace
 
-TrainOutcome train(const Config& config, Device& device, const RunReport& predicted, const ArenaPlan& arena, const TrainOptions& options) {
-  std::unique_ptr<DirectoryLock> lock;
-  std::unique_ptr<NewFiles> new_files;
-  if (options.keep_files) {
-    lock = std::make_unique<DirectoryLock>(config.run_dir);
-    new_files = std::make_unique<NewFiles>(config.run_dir);
-    check_run_directory(config, options);
-  }
-  device.allocator().set_budget(budget_bytes(config));
+TrainOutcome train(RunSetup& setup, Device& device, const RunReport& predicted, const ArenaPlan& arena) {
+  device.allocator().set_budget(budget_bytes(setup.state().config));
   device.allocator().adopt(arena);
-  Run run(config, device, options, new_files.get());
-  return run.execute(predicted);
+  return Run(setup.state(), device).execute(predicted);
 }
 
 int64_t budget_bytes(const Config& config) { return config.memory.budget_bytes > 0 ? config.memory.budget_bytes : available_memory_bytes(); }

@@ -22,11 +22,27 @@ struct TrainOutcome {
   std::vector<double> step_seconds;
 };
 
-/// Runs config.train on `device`, a fresh one, inside `arena`, the plan of this very configuration (plan/run_plan). Refuses (exit 3) a plan
-/// over the budget before it allocates. After request_stop(), a run that writes files and has begun its steps saves and stops after the
-/// current one; before that, and without files, it ends at once by Error (interrupted). Whatever ends it before its steps, its folder is
-/// left as it was. Throws Error as the contract's exit codes say.
-TrainOutcome train(const Config& config, Device& device, const RunReport& predicted, const ArenaPlan& arena, const TrainOptions& options);
+/// A run that has its folder (locked), its data and, if it continues, its checkpoint; and no memory of the device yet. What a run that ends
+/// before its steps has put into its folder goes again.
+class RunSetup {
+ public:
+  /// Throws Error as the contract's exit codes say.
+  RunSetup(const Config& config, const TrainOptions& options);
+  ~RunSetup();
+  RunSetup(const RunSetup&) = delete;
+  /// Whether the run comes to an evaluation, which depends on how many tokens are held out: its plan must know.
+  bool evaluates() const;
+  struct State;
+  State& state() { return *state_; }
+
+ private:
+  std::unique_ptr<State> state_;
+};
+
+/// Runs the setup's configuration on `device`, a fresh one, inside `arena`, its plan (plan/run_plan). Refuses (exit 3) a plan over the budget
+/// before it allocates. After request_stop(), a run that writes files and has begun its steps saves and stops after the current one; before
+/// that, and without files, it ends at once by Error (interrupted).
+TrainOutcome train(RunSetup& setup, Device& device, const RunReport& predicted, const ArenaPlan& arena);
 
 /// memory.budget, or where there is none what the system has available.
 int64_t budget_bytes(const Config& config);

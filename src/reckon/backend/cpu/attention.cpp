@@ -8,6 +8,7 @@
 #include "reckon/backend/cpu/attention_block.h"
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
+#include "reckon/tensor/shape.h"
 
 namespace reckon::cpu {
 namespace detail {
@@ -17,7 +18,7 @@ void assert_shape(const AttentionShape& s) {
 }
 
 int64_t forward_lane_bytes(const AttentionShape& s, int64_t keys) {
-  const int64_t bytes = s.dtype == DType::f64 ? keys * 8 : forward_scratch(s.head_dim) * 4;
+  const int64_t bytes = s.dtype == DType::f64 ? checked_multiply(keys, 8) : forward_scratch(s.head_dim) * 4;
   return ceil_div(bytes, 64) * 64;
 }
 
@@ -60,8 +61,8 @@ bool one_pass(int64_t groups, int64_t lanes) { return ceil_div(groups, lanes) * 
 
 int64_t back_lane_bytes(const AttentionShape& s) {
   if (s.dtype == DType::f64) return 0;
-  const int64_t key_sums = 2 * std::max(s.tokens, kKeys) * padded(s.head_dim);
-  return (backward_scratch(s.head_dim) + key_sums) * 4;
+  const int64_t key_sums = checked_product({2, std::max(s.tokens, kKeys), padded(s.head_dim)});
+  return checked_multiply(checked_sum({backward_scratch(s.head_dim), key_sums}), 4);
 }
 
 /// Where the parts of one lane's backward scratch lie.
@@ -140,11 +141,13 @@ void back_in_two_passes(const BackCall& call, int64_t groups, void* workspace, i
 }
 }  // namespace
 
-int64_t attention_workspace(const AttentionShape& shape, int lanes) { return lanes * forward_lane_bytes(shape, shape.tokens); }
+int64_t attention_workspace(const AttentionShape& shape, int lanes) {
+  return checked_multiply(lanes, forward_lane_bytes(shape, shape.tokens));
+}
 
 int64_t attention_back_workspace(const AttentionShape& shape, int lanes) {
-  const int64_t delta = shape.dtype == DType::f64 ? 0 : shape.batch * shape.heads * shape.tokens * 4;
-  return lanes * back_lane_bytes(shape) + ceil_div(delta, 64) * 64;
+  const int64_t delta = shape.dtype == DType::f64 ? 0 : checked_product({shape.batch, shape.heads, shape.tokens, 4});
+  return checked_sum({checked_multiply(lanes, back_lane_bytes(shape)), delta, 63}) / 64 * 64;
 }
 
 void attention_forward(const AttentionShape& shape, const void* qkv, void* out, void* lse, void* workspace, int lanes) {

@@ -80,6 +80,7 @@ class CpuDevice final : public Device {
   }
   void copy_in(void* device, const void* host, size_t bytes) override { copy(device, host, bytes); }
   void copy_out(void* host, const void* device, size_t bytes) override { copy(host, device, bytes); }
+  Ref<Device> open_meta() const override { return open_cpu(Mode::meta, profile()); }
   void synchronize() override {}
   int64_t count_nonfinite(const void* data, DType dtype, int64_t count) override { return cpu::count_nonfinite(dtype, data, count); }
 };

@@ -146,6 +146,6 @@ void attention_back(Plan& p) { p.workspace = attention_back_workspace(attention_
 void attention_cached(Plan& p) {
   p.workspace = attention_cached_workspace(attention_shape(p.in[0], p.params.as<AttentionParams>()), p.in[1].shape[2], p.profile.lanes);
 }
-void cross_entropy(Plan& p) { p.workspace = p.in[1].numel() * size_of(statistics_dtype(p.in[0].dtype)); }
+void cross_entropy(Plan& p) { p.workspace = checked_multiply(p.in[1].numel(), size_of(statistics_dtype(p.in[0].dtype))); }
 }  // namespace book
 }  // namespace reckon::cpu

@@ -6,6 +6,7 @@
 #include "reckon/backend/cpu/attention_block.h"
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
+#include "reckon/tensor/shape.h"
 
 namespace reckon::cpu {
 using namespace detail;
@@ -28,7 +29,7 @@ void kv_append(const AttentionShape& s, int64_t max_tokens, const void* qkv, voi
 }
 
 int64_t attention_cached_workspace(const AttentionShape& shape, int64_t max_tokens, int lanes) {
-  return lanes * forward_lane_bytes(shape, max_tokens);
+  return checked_multiply(lanes, forward_lane_bytes(shape, max_tokens));
 }
 
 void attention_cached(const AttentionShape& s, int64_t max_tokens, const void* qkv, const void* cache_k, const void* cache_v,

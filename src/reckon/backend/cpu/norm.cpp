@@ -106,6 +106,7 @@ HWY_AFTER_NAMESPACE();
 
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
+#include "reckon/tensor/shape.h"
 
 namespace reckon::cpu {
 namespace {
@@ -156,7 +157,7 @@ void norm_forward(const NormForward& a) {
 }
 
 int64_t norm_backward_workspace(DType dtype, int64_t rows, int64_t cols) {
-  return 2 * slice_bound(rows) * cols * size_of(statistics_dtype(dtype));
+  return checked_product({2, slice_bound(rows), cols, size_of(statistics_dtype(dtype))});
 }
 
 void norm_backward(const NormBackward& a) {

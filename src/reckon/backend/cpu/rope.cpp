@@ -8,6 +8,7 @@
 #include "reckon/backend/cpu/vec_targets.h"
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
+#include "reckon/tensor/shape.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/rope.cpp"
@@ -117,7 +118,7 @@ void turn_row(const RopeShape& s, const char* from, char* to, const void* cos, c
 }
 }  // namespace
 
-int64_t rope_workspace(const RopeShape& s) { return (s.tokens * s.head_dim * size_of(statistics_dtype(s.dtype)) + 63) / 64 * 64; }
+int64_t rope_workspace(const RopeShape& s) { return checked_sum({checked_product({s.tokens, s.head_dim, size_of(statistics_dtype(s.dtype))}), 63}) / 64 * 64; }
 
 void rope(const RopeShape& s, const void* from, void* to, const int64_t* position_offset, bool inverse, void* workspace) {
   RECKON_ASSERT(s.rows >= 0 && s.head_dim >= 2 && s.head_dim % 2 == 0 && s.head_dim <= 256 && is_float(s.dtype));

@@ -203,7 +203,7 @@ double sum_flat(int64_t n, void* workspace, F f) {
 
 int64_t reduce_workspace(const Shape& shape, uint32_t axes) {
   const Split s = split(shape, nullptr, axes);
-  return std::min(s.kept.numel(), kFewOutputs) * slice_count(s.reduced.numel()) * 8;
+  return checked_product({std::min(s.kept.numel(), kFewOutputs), slice_count(s.reduced.numel()), 8});
 }
 
 void reduce(Reduce op, DType dtype, const Shape& shape, Strided x, uint32_t axes, DType out_dtype, void* out, void* workspace) {
@@ -247,7 +247,7 @@ void reduce(Reduce op, DType dtype, const Shape& shape, Strided x, uint32_t axes
 }
 
 int64_t column_sums_workspace(DType dtype, int64_t rows, int64_t cols) {
-  return slice_bound(rows) * cols * size_of(statistics_dtype(dtype));
+  return checked_product({slice_bound(rows), cols, size_of(statistics_dtype(dtype))});
 }
 
 void column_sums(DType dtype, const void* x, int64_t rows, int64_t cols, int64_t row_stride, DType out_dtype, void* out, bool accumulate,
