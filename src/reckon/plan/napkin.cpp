@@ -80,20 +80,39 @@ std::string scientific(double value, int digits) {
   return text("{}e{}", mantissa, exponent);
 }
 
+namespace {
+struct Scale {
+  const char* unit;
+  double size;
+};
+constexpr Scale kByteScales[] = {{"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"PB", 1e15}};
+constexpr Scale kRateScales[] = {{"GB/s", 1e9}, {"TB/s", 1e12}};
+constexpr Scale kFlopScales[] = {{"TFLOP/s", 1e12}, {"PFLOP/s", 1e15}, {"EFLOP/s", 1e18}};
+
+// In the largest unit that leaves at least 1, from the second one on at least 10; the first unit for everything smaller.
+std::string scaled(double value, std::span<const Scale> scales) {
+  const Scale* best = &scales[0];
+  for (const Scale& s : scales)
+    if (value >= 10 * s.size) best = &s;
+  const double x = value / best->size;
+  return (x < 1e6 ? text("{:.5g}", x) : scientific(x)) + " " + best->unit;
+}
+
+std::string shown_bytes(double value, bool whole) {
+  if (value >= 1e13) return scaled(value, kByteScales);
+  const std::string plain = (whole ? with_commas(int64_t(value)) : text("{:.6g}", value)) + " B";
+  return value < 1e6 ? plain : plain + " = " + scaled(value, kByteScales);
+}
+}  // namespace
+
 std::string shown_value(double value, std::string_view unit) {
   const bool whole = value == std::floor(value) && std::abs(value) < kExactInteger;
   const std::string tail = unit.empty() ? "" : " " + std::string(unit);
-  if (unit == "B") {
-    static constexpr std::pair<const char*, double> kUnits[] = {{"PB", 1e15}, {"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}};
-    const std::string plain = (whole ? with_commas(int64_t(value)) : text("{:.1f}", value)) + " B";
-    for (const auto& [name, size] : kUnits)
-      if (value >= size) return (value < 1e13 ? plain + " = " : "") + text("{:.5g} {}", value / size, name);
-    return plain;
-  }
+  if (unit == "B") return shown_bytes(value, whole);
   if (unit == "%") return text("{:.1f} %", value);
-  if (unit == "$") return value < 1e15 ? "$" + with_commas(int64_t(std::llround(value))) : "$" + scientific(value);
-  if (unit == "FLOP/s") return text("{:.5g} TFLOP/s", value / 1e12);
-  if (unit == "B/s") return text("{:.5g} GB/s", value / 1e9);
+  if (unit == "$") return value < 1e15 ? "$" + with_commas(std::llround(value)) : "$" + scientific(value);
+  if (unit == "FLOP/s") return scaled(value, kFlopScales);
+  if (unit == "B/s") return scaled(value, kRateScales);
   if (whole && std::abs(value) >= 1e4 && value < 1e15)
     return with_commas(int64_t(value)) + tail + (value >= 1e8 ? " = " + scientific(value) : "");
   if (std::abs(value) >= 1e5 || (value != 0 && std::abs(value) < 1e-3)) return scientific(value) + tail;

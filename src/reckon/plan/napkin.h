@@ -54,7 +54,7 @@ NapkinAnswer napkin(std::string_view topic, std::span<const std::string> argumen
 /// The worked examples: every topic with its defaults, some with other arguments too.
 std::vector<NapkinAnswer> napkin_table(OpenMeta open_meta);
 
-/// Lines for people, each at most 160 columns where values allow, with a final newline.
+/// Lines for people, with a final newline.
 std::string to_text(const NapkinAnswer& answer);
 /// {"topic", "command", "question", "arguments", "values": [{"kind", "name", "value", "unit", "how"}], "why", "notes"}.
 void write_napkin(JsonWriter& json, const NapkinAnswer& answer);

@@ -199,12 +199,13 @@ void cruncher(NapkinRun& run) {
   run.exact("flops", double(plan.predicted.flops_per_step->model), "FLOPs",
             "matrix products of a step on meta: the first layer's input needs no gradient");
   for (const Category c :
-       {Category::parameter, Category::activation, Category::gradient, Category::optimizer, Category::temporary, Category::data})
-    run.exact(std::string(name_of(c)).c_str(), double(m.at_peak[size_t(c)]), "B", "live at the peak of a step, in blocks of 64 B");
+       {Category::parameter, Category::activation, Category::gradient, Category::optimizer, Category::data, Category::temporary})
+    run.exact(std::string(name_of(c)).c_str(), double(m.at_peak[size_t(c)]), "B",
+              c == Category::temporary ? "scratch of a matrix product: the same for any small one"
+                                       : "live at the peak of a step, in blocks of 64 B");
   run.exact("peak", double(m.peak), "B", "all of it");
   run.why(
-      "at this size blocks of 64 B, padding to 32 elements a parameter, the batch and the optimizer's scalars outweigh the tensors "
-      "themselves");
+      "blocks are multiples of 64 B and parameters begin at multiples of 32 elements; the optimizer keeps scalars, products need scratch");
   if (D != 4 || L != 2 || B != 2) return;
   run.mistake("bytes", double(std::bit_ceil(uint64_t(total))), "B", "rounded up to a power of two");
   run.mistake("share_states", 100 * 14 / (2 * P + activations + 14), "%",
