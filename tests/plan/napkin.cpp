@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "reckon/backend/cpu/device.h"
+#include "reckon/plan/run_plan.h"
 
 namespace reckon {
 namespace {
@@ -289,6 +290,20 @@ TEST(Napkin, Accumulation) {
   EXPECT_GT(exact_of(a, "peak_whole"), exact_of(a, "peak_accumulated") * 1.5);
 }
 
+TEST(Napkin, LargestMicroBatchIsTheLastThatFits) {
+  const NapkinAnswer a = ask("largest-micro-batch", {"memory=2GB", "model.preset=smollm2-135m", "train.seq_len=128", "optim.name=sgd"});
+  EXPECT_GE(exact_of(a, "micro_batch"), 1);
+  EXPECT_LE(exact_of(a, "arena"), 2e9);
+  EXPECT_GT(exact_of(a, "arena_next"), 2e9);
+  const Ref<Device> meta = open_meta();
+  const std::vector<std::string> keys{"model.preset=smollm2-135m", "train.seq_len=128", "train.precision=bf16", "optim.name=sgd",
+                                      "train.micro_batch=" + std::to_string(int64_t(exact_of(a, "micro_batch")))};
+  EXPECT_EQ(exact_of(a, "arena"), double(plan_run(load_config("", keys), *meta, false).arena.bytes));
+  const NapkinAnswer none = ask("largest-micro-batch", {"memory=1GB"});
+  EXPECT_EQ(exact_of(none, "micro_batch"), 0);
+  EXPECT_EQ(none.notes.size(), 1u);
+}
+
 TEST(Napkin, LearningRate) {
   const NapkinAnswer a = ask("lr-scaling");
   EXPECT_DOUBLE_EQ(napkin_of(a, "linear"), 3e-4 * 8);
@@ -370,10 +385,23 @@ TEST(Napkin, ReportsOverflow) {
   refusal("recompute-faster", {"n=1e9"});
   refusal("tensor-bytes", {"shape=4000000000x2000000000", "dtype=f64"});
   refusal("transformer-params", {"d=9e15"});
-  refusal("transformer-params", {"d=1000000", "layers=65536"});
   refusal("d-model", {"params=1e30", "layers=1"});
   refusal("accumulation", {"k=257"});
-  refusal("conventions", {"model.layers=65536", "model.d_model=262144", "model.heads=1024", "model.vocab=1000"});
+  refusal("conventions", {"train.grad_accum=5000"});
+  refusal("conventions", {"model.layers=513"});
+  refusal("conventions", {"model.layers=512", "train.grad_accum=9"});
+  refusal("activations", {"layers=1e12"});
+  refusal("conventions", {"model.layers=512", "model.d_model=1048576", "model.heads=4096", "train.micro_batch=4194304"});
+}
+
+TEST(Napkin, TakesTheParametersOfANamedModel) {
+  const NapkinAnswer a = ask("training-days", {"model.preset=gpt2-124m", "tokens=1e9"});
+  EXPECT_EQ(napkin_of(a, "flops"), 6 * 124'439'808 * 1e9);
+  EXPECT_EQ(a.arguments[0].second, "124439808");
+  // The default length is cut to the model's positions: 797,870,592 FLOPs a token at T 1024.
+  EXPECT_DOUBLE_EQ(exact_of(a, "flops"), 797'870'592 * 1e9);
+  EXPECT_EQ(napkin_of(ask("weights-bytes", {"model.preset=gpt2-124m"}), "bytes"), 2 * 124'439'808);
+  EXPECT_EQ(napkin_of(ask("training-days", {"model.preset=gpt2-124m", "params=1e6", "tokens=1e9"}), "flops"), 6e15);
 }
 
 TEST(Napkin, TakesSuffixes) {

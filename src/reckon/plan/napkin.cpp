@@ -10,6 +10,8 @@
 
 namespace reckon {
 namespace {
+// What a dry run goes through one by one for an answer: seconds, not minutes.
+constexpr int64_t kMostLayers = 512, kMostMicroBatches = 512, kMostLayerPasses = 4096;
 constexpr double kExactInteger = 9007199254740992.0;  // 2^53: beyond it a double skips integers
 
 const std::vector<NapkinTopic>& topics() {
@@ -89,19 +91,19 @@ constexpr Scale kByteScales[] = {{"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"PB", 
 constexpr Scale kRateScales[] = {{"GB/s", 1e9}, {"TB/s", 1e12}};
 constexpr Scale kFlopScales[] = {{"TFLOP/s", 1e12}, {"PFLOP/s", 1e15}, {"EFLOP/s", 1e18}};
 
-// In the largest unit that leaves at least 1, from the second one on at least 10; the first unit for everything smaller.
-std::string scaled(double value, std::span<const Scale> scales) {
+// In the largest unit of which there are at least `least`; in the first for everything smaller.
+std::string scaled(double value, std::span<const Scale> scales, double least) {
   const Scale* best = &scales[0];
   for (const Scale& s : scales)
-    if (value >= 10 * s.size) best = &s;
+    if (value >= least * s.size) best = &s;
   const double x = value / best->size;
   return (x < 1e6 ? text("{:.5g}", x) : scientific(x)) + " " + best->unit;
 }
 
 std::string shown_bytes(double value, bool whole) {
-  if (value >= 1e13) return scaled(value, kByteScales);
+  if (value >= 1e13) return scaled(value, kByteScales, 1);
   const std::string plain = (whole ? with_commas(int64_t(value)) : text("{:.6g}", value)) + " B";
-  return value < 1e6 ? plain : plain + " = " + scaled(value, kByteScales);
+  return value < 1e6 ? plain : plain + " = " + scaled(value, kByteScales, 1);
 }
 }  // namespace
 
@@ -111,8 +113,8 @@ std::string shown_value(double value, std::string_view unit) {
   if (unit == "B") return shown_bytes(value, whole);
   if (unit == "%") return text("{:.1f} %", value);
   if (unit == "$") return value < 1e15 ? "$" + with_commas(std::llround(value)) : "$" + scientific(value);
-  if (unit == "FLOP/s") return scaled(value, kFlopScales);
-  if (unit == "B/s") return scaled(value, kRateScales);
+  if (unit == "FLOP/s") return scaled(value, kFlopScales, 10);
+  if (unit == "B/s") return scaled(value, kRateScales, 10);
   if (whole && std::abs(value) >= 1e4 && value < 1e15)
     return with_commas(int64_t(value)) + tail + (value >= 1e8 ? " = " + scientific(value) : "");
   if (std::abs(value) >= 1e5 || (value != 0 && std::abs(value) < 1e-3)) return scientific(value) + tail;
@@ -127,12 +129,13 @@ NapkinRun::NapkinRun(const NapkinTopic& topic, std::span<const std::string> argu
   answer_.question = topic.question;
   answer_.command = text("reckon plan --napkin {}", topic.name);
   for (const std::string& word : arguments) read(word);
+  set_default_keys();
+  take_parameters_of_model();
   for (const NapkinArgument& a : topic_.arguments) {
     const std::string value = text_of(a.name);
     check_argument(a, value);
     if (!value.empty()) answer_.arguments.emplace_back(a.name, value);
   }
-  set_default_keys();
   for (const std::vector<std::string>& keys : {default_keys_, keys_})
     for (const std::string& key : keys) answer_.arguments.emplace_back(key_name(key), key.substr(key.find('=') + 1));
 }
@@ -150,6 +153,13 @@ void NapkinRun::set_default_keys() {
     }
     default_keys_.push_back(std::move(key));
   }
+}
+
+// Who names a model asks about its parameters, not about the default number of them.
+void NapkinRun::take_parameters_of_model() {
+  const auto asks = [](const NapkinArgument& a) { return std::string_view(a.name) == "params" && *a.standard; };
+  if (!key_given("model.preset") || given("params") || std::none_of(topic_.arguments.begin(), topic_.arguments.end(), asks)) return;
+  typed_.emplace_back("params", text("{}", parameter_count(config().model)));
 }
 
 void NapkinRun::read_key(const std::string& word) {
@@ -272,7 +282,13 @@ Config NapkinRun::config(const std::vector<std::string>& more) const {
   std::vector<std::string> all = default_keys_;
   all.insert(all.end(), more.begin(), more.end());
   all.insert(all.end(), keys_.begin(), keys_.end());
-  return load_config("", all);
+  const Config config = load_config("", all);
+  const int64_t layers = config.model.layers, passes = config.train.grad_accum;
+  check_as(Failure::usage, layers <= kMostLayers, "model.layers = {} are more than are run for an answer: at most {}", layers, kMostLayers);
+  check_as(Failure::usage, passes <= kMostMicroBatches && layers * passes <= kMostLayerPasses,
+           "train.grad_accum = {} with {} layers is more than is run for an answer: at most {}", passes, layers,
+           std::min(kMostMicroBatches, kMostLayerPasses / layers));
+  return config;
 }
 
 RunPlan NapkinRun::plan(const Config& config) const {

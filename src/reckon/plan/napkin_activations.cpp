@@ -35,6 +35,7 @@ double checkpointed(double layers, double k, double per_layer, double row_bytes)
 void activations(NapkinRun& run) {
   const double L = run.number("layers"), d = run.number("d"), per_layer = run.number("per_layer"), n = run.number("tokens"),
                row = d * double(size_of(run.dtype()));
+  check_as(Failure::usage, L <= double(kMaxLayers), "layers = {} must be at most {}", run.text_of("layers"), kMaxLayers);
   run.napkin("per_token", L * per_layer * row, "B", text("layers x {} d elements x {} B", run.text_of("per_layer"), size_of(run.dtype())));
   const double every = checkpointed(L, 1, per_layer, row);
   run.napkin("checkpointed", every, "B",
@@ -142,6 +143,7 @@ void recomputation(NapkinRun& run) {
   run.napkin("forwards_but_last", 2 - 1 / k, "times",
              text("2 - 1/k if the last of k = {} segments is kept: backward starts there", run.text_of("segments")));
   const Config config = run.config();
+  check_as(Failure::usage, !config.model.cruncher, "the exact count needs a decoder");
   const auto with = [&](Recompute mode) {
     Config c = config;
     c.train.recompute = mode;

@@ -180,6 +180,8 @@ void quantized_bytes(NapkinRun& run) {
 
 // ---- cruncher
 void cruncher(NapkinRun& run) {
+  check_as(Failure::usage, !run.key_given("model.preset"),
+           "the question is about the preset cruncher alone; change its model.d_model, model.layers or train.micro_batch");
   const Config config = run.config();
   const double D = double(config.model.d_model), L = double(config.model.layers), B = double(config.train.micro_batch), P = L * D * D + D,
                activations = B * D * L;

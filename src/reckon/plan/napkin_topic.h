@@ -86,6 +86,7 @@ class NapkinRun {
   void read(const std::string& word);
   void read_key(const std::string& word);
   void set_default_keys();
+  void take_parameters_of_model();
   void check_argument(const NapkinArgument& a, const std::string& text) const;
 
   const NapkinTopic& topic_;
