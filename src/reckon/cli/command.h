@@ -15,6 +15,7 @@ struct CommandLine {
   std::string config_path;             // "" if none was given
   std::vector<std::string> overrides;  // key.path=value
   bool json = false, resume = false, overwrite = false, profile = false;
+  bool napkin = false;  // plan: answer questions, not a configuration
   int64_t threads = 0;  // 0: all cores
   // generate
   std::string prompt;
@@ -42,4 +43,6 @@ int run_inspect(const CommandLine& line);
 int run_bench_train(const CommandLine& line);
 int run_bench_device(const CommandLine& line);
 int run_check(const CommandLine& line);
+int run_plan(const CommandLine& line);
+int run_plan_napkin(const CommandLine& line);
 }  // namespace reckon
