@@ -1,5 +1,5 @@
 // cli/train: reckon train [CONFIG.toml] [key=value ...] [--resume] [--overwrite] [--json]
-#include "reckon/plan/run_plan.h"
+#include "reckon/report/report.h"
 
 #include <cstdio>
 
@@ -43,6 +43,7 @@ int run_train(const CommandLine& line) {
   const Config config = resumed_config(line);
   const Ref<Device> device = open_cpu(Mode::real), meta = open_cpu(Mode::meta);
   const TrainOutcome outcome = plan_and_train(config, *device, *meta, {.resume = line.resume, .overwrite = line.overwrite});
+  write_run_report(config, *open_cpu(Mode::meta), outcome.calls);
   if (line.json) {
     std::fputs(summary_json(outcome.predicted, outcome.measured, outcome.process).c_str(), stdout);
   } else {

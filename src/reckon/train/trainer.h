@@ -20,6 +20,7 @@ struct TrainOutcome {
   std::string checkpoint;   // the last one saved
   double first_loss = 0;
   std::vector<double> step_seconds;
+  std::vector<CallRecord> calls;  // of the last step, or of the second if the run was interrupted
 };
 
 /// Runs config.train on `device`, a fresh one, inside `arena`, the plan of this very configuration (plan/run_plan). Refuses (exit 3) a plan
