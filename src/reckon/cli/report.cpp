@@ -1,5 +1,5 @@
-// cli/report: reckon report [run.dir=DIR] writes the report of a run again; reckon report [CONFIG.toml] [key=value ...] --out FILE that of a
-// plan that nobody has run.
+// cli/report: reckon report [run.dir=DIR] writes the report of a run again; reckon report [CONFIG.toml] [key=value ...] --out FILE that of
+// a plan that nobody has run.
 #include "reckon/report/report.h"
 
 #include <cstdio>
@@ -16,7 +16,8 @@ int run_report(const CommandLine& line) {
   std::string html = line.out, trace;
   if (html.empty()) {
     const std::string run_dir = line.run_named().run_dir, saved = join_path(run_dir, "config.toml");
-    check_as(Failure::usage, path_exists(saved), "run.dir {} holds no run (no config.toml): name one with run.dir=DIR, or write the report of a plan with --out FILE.html",
+    check_as(Failure::usage, path_exists(saved),
+             "run.dir {} holds no run (no config.toml): name one with run.dir=DIR, or write the report of a plan with --out FILE.html",
              run_dir);
     check_as(Failure::usage, line.config_path.empty() && line.overrides.size() <= (line.overrides_key("run.dir") ? 1 : 0),
              "a run's report is of the configuration it has: leave other keys out, or write the report of a plan with --out FILE.html");

@@ -20,7 +20,8 @@ struct Axis {
 // Labels left of a plot, from its bottom.
 std::string y_labels(const Axis& axis, const std::vector<double>& ticks, const std::vector<std::string>& labels) {
   std::string out = "<div class=\"y\" aria-hidden=\"true\">";
-  for (size_t i = 0; i < ticks.size(); ++i) out += text("<span style=\"bottom:{}\">{}</span>", percentage(axis.share(ticks[i])), escaped(labels[i]));
+  for (size_t i = 0; i < ticks.size(); ++i)
+    out += text("<span style=\"bottom:{}\">{}</span>", percentage(axis.share(ticks[i])), escaped(labels[i]));
   return out + "</div>";
 }
 
@@ -41,7 +42,8 @@ class MemoryChart {
  public:
   MemoryChart(const Timeline& line, bool above_lowest) : line_(line), above_lowest_(above_lowest) {
     for (size_t c = 0; c < size_t(kCategories); ++c)
-      if (std::any_of(line.samples.begin(), line.samples.end(), [&](const TimelineSample& s) { return live(s, c) > 0; })) present_.push_back(c);
+      if (std::any_of(line.samples.begin(), line.samples.end(), [&](const TimelineSample& s) { return live(s, c) > 0; }))
+        present_.push_back(c);
     for (const TimelineSample& s : line.samples) highest_ = std::max(highest_, stack(s, present_.size()));
     axis_ = {0, std::max<double>(64, double(highest_)) * 1.12};
   }
@@ -51,7 +53,8 @@ class MemoryChart {
     std::vector<std::string> labels;
     for (const double t : ticks) labels.push_back(axis_bytes(int64_t(t)));
     std::string out = "<div class=\"plot memory\">" + y_labels(axis_, ticks, labels) + "<div class=\"area\">";
-    out += text("<svg viewBox=\"0 0 {} {}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{}\">", kWidth, kHeight, escaped(description()));
+    out += text("<svg viewBox=\"0 0 {} {}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{}\">", kWidth, kHeight,
+                escaped(description()));
     out += grid_lines(axis_, ticks);
     // Each area reaches down to zero and is covered by the one below it: no seams between them.
     for (size_t i = present_.size(); i > 0; --i) out += text("<path class=\"f c{}\" d=\"{}\"/>", present_[i - 1], outline(i));
@@ -98,7 +101,8 @@ class MemoryChart {
       while (end + 1 < line_.samples.size() && line_.samples[end + 1].phase == line_.samples[i].phase) ++end;
       const double left = place(line_.samples[i - 1].event), width = place(line_.samples[end].event) - left;
       const std::string_view name = name_of(line_.samples[i].phase);
-      out += text("<span style=\"left:{};width:{}\" title=\"{}\">{}</span>", percentage(left), percentage(width), name, width > 0.05 ? name : "");
+      out += text("<span style=\"left:{};width:{}\" title=\"{}\">{}</span>", percentage(left), percentage(width), name,
+                  width > 0.05 ? name : "");
       i = end + 1;
     }
     return out + "</div>";
@@ -119,20 +123,40 @@ class MemoryChart {
 };
 
 // ---- treemap
-constexpr double kMapWidth = 1000, kMapHeight = 420;      // what the layout aims at; the page makes it as wide as it is
-constexpr double kLetter = 6.4;                           // pixels, on average
-constexpr double kWidePage = 700, kNarrowPage = 310;      // pixels of a treemap: on paper, on a phone
+constexpr double kMapWidth = 1000, kMapHeight = 420;                // what the layout aims at; the page makes it as wide as it is
+constexpr double kLetter = 6.4;                                     // pixels, on average
+constexpr double kDesktop = 1030, kPaperWidth = 660, kPhone = 310;  // pixels of a treemap's width
 
-std::string label_of(const TreeNode& node) {
-  return node.folded > 1 ? text("{} × {}", node.name, node.folded) : node.name;
+std::string label_of(const TreeNode& node) { return node.folded > 1 ? text("{}, {} times", node.name, node.folded) : node.name; }
+
+// What does not fit is left out; what does not fit on paper or on a phone is marked, for the page's style to hide there.
+enum class Fit : uint8_t { everywhere, wide, desktop, nowhere };
+constexpr const char* kFitClass[] = {"", "wide ", "desktop ", ""};
+Fit fit(size_t letters, double share) {
+  const double length = double(letters) * kLetter + 10;
+  return length <= share * kPhone        ? Fit::everywhere
+         : length <= share * kPaperWidth ? Fit::wide
+         : length <= share * kDesktop    ? Fit::desktop
+                                         : Fit::nowhere;
 }
 
-// Labels that would not fit are left out; those that do not fit on a phone are marked, for its style to hide.
-std::string cell_text(const std::string& label, double share, int y, const char* extra) {
-  const double length = double(label.size()) * kLetter + 10;
-  if (length > share * kWidePage) return {};
-  const bool is_wide = length > share * kNarrowPage;
-  return text("<text x=\"5\" y=\"{}\" class=\"{}{}\">{}</text>", y, is_wide ? "wide " : "", extra, escaped(label));
+// Name and amount, beside each other in a header, else below each other.
+std::string cell_text(const TreeNode& node, const std::string& amount, double share, double height, bool is_header,
+                      const std::string& ink) {
+  const std::string name = label_of(node);
+  const Fit name_fits = fit(name.size(), share), both_fit = fit(name.size() + amount.size() + 2, share);
+  if (name_fits == Fit::nowhere || height < 15) return {};
+  std::string out = text("<text x=\"5\" y=\"13\" class=\"{}{}\">{}", kFitClass[size_t(name_fits)], ink, escaped(name));
+  if (is_header || height < 30) {
+    if (both_fit != Fit::nowhere)
+      out += text("<tspan dx=\"7\" class=\"{}amount\">{}</tspan>", kFitClass[size_t(both_fit)], escaped(amount));
+    return out + "</text>";
+  }
+  const Fit amount_fits = std::max(name_fits, fit(amount.size(), share));
+  out += "</text>";
+  if (amount_fits != Fit::nowhere)
+    out += text("<text x=\"5\" y=\"28\" class=\"{}amount {}\">{}</text>", kFitClass[size_t(amount_fits)], ink, escaped(amount));
+  return out;
 }
 
 std::string draw_cell(const Cell& cell, const TreemapStyle& style, int64_t total) {
@@ -141,20 +165,15 @@ std::string draw_cell(const Cell& cell, const TreemapStyle& style, int64_t total
   if (r.width < 0.4 || r.height < 0.4) return {};
   const double share = r.width / kMapWidth;
   const std::string amount = style.format(node.value);
-  std::string out = text("<svg x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"><title>{}: {} ({})</title>", percentage(share == 0 ? 0 : r.x / kMapWidth), fixed2(r.y),
-                         percentage(share), fixed2(r.height), escaped(label_of(node)), escaped(amount), percent(double(node.value) / double(std::max<int64_t>(1, total))));
+  std::string out = text("<svg x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"><title>{}: {} ({})</title>",
+                         percentage(share == 0 ? 0 : r.x / kMapWidth), fixed2(r.y), percentage(share), fixed2(r.height),
+                         escaped(label_of(node)), escaped(amount), percent(double(node.value) / double(std::max<int64_t>(1, total))));
   const std::string colour = node.is_leaf() ? text("leaf {}{}", style.colour_class, node.kind) : text("box d{}", cell.depth % 2);
   out += text("<rect width=\"100%\" height=\"100%\" class=\"{}\"/>", colour);
   const bool has_header = !node.is_leaf() && cell.inner.y > r.y;
   if (node.is_leaf() || has_header) {
     const std::string ink = node.is_leaf() ? text("on {}{}", style.colour_class, node.kind) : "head";
-    if (r.height >= 15) {
-      // The amount beside the name if there is room, below it in a tall cell.
-      const std::string both = label_of(node) + "  " + amount;
-      const std::string line = has_header || r.height < 30 ? cell_text(both, share, 13, ink.c_str()) : "";
-      out += line.empty() ? cell_text(label_of(node), share, 13, ink.c_str()) : line;
-      if (!has_header && r.height >= 30) out += cell_text(amount, share, 28, ink.c_str());
-    }
+    out += cell_text(node, amount, share, r.height, has_header, ink);
   }
   return out + "</svg>";
 }
@@ -174,7 +193,8 @@ std::string memory_chart(const Timeline& timeline, bool above_lowest) { return M
 
 std::string treemap_chart(const TreeNode& tree, const TreemapStyle& style) {
   if (tree.value <= 0) return "<p class=\"none\">Nothing to show.</p>";
-  std::string out = text("<svg class=\"map\" width=\"100%\" height=\"{}\" role=\"img\" aria-label=\"{}\">", int(kMapHeight), escaped(style.title));
+  std::string out =
+      text("<svg class=\"map\" width=\"100%\" height=\"{}\" role=\"img\" aria-label=\"{}\">", int(kMapHeight), escaped(style.title));
   for (const Cell& cell : make_treemap(tree, {0, 0, kMapWidth, kMapHeight}, 19)) out += draw_cell(cell, style, tree.value);
   return out + "</svg>";
 }
@@ -222,12 +242,13 @@ std::string line_chart(const LineChart& chart) {
   y.high += margin;
   if (!chart.from_zero) y.low -= margin;
   auto* const format = chart.format ? chart.format : nice_number;
-  const std::vector<double> ticks = ticks_of(y.low, y.high - margin * 0.4, tick_step(y.high - y.low, 4, false));
+  const std::vector<double> ticks = ticks_of(y.low, y.high - margin * 0.4, tick_step(y.high - y.low, 5, false));
   std::vector<std::string> labels;
   for (const double t : ticks) labels.push_back(format(t));
   std::string out = text("<div class=\"plot line\" id=\"{}\">", escaped(chart.id)) + y_labels(y, ticks, labels) + "<div class=\"area\">";
   out += text("<svg viewBox=\"0 0 {} {}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{}\">", kWidth, kHeight,
-              escaped(text("{} over steps {} to {}: between {} and {}.", chart.title, short_number(x.low), short_number(x.high), format(low), format(high))));
+              escaped(text("{} over steps {} to {}: between {} and {}.", chart.title, short_number(x.low), short_number(x.high),
+                           format(low), format(high))));
   out += grid_lines(y, ticks);
   for (size_t n = 0; n < chart.series.size(); ++n) {
     const Series& s = chart.series[n];
@@ -238,7 +259,8 @@ std::string line_chart(const LineChart& chart) {
         pen_down = false;
         continue;
       }
-      const std::string point = text("{} {}", fixed2(kWidth * (x.high > x.low ? x.share(s.x[i]) : 0.5)), fixed2(kHeight * (1 - y.share(s.y[i]))));
+      const std::string point =
+          text("{} {}", fixed2(kWidth * (x.high > x.low ? x.share(s.x[i]) : 0.5)), fixed2(kHeight * (1 - y.share(s.y[i]))));
       d += (pen_down ? "L" : "M") + point;
       dots += "M" + point + "h0";
       pen_down = true;
@@ -247,6 +269,7 @@ std::string line_chart(const LineChart& chart) {
     if (s.points || s.x.size() == 1) out += text("<path class=\"s{} dots\" d=\"{}\"/>", n, dots);
   }
   out += "</svg><div class=\"cursor\" hidden></div></div>";
-  return out + text("<div class=\"x\" aria-hidden=\"true\"><span>{}</span><span>step {}</span></div></div>", text("step {}", short_number(x.low)), short_number(x.high));
+  return out + text("<div class=\"x\" aria-hidden=\"true\"><span>{}</span><span>step {}</span></div></div>",
+                    text("step {}", short_number(x.low)), short_number(x.high));
 }
 }  // namespace reckon

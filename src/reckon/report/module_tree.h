@@ -11,9 +11,9 @@ namespace reckon {
 /// tree of eighty layers is that of one.
 struct TreeNode {
   std::string name;
-  int64_t value = 0;   // of everything below
-  int kind = -1;       // leaf: what it is coloured by; inner node: -1
-  int64_t folded = 1;  // how many numbered modules this node stands for
+  int64_t value = 0;               // of everything below
+  int kind = -1;                   // leaf: what it is coloured by; inner node: -1
+  int64_t folded = 1;              // how many numbered modules this node stands for
   std::vector<TreeNode> children;  // largest first
   bool is_leaf() const { return kind >= 0; }
 };

@@ -78,15 +78,16 @@ const char* const kPageScript = R"js(
       }));
       let others = total;
       const rows = livingAt(sample).slice(0, rest).map(([name, bytes]) => {
-        const [category, module, op] = memory.names[name], row = make('tr'), kind = make('td');
+        const [category, module, tensor] = memory.names[name], row = make('tr'), what = make('td', '', module + ' '), kind = make('td');
+        what.append(make('i', '', tensor));
         kind.append(chip(category), memory.categories[category]);
-        row.append(make('td', '', module), make('td', '', op), kind, bytesCell(bytes));
+        row.append(what, kind, bytesCell(bytes));
         others -= bytes;
         return row;
       });
       if (others > 0) {
         const row = make('tr', 'rest'), cell = make('td', '', 'all others');
-        cell.colSpan = 3;
+        cell.colSpan = 2;
         row.append(cell, bytesCell(others));
         rows.push(row);
       }

@@ -5,8 +5,10 @@
 namespace reckon {
 std::string palette_style(bool dark) {
   std::string out = text(":root {{ color-scheme: {}; --paper: #{:06x};", dark ? "dark" : "light", dark ? kNight : kPaper);
-  out += dark ? " --ink: #e6e9ee; --soft: #a3abb8; --line: #333a45; --panel: #1c2027; --bar: #6d8fc4; --good: #63d297; --bad: #ff9a8b;"
-              : " --ink: #1a1f29; --soft: #5a6473; --line: #d9dee6; --panel: #f5f7fa; --bar: #8aa6d1; --good: #14713f; --bad: #b3261e;";
+  out += dark ? " --ink: #e6e9ee; --soft: #a3abb8; --line: #333a45; --panel: #1c2027; --bar: #6d8fc4; --accent: #8db6ee; --good: #63d297; "
+                "--bad: #ff9a8b;"
+              : " --ink: #1a1f29; --soft: #5a6473; --line: #d9dee6; --panel: #f5f7fa; --bar: #8aa6d1; --accent: #2b3a91; --good: #14713f; "
+                "--bad: #b3261e;";
   const auto colours = [&](char name, const CategoryColour* table, int count) {
     for (int i = 0; i < count; ++i) {
       const uint32_t fill = dark ? table[i].dark : table[i].light;
@@ -16,8 +18,10 @@ std::string palette_style(bool dark) {
   colours('c', kCategoryColours, kCategories);
   colours('p', kPassColours, kPasses);
   out += " }\n";
-  for (int i = 0; i < (dark ? 0 : kCategories); ++i) out += text(".c{} {{ fill: var(--c{}); background: var(--c{}); }} .on.c{} {{ fill: var(--on-c{}); }}\n", i, i, i, i, i);
-  for (int i = 0; i < (dark ? 0 : kPasses); ++i) out += text(".p{} {{ fill: var(--p{}); background: var(--p{}); }} .on.p{} {{ fill: var(--on-p{}); }}\n", i, i, i, i, i);
+  for (int i = 0; i < (dark ? 0 : kCategories); ++i)
+    out += text(".c{} {{ fill: var(--c{}); background: var(--c{}); }} .on.c{} {{ fill: var(--on-c{}); }}\n", i, i, i, i, i);
+  for (int i = 0; i < (dark ? 0 : kPasses); ++i)
+    out += text(".p{} {{ fill: var(--p{}); background: var(--p{}); }} .on.p{} {{ fill: var(--on-p{}); }}\n", i, i, i, i, i);
   return out;
 }
 
@@ -77,7 +81,7 @@ rect.f { stroke: none; }
 .key { margin-right: 14px; white-space: nowrap; } output { margin-left: 14px; color: var(--ink); }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 24px; }
 
-.scrub { margin-left: 68px; } .scrub input { display: block; width: 100%; margin: 0 0 8px; accent-color: var(--bar); }
+.scrub { margin-left: 68px; } .scrub input { display: block; width: 100%; margin: 0 0 8px; accent-color: var(--accent); }
 .moment { margin: 6px 0 26px; padding: 14px 16px; background: var(--panel); border-radius: 6px; }
 .moment .when { margin: 0 0 8px; }
 .two { display: grid; grid-template-columns: 220px 1fr; gap: 20px; }
@@ -95,7 +99,7 @@ td.bar { width: 170px; min-width: 130px; } td.bar span { display: inline-block; 
 .plain { background: var(--bar); }
 svg.map { display: block; }
 .map rect { stroke: var(--paper); stroke-width: 1.5; } .map .box { fill: var(--panel); stroke: var(--line); } .map .d1 { fill: var(--paper); }
-.map text { font-size: 11.5px; pointer-events: none; } .map .head { fill: var(--ink); font-weight: 600; }
+.map text { font-size: 11.5px; pointer-events: none; } .map .head { fill: var(--ink); font-weight: 600; } .map .head .amount { font-weight: 400; } .map .amount { opacity: .85; }
 
 @media (max-width: 640px) {
   main { padding: 20px 14px 32px; }
@@ -105,14 +109,23 @@ svg.map { display: block; }
   .two, .pair { grid-template-columns: 1fr; gap: 12px; }
   .tiles { grid-template-columns: 1fr 1fr; gap: 8px; } .tiles dd { font-size: 17px; }
   .map .wide { display: none; }
+  table { font-size: 13px; } th, td { padding-right: 9px; }
+  td:first-child, th:first-child { white-space: normal; overflow-wrap: anywhere; }
+  td:first-child { min-width: 118px; }
+  td.bar { width: 58px; min-width: 58px; } td.bar span { display: none; } th { white-space: normal; }
+  .sticky td:first-child, .sticky th:first-child { position: sticky; left: 0; background: var(--paper); }
 }
+@media (max-width: 1000px) { .map .desktop { display: none; } }
 @media print {
   * { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
   body { font-size: 11px; } main { max-width: none; padding: 0; }
   section { margin-top: 26px; } h2 { break-after: avoid; }
   figure, .tiles, .moment, tr, .verdict { break-inside: avoid; }
   .scrub, .cursor { display: none; } .area { height: 230px; } .line .area { height: 170px; }
-  table { font-size: 10px; } th, td { padding-right: 7px; } td.bar { width: 110px; min-width: 90px; } .scroll { overflow: visible; }
+  .map .desktop { display: none; }
+  figcaption, .legend, .two ul, small, .y span, .bands span, .x, td.bar i, .facts, .kind, footer { font-size: 10px; } .where, code, pre { font-size: 9px; } h1 { font-size: 22px; } h2 { font-size: 15px; } h3 { font-size: 12px; } .verdict { font-size: 15px; }
+  .tiles { grid-template-columns: repeat(5, 1fr); gap: 6px; margin-top: 14px; } .tiles div { padding: 7px 9px; } .tiles dd { font-size: 14px; } .tiles dt { font-size: 10px; } .tiles small { font-size: 9px; } .two { grid-template-columns: 170px 1fr; }
+  table { font-size: 10px; } th { font-size: 9px; } th, td { padding-top: 2px; padding-bottom: 2px; padding-right: 7px; } td.bar { width: 110px; min-width: 90px; } .scroll { overflow: visible; }
   a { color: inherit; }
 }
 @page { margin: 14mm; }

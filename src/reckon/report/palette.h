@@ -27,7 +27,8 @@ inline constexpr uint32_t kPaper = 0xffffff, kNight = 0x14171c;  // backgrounds
 /// When a call is made: what the work treemap is coloured by, light to dark.
 inline constexpr int kPasses = 4;
 inline constexpr const char* kPassNames[kPasses] = {"forward", "backward", "recomputed", "update"};
-inline constexpr CategoryColour kPassColours[kPasses] = {{0xbcd3f2, 0xd5e4fb}, {0x6f9fd8, 0x8db6ee}, {0xeab33e, 0xffd077}, {0x2b3a91, 0x3d69c0}};
+inline constexpr CategoryColour kPassColours[kPasses] = {
+    {0xbcd3f2, 0xd5e4fb}, {0x6f9fd8, 0x8db6ee}, {0xeab33e, 0xffd077}, {0x2b3a91, 0x3d69c0}};
 
 /// Relative luminance of WCAG 2, 0 to 1.
 double luminance(uint32_t colour);

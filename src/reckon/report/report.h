@@ -9,10 +9,10 @@ namespace reckon {
 
 struct ReportInput {
   const RunPlan& plan;
-  const RunFiles* run = nullptr;     // null: a plan without a run
-  CallTimes times;                   // of the plan's calls; empty or Timing::order: unknown
-  int64_t budget_bytes = 0;          // 0: none to judge by
-  std::string budget_name;           // "memory.budget", "available memory"
+  const RunFiles* run = nullptr;  // null: a plan without a run
+  CallTimes times;                // of the plan's calls; empty or Timing::order: unknown
+  int64_t budget_bytes = 0;       // 0: none to judge by
+  std::string budget_name;        // "memory.budget", "available memory"
 };
 /// One self-contained HTML file: no network, readable without script, in light and dark, on a phone and on paper. The same input gives the
 /// same bytes. Everything that is not ours (names, paths) is escaped.

@@ -16,11 +16,16 @@ double number_or_nan(const Json& object, std::string_view key) {
 
 SummaryValue value_of(const Json& json) {
   switch (json.kind()) {
-    case Json::Kind::integer: return {.kind = SummaryValue::Kind::integer, .integer = json.integer()};
-    case Json::Kind::real: return {.kind = SummaryValue::Kind::real, .real = json.number()};
-    case Json::Kind::string: return {.kind = SummaryValue::Kind::word, .word = std::string(json.string())};
-    case Json::Kind::boolean: return {.kind = SummaryValue::Kind::word, .word = json.boolean() ? "yes" : "no"};
-    default: return {};
+    case Json::Kind::integer:
+      return {.kind = SummaryValue::Kind::integer, .integer = json.integer()};
+    case Json::Kind::real:
+      return {.kind = SummaryValue::Kind::real, .real = json.number()};
+    case Json::Kind::string:
+      return {.kind = SummaryValue::Kind::word, .word = std::string(json.string())};
+    case Json::Kind::boolean:
+      return {.kind = SummaryValue::Kind::word, .word = json.boolean() ? "yes" : "no"};
+    default:
+      return {};
   }
 }
 
@@ -55,7 +60,8 @@ Metrics parse_metrics(std::string_view text, const std::string& source) {
     if (root.has("loss_validation")) {
       metrics.evaluations.push_back({step, number_or_nan(root, "loss_validation")});
     } else {
-      metrics.steps.push_back({step, number_or_nan(root, "loss"), number_or_nan(root, "seconds"), number_or_nan(root, "tokens_per_second")});
+      metrics.steps.push_back(
+          {step, number_or_nan(root, "loss"), number_or_nan(root, "seconds"), number_or_nan(root, "tokens_per_second")});
     }
   }
   return metrics;

@@ -62,9 +62,9 @@ Timeline make_timeline(std::span<const AllocationEvent> events, size_t begin, si
 LiveBlocks live_blocks(std::span<const AllocationEvent> events, const Timeline& timeline, size_t limit) {
   LiveBlocks result;
   std::map<std::tuple<Category, uint32_t, std::string_view>, uint32_t> names;
-  std::unordered_map<int64_t, size_t> open;                                      // serial -> index in result.blocks
-  std::map<std::tuple<uint32_t, uint32_t, uint32_t>, size_t> same;               // (name, first, last) -> index in merged
-  const auto first_at = [&](size_t event) {                                       // the first sample with at least so many events done
+  std::unordered_map<int64_t, size_t> open;                         // serial -> index in result.blocks
+  std::map<std::tuple<uint32_t, uint32_t, uint32_t>, size_t> same;  // (name, first, last) -> index in merged
+  const auto first_at = [&](size_t event) {                         // the first sample with at least so many events done
     const auto found = std::lower_bound(timeline.samples.begin(), timeline.samples.end(), event,
                                         [](const TimelineSample& s, size_t value) { return s.event < value; });
     return uint32_t(found - timeline.samples.begin());
@@ -98,8 +98,10 @@ LiveBlocks live_blocks(std::span<const AllocationEvent> events, const Timeline& 
   for (const LiveBlock& b : result.blocks) weights.push_back(weight(b));
   std::nth_element(weights.begin(), weights.begin() + long(limit), weights.end(), std::greater<>());
   // Of equal weights the earlier ones stay.
-  size_t above = size_t(std::count_if(result.blocks.begin(), result.blocks.end(), [&](const LiveBlock& b) { return weight(b) > weights[limit]; }));
-  std::erase_if(result.blocks, [&](const LiveBlock& b) { return weight(b) < weights[limit] || (weight(b) == weights[limit] && above++ >= limit); });
+  size_t above =
+      size_t(std::count_if(result.blocks.begin(), result.blocks.end(), [&](const LiveBlock& b) { return weight(b) > weights[limit]; }));
+  std::erase_if(result.blocks,
+                [&](const LiveBlock& b) { return weight(b) < weights[limit] || (weight(b) == weights[limit] && above++ >= limit); });
   result.complete = false;
   return result;
 }

@@ -22,7 +22,7 @@ struct TimelineSample {
 struct Timeline {
   size_t begin = 0, end = 0;
   std::vector<TimelineSample> samples;
-  size_t peak = 0;  // index of the first maximum in samples
+  size_t peak = 0;         // index of the first maximum in samples
   CategoryBytes lowest{};  // least live bytes of each category at any moment, thinned out or not
   const TimelineSample& at_peak() const { return samples[peak]; }
 };

@@ -67,7 +67,17 @@ class TraceWriter {
   // Times are sums and differences of doubles: what rounding puts back by less than a nanosecond is put right here.
   void event(JsonWriter& j, std::string_view name, std::string_view phase, double at) {
     at = now_ = std::max(now_, at);
-    j.begin_object().key("name").string(valid_utf8(name)).key("ph").string(phase).key("ts").number(at).key("pid").integer(kProcess).key("tid").integer(kThread);
+    j.begin_object()
+        .key("name")
+        .string(valid_utf8(name))
+        .key("ph")
+        .string(phase)
+        .key("ts")
+        .number(at)
+        .key("pid")
+        .integer(kProcess)
+        .key("tid")
+        .integer(kThread);
   }
   void finish(JsonWriter& j) {
     out_ += is_first_ ? "\n" : ",\n";
@@ -162,8 +172,8 @@ void check_order(const TraceInput& input) {
   size_t events = input.begin;
   for (const TraceSpan& s : input.spans) {
     // Half a nanosecond: sums of seconds and differences of clock readings round.
-    check(s.start_us >= end - 5e-4 && s.duration_us >= 0 && std::isfinite(s.start_us + s.duration_us), "span {} at {} us begins before the one before it ends",
-          s.op, s.start_us);
+    check(s.start_us >= end - 5e-4 && s.duration_us >= 0 && std::isfinite(s.start_us + s.duration_us),
+          "span {} at {} us begins before the one before it ends", s.op, s.start_us);
     check(s.events >= events && s.events <= input.end, "span {} has event {}, outside {} to {}", s.op, s.events, events, input.end);
     end = s.start_us + s.duration_us;
     events = s.events;
@@ -205,21 +215,29 @@ std::optional<CallTimes> measured_times(const RunPlan& plan, std::span<const Cal
 }
 
 std::vector<TraceSpan> spans_of(const RunPlan& plan, const CallTimes& times) {
-  check(times.start.size() == plan.calls.size() && times.seconds.size() == plan.calls.size(), "{} times for the {} calls of a step", times.seconds.size(),
-        plan.calls.size());
+  check(times.start.size() == plan.calls.size() && times.seconds.size() == plan.calls.size(), "{} times for the {} calls of a step",
+        times.seconds.size(), plan.calls.size());
   std::vector<TraceSpan> spans;
   spans.reserve(plan.calls.size());
   for (size_t i = 0; i < plan.calls.size(); ++i) {
     const CallRecord& c = plan.calls[i];
-    spans.push_back({.op = c.op->name, .module = module_path(c.module), .phase = c.phase, .recomputed = c.recomputed, .start_us = times.start[i] * kMicro,
-                     .duration_us = times.seconds[i] * kMicro, .events = c.events, .shapes = shapes_of(c), .flops = c.flops.matmul + c.flops.vector,
+    spans.push_back({.op = c.op->name,
+                     .module = module_path(c.module),
+                     .phase = c.phase,
+                     .recomputed = c.recomputed,
+                     .start_us = times.start[i] * kMicro,
+                     .duration_us = times.seconds[i] * kMicro,
+                     .events = c.events,
+                     .shapes = shapes_of(c),
+                     .flops = c.flops.matmul + c.flops.vector,
                      .bytes = c.bytes});
   }
   return spans;
 }
 
 std::string trace_json(const TraceInput& input) {
-  check(input.begin <= input.end && input.end <= input.events.size(), "events {} to {} of {} cannot be traced", input.begin, input.end, input.events.size());
+  check(input.begin <= input.end && input.end <= input.events.size(), "events {} to {} of {} cannot be traced", input.begin, input.end,
+        input.events.size());
   check_order(input);
   TraceWriter out(input.title, input.timing);
   Counters counters(input, out);
@@ -243,8 +261,12 @@ std::string trace_json(const TraceInput& input) {
 std::string trace_json(const RunPlan& plan, const CallTimes& times) {
   const RunPart& step = steady_step(plan);
   const std::vector<TraceSpan> spans = spans_of(plan, times);
-  return trace_json({.title = text("reckon: {}, {}", plan.config.model.preset, name_of(times.timing)), .timing = times.timing, .spans = spans,
-                     .events = plan.events, .begin = step.begin, .end = step.end});
+  return trace_json({.title = text("reckon: {}, {}", plan.config.model.preset, name_of(times.timing)),
+                     .timing = times.timing,
+                     .spans = spans,
+                     .events = plan.events,
+                     .begin = step.begin,
+                     .end = step.end});
 }
 
 std::optional<CallTimes> times_in_trace(std::string_view json, const std::string& source, const RunPlan& plan) {

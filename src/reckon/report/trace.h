@@ -28,18 +28,18 @@ struct TraceSpan {
   Phase phase = Phase::forward;
   bool recomputed = false;
   double start_us = 0, duration_us = 0;
-  size_t events = 0;       // the allocations of the call begin here in the events
-  std::string shapes;      // "f32[2, 3] f32[3, 4] -> f32[2, 4]"
+  size_t events = 0;   // the allocations of the call begin here in the events
+  std::string shapes;  // "f32[2, 3] f32[3, 4] -> f32[2, 4]"
   int64_t flops = 0, bytes = 0;
 };
 std::vector<TraceSpan> spans_of(const RunPlan& plan, const CallTimes& times);
 
 struct TraceInput {
-  std::string title;                          // of the process row
+  std::string title;  // of the process row
   Timing timing = Timing::order;
   std::span<const TraceSpan> spans;
-  std::span<const AllocationEvent> events;    // of the whole plan
-  size_t begin = 0, end = 0;                  // those of the step
+  std::span<const AllocationEvent> events;  // of the whole plan
+  size_t begin = 0, end = 0;                // those of the step
 };
 /// A JSON object in the trace event format: complete events ("X") for phases, modules and operations, counters ("C") for each category and
 /// for all live bytes, one after each allocation and free. Timestamps are in microseconds and never go back. Throws Error if spans overlap.
