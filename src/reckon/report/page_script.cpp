@@ -18,7 +18,10 @@ const char* const kPageScript = R"js(
     const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
     let unit = 0, value = n;
     while (Math.abs(value) >= 1024 && unit < 5) value /= 1024, ++unit;
-    return unit === 0 ? n + ' B' : value.toFixed(2) + ' ' + units[unit];
+    if (unit === 0) return n + ' B';
+    // Ties go to the even digit, as in the numbers that are on the page already.
+    const hundredths = value * 100, even = 2 * Math.round(hundredths / 2);
+    return (hundredths % 1 === 0.5 ? even / 100 : value).toFixed(2) + ' ' + units[unit];
   };
   const chip = category => make('span', 'chip c' + category);
   // Index of the last value <= x in a rising list; 0 if there is none.
@@ -29,6 +32,10 @@ const char* const kPageScript = R"js(
       if (list[middle] <= x) low = middle; else high = middle;
     }
     return low;
+  };
+  const nearest = (list, x) => {
+    const i = lastUpTo(list, x);
+    return i + 1 < list.length && list[i + 1] - x < x - list[i] ? i + 1 : i;
   };
   const shareAt = (element, event) => {
     const box = element.getBoundingClientRect();
@@ -114,7 +121,7 @@ const char* const kPageScript = R"js(
     const first = Math.min(...steps), last = Math.max(...steps);
     const cursor = area.querySelector('.cursor'), output = document.querySelector('output[data-of="' + id + '"]');
     onPointer(area, share => {
-      const step = first + share * (last - first), line = series[0], i = lastUpTo(line.x, step);
+      const step = first + share * (last - first), line = series[0], i = nearest(line.x, step);
       const value = y => y === null ? 'not finite' : id === 'mfu' ? (100 * y).toFixed(1) + ' %' : y >= 1000 ? commas(Math.round(y)) : String(Number(y.toPrecision(4)));
       output.textContent = 'step ' + commas(line.x[i]) + ': ' + series.map(other => {
         const j = lastUpTo(other.x, line.x[i]);
