@@ -74,7 +74,7 @@ TEST_F(Records, AreTheSameOnMetaButForTime) {
   for (size_t i = 0; i < real.calls().size(); ++i) {
     const CallRecord &a = real.calls()[i], &b = planned.calls()[i];
     EXPECT_TRUE(a.op == b.op && a.phase == b.phase && a.module == b.module && a.in == b.in && a.out == b.out &&
-                a.params.needs == b.params.needs && a.flops == b.flops && a.bytes == b.bytes && a.workspace == b.workspace)
+                a.params == b.params && a.flops == b.flops && a.bytes == b.bytes && a.workspace == b.workspace)
         << i << " " << a.op->name;
     EXPECT_EQ(b.seconds, 0);
     EXPECT_EQ(a.events, 0u);

@@ -24,7 +24,7 @@ struct CommandLine {
   int64_t top_k = 0;
   // eval, bench
   int64_t batches = 0;  // 0: the command's default
-  std::string out;      // tokenize: the file to write
+  std::string out;      // tokenize, report: the file to write
 
   Config config() const { return load_config(config_path, overrides); }
   /// run.dir and seed alone: the other overrides are meant for the configuration saved there and may not fit the defaults.
@@ -39,6 +39,7 @@ int run_train(const CommandLine& line);
 int run_eval(const CommandLine& line);
 int run_generate(const CommandLine& line);
 int run_tokenize(const CommandLine& line);
+int run_report(const CommandLine& line);
 int run_inspect(const CommandLine& line);
 int run_bench_train(const CommandLine& line);
 int run_bench_device(const CommandLine& line);

@@ -31,6 +31,8 @@ constexpr CommandRow kCommands[] = {
      "reckon tokenize data.path=my.txt data.tokenizer=bpe:4096 --out my.npy", "data.path data.tokenizer"},
     {"inspect", run_inspect, false, "Show what a run, checkpoint, safetensors file, token file or tokenizer holds.",
      "reckon inspect runs/mine", "", "PATH [--flags]"},
+    {"report", run_report, true, "Write a run's report and trace again; with --out, those of a plan that nobody has run.",
+     "reckon report model.preset=gpt2-124m memory.budget=4GiB --out plan.html"},
     {"bench train", run_bench_train, true, "Measure training steps on synthetic tokens (data.path is not read): tokens per second, MFU, memory. Writes no run.",
      "reckon bench train model.preset=gpt2-124m train.micro_batch=4 train.seq_len=256", "device seed model.* train.* optim.* memory.*"},
     {"bench device", run_bench_device, false,
@@ -55,6 +57,8 @@ void add_flags(CLI::App& app, const std::string& command, CommandLine& line) {
     add_integer(app, "--batches", line.batches, 1, kMany, "N", "Micro-batches to evaluate (default: all of the validation data)");
   if (command == "tokenize")
     add_text(app, "--out", line.out, "FILE", "File to write: .npy for the tokens, .json for the tokenizer itself (default: only count)");
+  if (command == "report")
+    add_text(app, "--out", line.out, "FILE", "Report of the plan of these keys, as FILE (default: of the run in run.dir, into it)");
   if (command == "generate") {
     add_text(app, "--prompt", line.prompt, "TEXT", "Text to continue (default: a line break)");
     add_integer(app, "--tokens", line.tokens, 1, kMany, "N", "Tokens to write (default: 200)");

@@ -7,6 +7,7 @@
 #include "reckon/cli/command.h"
 #include "reckon/plan/run_plan.h"
 #include "reckon/io/files.h"
+#include "reckon/report/report.h"
 #include "reckon/train/trainer.h"
 
 namespace reckon {
@@ -45,6 +46,7 @@ int run_train(const CommandLine& line) {
   const Config config = resumed_config(line);
   const Ref<Device> device = open_cpu(Mode::real), meta = open_cpu(Mode::meta);
   const TrainOutcome outcome = plan_and_train(config, *device, *meta, {.resume = line.resume, .overwrite = line.overwrite});
+  write_run_report(config, *open_cpu(Mode::meta), outcome.calls);
   if (line.json) {
     std::fputs(summary_json(outcome.predicted, outcome.measured, outcome.process).c_str(), stdout);
   } else {

@@ -21,7 +21,11 @@ struct Params {
     requires(!std::is_same_v<T, Params>)
   Params(const T& value, uint32_t wanted = ~0u) : needs(wanted) {
     static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= sizeof bytes && alignof(T) <= 8);
-    std::memcpy(bytes, &value, sizeof value);
+    T padless = value;
+#ifndef __CUDACC__
+    __builtin_clear_padding(&padless);  // or equal parameters would differ in bytes that nobody wrote
+#endif
+    std::memcpy(bytes, &padless, sizeof padless);
   }
   template <class T>
   T as() const {

@@ -208,6 +208,9 @@ class Run {
   void one_step(int64_t i) {
     const double start = now();
     Meter meter;
+    // Two readings of the clock a call, in two steps of the run: one steady for sure, and the last as far as that is known.
+    const bool recorded = outcome_.step_seconds.size() == 1 || i + 1 == config_.train.steps || i + 1 == config_.train.stop_after;
+    meter.record_calls(recorded);
     TrainStep::Result result;
     {
       const MeterScope scope(meter);
@@ -220,6 +223,7 @@ class Run {
     if (i == 0) outcome_.measured.trace_hash = device_.allocator().trace_hash();
     if (outcome_.step_seconds.size() == 1) outcome_.first_loss = result.loss;
     flops_ = meter.total();
+    if (recorded) outcome_.calls = meter.calls();
     loss_ = result.loss;
     if (metrics_) metrics_->line(metrics_line(i + 1, result, seconds));
     if (options_.quiet) return;

@@ -20,6 +20,7 @@ struct TrainOutcome {
   std::string checkpoint;   // the last one saved
   double first_loss = 0;
   std::vector<double> step_seconds;
+  std::vector<CallRecord> calls;  // of the last step, or of the second if the run was interrupted
 };
 
 /// A run that has its folder (locked), its data and, if it continues, its checkpoint; and no memory of the device yet. What a run that ends
