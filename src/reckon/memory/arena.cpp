@@ -90,8 +90,7 @@ ArenaPlan plan_arena(std::span<const AllocationEvent> events, std::span<const Se
       arena.segments.push_back(SegmentPlan::make(mark.name, part, arena.segments.empty()));
     }
   }
-  check(at == events.size(), "an allocation outside of every segment cannot be planned: {}",
-        to_string(events[std::min(at, events.size() - 1)]));
+  check_planned(events, at, events.size());
   check(!arena.segments.empty(), "nothing was recorded");
   arena.persistent_bytes = arena.segments[0].left_bytes;
   for (const SegmentPlan& s : arena.segments) arena.bytes = std::max(arena.bytes, arena.base_of(s) + s.bytes);
