@@ -58,6 +58,25 @@ TEST(Arena, ABlockLiesWhereItLayInEveryRepetition) {
   }
 }
 
+// A large temporary of the first segment is gone before the last block that stays is made, and lies where that will be.
+TEST(Arena, TemporariesOfTheFirstSegmentUseThePlacesOfLaterBlocks) {
+  const Segment init{"init",
+                     {{1, 64, Category::parameter, "weights"},
+                      {2, 6400, Category::temporary, "draw"},
+                      {2},
+                      {3, 64, Category::master, "residual"},
+                      {4, 12800, Category::optimizer, "state"}}};
+  const ArenaPlan plan = record({&init}).plan;
+  EXPECT_EQ(plan.bytes, plan.lower_bound);
+  EXPECT_EQ(plan.persistent_bytes, plan.bytes);
+  Offsets memory;
+  Allocator allocator{memory};
+  allocator.adopt(plan);
+  Player player{allocator};
+  player.play(init);
+  EXPECT_EQ(player.highest_end(), plan.bytes);
+}
+
 TEST(Arena, ABudgetOfThePlanIsEnoughAndAByteLessIsRefusedAtOnce) {
   for (uint64_t seed = 0; seed < kPrograms; ++seed) {
     const Program program(seed);

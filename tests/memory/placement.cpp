@@ -136,6 +136,26 @@ TEST(Placement, KnowsTheOrderOfEventsOnly) {
   }
 }
 
+// As in an arena's first segment: what stays has its place, and what passes may lie where a later one of these will be.
+TEST(Placement, FixedBlocksStayWhereTheyAreAndOthersUseTheirPlacesBefore) {
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    SCOPED_TRACE(seed);
+    Lifetimes lives = lifetimes(Pattern::random, seed, 150);
+    int64_t stays = 0;
+    for (size_t i = 0; i < lives.size(); ++i) {
+      if (philox(seed, 5, i)[0] % 3 != 0) continue;
+      lives[i].end = 1000;
+      lives[i].fixed_offset = stays;
+      stays += lives[i].bytes;
+    }
+    const Placement placed = place_blocks(lives);
+    expect_sound(lives, placed);
+    for (size_t i = 0; i < lives.size(); ++i) EXPECT_TRUE(lives[i].fixed_offset < 0 || placed.offsets[i] == lives[i].fixed_offset) << i;
+  }
+  const Lifetimes lives = {{64, 0, 9, 0}, {640, 1, 2}, {640, 3, 9, 64}};
+  EXPECT_EQ(place_blocks(lives).bytes, 704);
+}
+
 TEST(Placement, ABlockThatEndsMakesRoomForOneThatBeginsThen) {
   const Lifetimes lives = {{128, 0, 2}, {128, 2, 4}};
   EXPECT_EQ(place_blocks(lives).bytes, 128);

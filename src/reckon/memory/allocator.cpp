@@ -266,10 +266,11 @@ Block Allocator::allocate(int64_t bytes, Category category, uint32_t module, con
     if (!s.course.divergence.empty()) s.fail_divergence(s.course.divergence);
     const std::string differs = s.leaves_plan(event);
     if (!differs.empty()) s.fail_divergence(differs);
-    const int64_t planned = s.course.base + s.course.plan->offsets[size_t(block.serial - s.course.first_serial)];
+    const size_t n = size_t(block.serial - s.course.first_serial);
+    const int64_t planned = s.course.base + s.course.plan->offsets[n];
     block.offset = s.guard == Guard::mapping && block.bytes > 0 ? s.place(block.bytes) : planned;
     block.planned = true;
-    block.kept = planned - s.course.base < s.course.plan->left_bytes;
+    block.kept = s.course.plan->kept[n];
     ++s.course.next;
   } else if (s.arena) {
     fail("{} ({}) asks for {} outside of every planned segment", op, name_of(category), human_bytes(bytes));
