@@ -81,7 +81,8 @@ struct Allocator::State {
   std::unique_ptr<ArenaPlan> arena;
   bool in_segment = false;
   Course course;
-  int64_t region_offset = 0, region_bytes = 0, region_blocks = 0;
+  int64_t region_offset = 0, region_bytes = 0;
+  int64_t region_blocks = 0, kept_blocks = 0;  // planned ones that are live; kept: left by their segment
   std::unique_ptr<Books> before_rehearsal;
   int32_t rehearsals = 0;
   std::vector<Block> freed_in_rehearsal;  // older blocks
@@ -184,6 +185,15 @@ struct Allocator::State {
     fail("{} left its plan at event {}: {}; the same inputs must make the same calls", course.plan->name, course.next, differs);
   }
 
+  void count_planned(const Block& block, int64_t by) {
+    if (block.bytes > 0) (block.kept ? kept_blocks : region_blocks) += by;
+  }
+  // Blocks of a segment that failed, or of the last one, would lie under those of the next.
+  void check_region_is_free(std::string_view next, bool also_kept) const {
+    check(region_blocks + (also_kept ? kept_blocks : 0) == 0,
+          "{}: a tensor of an earlier planned step is still held; let go of it, or copy it, before the next", next);
+  }
+
   void trace(const AllocationEvent& event) {
     struct {
       int64_t serial, bytes;
@@ -256,11 +266,12 @@ Block Allocator::allocate(int64_t bytes, Category category, uint32_t module, con
     if (!s.course.divergence.empty()) s.fail_divergence(s.course.divergence);
     const std::string differs = s.leaves_plan(event);
     if (!differs.empty()) s.fail_divergence(differs);
-    const int64_t planned = s.course.base + s.course.plan->offsets[size_t(block.serial - s.course.first_serial)];
+    const size_t n = size_t(block.serial - s.course.first_serial);
+    const int64_t planned = s.course.base + s.course.plan->offsets[n];
     block.offset = s.guard == Guard::mapping && block.bytes > 0 ? s.place(block.bytes) : planned;
     block.planned = true;
+    block.kept = s.course.plan->kept[n];
     ++s.course.next;
-    ++s.region_blocks;
   } else if (s.arena) {
     fail("{} ({}) asks for {} outside of every planned segment", op, name_of(category), human_bytes(bytes));
   } else if (block.bytes > 0) {
@@ -268,6 +279,7 @@ Block Allocator::allocate(int64_t bytes, Category category, uint32_t module, con
     block.offset = s.place(block.bytes);
   }
   if (block.bytes > 0) s.open_bytes(block);
+  if (block.planned) s.count_planned(block, 1);
   ++books.next_serial;
   Ledger& l = books.ledger;
   ++l.allocations;
@@ -290,7 +302,7 @@ void Allocator::free(const Block& block) {
   const AllocationEvent event = s.event_of(false, block);
   if (s.course.plan && s.course.divergence.empty()) {
     s.course.divergence = s.leaves_plan(event);
-    ++s.course.next;
+    if (s.course.divergence.empty()) ++s.course.next;
   }
   s.leave(block);
   books.ledger.live -= block.bytes;
@@ -300,7 +312,7 @@ void Allocator::free(const Block& block) {
     s.freed_in_rehearsal.push_back(block);
     return;
   }
-  if (block.planned) --s.region_blocks;
+  if (block.planned) s.count_planned(block, -1);
   if (block.bytes == 0) return;
   s.close_bytes(block);
   if (!block.planned || s.guard == Guard::mapping) s.give_back(block.offset, block.bytes);
@@ -334,6 +346,7 @@ void Allocator::adopt(const ArenaPlan& plan) {
   if (s.guard != Guard::mapping) s.memory.grow_exactly(plan.bytes);
   s.arena = std::make_unique<ArenaPlan>(plan);
   s.books.ledger.extent = plan.bytes;
+  if (s.guard == Guard::poison && s.base()) std::memset(s.base(), kNaN, size_t(plan.bytes));
 }
 
 void Allocator::reserve_region(int64_t bytes) {
@@ -341,8 +354,7 @@ void Allocator::reserve_region(int64_t bytes) {
   RECKON_ASSERT(!s.in_segment && !s.arena);
   bytes = round_block(bytes);
   if (bytes <= s.region_bytes) return;
-  check(s.region_blocks == 0,
-        "a tensor that a planned step made is still held: let go of it, or copy it, before a step that needs more memory");
+  s.check_region_is_free("a larger step", true);
   if (s.region_bytes > 0 && s.guard != Guard::mapping) s.give_back(s.region_offset, s.region_bytes);
   s.region_bytes = 0;
   if (s.guard == Guard::mapping) {
@@ -357,20 +369,21 @@ void Allocator::reserve_region(int64_t bytes) {
 bool Allocator::begin_segment(std::string_view name) {
   State& s = *state_;
   if (s.in_segment) return false;
+  if (s.arena) {
+    const SegmentPlan* plan = s.arena->find(name);
+    check(plan != nullptr, "{} is not part of the plan", name);
+    s.check_region_is_free(name, plan == &s.arena->segments[0]);
+    s.course = Course{plan, s.arena->base_of(*plan), s.books.next_serial, 0, {}};
+  }
   s.in_segment = true;
   if (s.books.recording) s.books.marks.push_back({std::string(name), s.books.events.size(), s.books.events.size()});
-  if (!s.arena) return true;
-  const SegmentPlan* plan = s.arena->find(name);
-  if (!plan) s.in_segment = false;
-  check(plan != nullptr, "{} is not part of the plan", name);
-  s.course = Course{plan, s.arena->base_of(*plan), s.books.next_serial, 0, {}};
   return true;
 }
 
 void Allocator::begin_segment(const SegmentPlan& plan) {
   State& s = *state_;
   RECKON_ASSERT(!s.in_segment && plan.bytes <= s.region_bytes);
-  check(s.region_blocks == 0, "{}: a tensor of the last planned step is still held; let go of it, or copy it, before the next", plan.name);
+  s.check_region_is_free(plan.name, true);
   s.in_segment = true;
   s.course = Course{&plan, s.region_offset, s.books.next_serial, 0, {}};
 }

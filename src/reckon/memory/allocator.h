@@ -58,6 +58,7 @@ struct Block {
   uint32_t module = 0;
   const char* op = "";
   bool planned = false;   // lies where a segment's plan put it
+  bool kept = false;      // its plan leaves it behind
   int32_t rehearsal = 0;  // the rehearsal that made it; 0: none
 };
 
@@ -125,6 +126,7 @@ class Allocator {
   /// A part of the range for the blocks of planned segments that run one at a time; it grows (and may move) between segments.
   void reserve_region(int64_t bytes);
   /// The following calls are a segment's. Segments do not nest: an inner one is part of the outer. True if this one is the outer one.
+  /// Throws Error if the arena's plan has no such segment, or if a block of one that failed is still held.
   bool begin_segment(std::string_view name);
   /// The same with its plan, inside the region. Throws Error if a block of the region's last segment is still held.
   void begin_segment(const SegmentPlan& plan);

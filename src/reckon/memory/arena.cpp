@@ -34,21 +34,19 @@ SegmentPlan SegmentPlan::make(std::string name, std::span<const AllocationEvent>
     check(first >= 0 && e.serial >= 0, "{} frees a block that it did not make: {} of {}", plan.name, human_bytes(e.bytes), e.op);
     lives[size_t(e.serial)].end = int64_t(i);
   }
-  // What stays lies at the bottom, in order of age; the rest above it.
-  std::vector<int64_t> stays(lives.size(), -1);
-  std::vector<Lifetime> passing = lives;
+  // What stays lies at the bottom, in order of age: what passes before the last of it is made may lie where that will be.
+  plan.kept.resize(lives.size());
   for (size_t n = 0; n < lives.size(); ++n) {
     if (lives[n].end != never) continue;
     check(may_leave, "{} leaves {} behind: what a repeated segment makes must be gone at its end", plan.name, human_bytes(lives[n].bytes));
-    stays[n] = plan.left_bytes;
+    plan.kept[n] = true;
+    lives[n].fixed_offset = plan.left_bytes;
     plan.left_bytes += lives[n].bytes;
-    passing[n].bytes = 0;
   }
-  Placement placed = place_blocks(passing);
+  Placement placed = place_blocks(lives);
   plan.offsets = std::move(placed.offsets);
-  for (size_t n = 0; n < lives.size(); ++n) plan.offsets[n] = stays[n] >= 0 ? stays[n] : plan.offsets[n] + plan.left_bytes;
-  plan.bytes = plan.left_bytes + placed.bytes;
-  plan.lower_bound = placed.lower_bound + plan.left_bytes;
+  plan.bytes = placed.bytes;
+  plan.lower_bound = placed.lower_bound;
   return plan;
 }
 
@@ -90,8 +88,7 @@ ArenaPlan plan_arena(std::span<const AllocationEvent> events, std::span<const Se
       arena.segments.push_back(SegmentPlan::make(mark.name, part, arena.segments.empty()));
     }
   }
-  check(at == events.size(), "an allocation outside of every segment cannot be planned: {}",
-        to_string(events[std::min(at, events.size() - 1)]));
+  check_planned(events, at, events.size());
   check(!arena.segments.empty(), "nothing was recorded");
   arena.persistent_bytes = arena.segments[0].left_bytes;
   for (const SegmentPlan& s : arena.segments) arena.bytes = std::max(arena.bytes, arena.base_of(s) + s.bytes);

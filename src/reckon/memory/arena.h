@@ -13,17 +13,17 @@ struct SegmentPlan {
   std::string name;
   std::vector<AllocationEvent> events;  // serials count from the segment's first block
   std::vector<int64_t> offsets;         // of block n of the segment, from the start of its region
+  std::vector<bool> kept;               // block n is left at the segment's end
   int64_t bytes = 0;                    // of the region
   int64_t lower_bound = 0;              // most bytes of the segment live at one moment
+  int64_t left_bytes = 0;               // of the blocks that are left at its end
 
-  /// Frees belong to this segment, and what is left at its end (`may_leave`) keeps its place forever: it lies below all other blocks.
+  /// Frees belong to this segment, and what is left at its end (`may_leave`) keeps its place: it lies in [0, left_bytes).
   /// Throws Error if the events free a block of another segment or leave one behind although they may not.
   static SegmentPlan make(std::string name, std::span<const AllocationEvent> events, bool may_leave);
-  /// Bytes of the blocks that are left at its end; they occupy [0, left_bytes).
-  int64_t left_bytes = 0;
 };
 
-/// Places for everything a program allocates. What the first segment leaves stays below; all other blocks share the region above it.
+/// Places for everything a program allocates. What the first segment leaves stays below; the other segments share the region above it.
 struct ArenaPlan {
   std::vector<SegmentPlan> segments;  // the first may leave blocks
   int64_t persistent_bytes = 0;

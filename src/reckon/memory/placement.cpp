@@ -10,9 +10,12 @@
 
 namespace reckon {
 namespace {
+bool occupies(const Lifetime& b) { return b.bytes > 0 && b.begin < b.end; }
+
 int64_t most_live(std::span<const Lifetime> blocks) {
   std::map<int64_t, int64_t> change;
-  for (const Lifetime& b : blocks) change[b.begin] += b.bytes, change[b.end] -= b.bytes;
+  for (const Lifetime& b : blocks)
+    if (occupies(b)) change[b.begin] += b.bytes, change[b.end] -= b.bytes;
   int64_t live = 0, most = 0;
   for (const auto& [time, bytes] : change) most = std::max(most, live += bytes);
   return most;
@@ -49,19 +52,24 @@ Placement first_fit(std::span<const Lifetime> blocks, const std::vector<size_t>&
   Placement result;
   result.offsets.resize(blocks.size());
   Placed placed;
+  const auto place = [&](size_t i, int64_t at) {
+    result.offsets[i] = at;
+    result.bytes = std::max(result.bytes, at + blocks[i].bytes);
+    placed.add(blocks[i], at);
+  };
+  for (size_t i = 0; i < blocks.size(); ++i)
+    if (occupies(blocks[i]) && blocks[i].fixed_offset >= 0) place(i, blocks[i].fixed_offset);
   std::vector<std::pair<int64_t, int64_t>> taken;
   for (const size_t i : order) {
     const Lifetime& b = blocks[i];
-    if (b.bytes == 0 || b.begin >= b.end) continue;
+    if (!occupies(b) || b.fixed_offset >= 0) continue;
     placed.taken_during(b, taken);
     int64_t at = 0;
     for (const auto& [from, to] : taken) {
       if (from - at >= b.bytes) break;
       at = std::max(at, to);
     }
-    result.offsets[i] = at;
-    result.bytes = std::max(result.bytes, at + b.bytes);
-    placed.add(b, at);
+    place(i, at);
   }
   return result;
 }

@@ -11,6 +11,7 @@ namespace reckon {
 struct Lifetime {
   int64_t bytes = 0;
   int64_t begin = 0, end = 0;
+  int64_t fixed_offset = -1;  // where the block must lie; -1: anywhere
 };
 
 struct Placement {
@@ -19,7 +20,8 @@ struct Placement {
   int64_t lower_bound = 0;       // most bytes live at one moment: no placement needs less
 };
 
-/// Blocks that are live at the same moment do not overlap. First fit in several orders, largest first to begin with; the smallest result is
-/// taken, the first that reaches the lower bound ends the search. Deterministic; about n log n for steps of models.
+/// Blocks that are live at the same moment do not overlap (unless their fixed offsets do). First fit in several orders, largest first to
+/// begin with; the smallest result is taken, the first that reaches the lower bound ends the search. Deterministic; about n log n for steps
+/// of models.
 Placement place_blocks(std::span<const Lifetime> blocks);
 }  // namespace reckon
