@@ -15,7 +15,9 @@ struct CommandLine {
   std::string config_path;             // "" if none was given
   std::vector<std::string> overrides;  // key.path=value
   bool json = false, resume = false, overwrite = false, profile = false;
-  bool napkin = false;  // plan: answer questions, not a configuration
+  // plan
+  bool napkin = false;                    // answer questions, not a configuration
+  std::string fit, why, compare, on;      // "" if not given
   int64_t threads = 0;  // 0: all cores
   // generate
   std::string prompt;

@@ -19,8 +19,9 @@ constexpr int64_t kMany = int64_t(1) << 32;
 constexpr int kTerminated = 128 + SIGTERM;  // as a shell reports it; a run that saved exits 130 either way
 
 constexpr CommandRow kCommands[] = {
-    {"plan", run_plan, true, "What training takes, before it runs: --napkin answers questions from formulas and exactly.",
-     "reckon plan --napkin training-days params=70e9 tokens=15e12 gpus=1024 mfu=0.5", "", "--napkin [TOPIC] [name=value ...] [--flags]"},
+    {"plan", run_plan, true, "What training takes, before it runs: bytes and FLOPs exactly, time, who holds the memory, what fits.",
+     "reckon plan model.preset=gpt2-124m train.micro_batch=4 train.seq_len=256 memory.budget=4GiB",
+     "device model.* train.* optim.* data.* eval.* checkpoint.* memory.*"},
     {"train", run_train, true, "Train a model; continue a run with --resume.",
      "reckon train data.path=my.txt data.tokenizer=bpe:2048 model.vocab=2048 run.dir=runs/mine"},
     {"eval", run_eval, true, "Loss of a trained model on held-out data.", "reckon eval run.dir=runs/mine",
@@ -49,8 +50,13 @@ void add_flags(CLI::App& app, const std::string& command, CommandLine& line) {
     add_switch(app, "--resume", line.resume, "Continue the run in run.dir, with the configuration saved there");
     add_switch(app, "--overwrite", line.overwrite, "Start over although run.dir holds a run; its checkpoints are removed");
   }
-  if (command == "plan")
-    add_switch(app, "--napkin", line.napkin, "Answer a question: TOPIC name=value ...; without a topic all of them");
+  if (command == "plan") {
+    add_text(app, "--fit", line.fit, "GOAL", "The largest micro_batch or seq_len, or the fastest configuration, that fits into memory.budget");
+    add_text(app, "--compare", line.compare, "'KEYS'", "Beside the same configuration with these changes: 'train.recompute=full optim.name=sgd'");
+    add_text(app, "--why", line.why, "WHAT", "The terms behind a category (activation), an operation (gelu) or a module (blocks.0)");
+    add_text(app, "--on", line.on, "DEVICE", "On a device by its data sheet: does it fit, how fast can a step be (h100-sxm, rtx-4090, ...)");
+    add_switch(app, "--napkin", line.napkin, "Instead: answer a question, TOPIC name=value ...; without a topic all of them");
+  }
   if (command == "bench train")
     add_switch(app, "--profile", line.profile, "Instead: one step, with time, GFLOP/s and GB/s of each operation");
   if (command == "eval")

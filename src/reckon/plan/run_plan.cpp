@@ -4,8 +4,8 @@
 #include <map>
 #include <tuple>
 
-#include "reckon/base/text.h"
 #include "reckon/engine/context.h"
+#include "reckon/plan/remedies.h"
 #include "reckon/train/saved_run.h"
 
 namespace reckon {
@@ -99,21 +99,16 @@ RunPlan plan_run(const Config& config, Device& meta, bool saves, bool evaluates)
   return plan;
 }
 
-void check_fits(const RunPlan& plan, int64_t budget) {
-  check_as(Failure::memory, plan.arena.bytes <= budget, "does not fit: the run needs {} and {} is {}; use a smaller train.micro_batch, or train.recompute=full",
-           human_bytes(plan.arena.bytes), plan.config.memory.budget_bytes > 0 ? "memory.budget" : "available memory", human_bytes(budget));
-}
-
 TrainOutcome plan_and_train(const Config& config, Device& device, Device& meta, const TrainOptions& options) {
   // Before a text is read and a tokenizer trained, without the evaluation that may not come.
   const int64_t budget = budget_bytes(config);
   RunPlan plan = plan_run(config, meta, options.keep_files, false);
-  check_fits(plan, budget);
+  check_fits(plan, meta, budget, options.keep_files);
   RunSetup setup(config, options);
   if (setup.evaluates()) {
     const Ref<Device> again = meta.open_meta();
     plan = plan_run(config, *again, options.keep_files, true);
-    check_fits(plan, budget);
+    check_fits(plan, meta, budget, options.keep_files);
   }
   return train(setup, device, plan.predicted, plan.arena);
 }

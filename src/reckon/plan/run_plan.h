@@ -26,7 +26,7 @@ struct RunPlan {
   RunReport predicted;
   std::vector<RunPart> parts;
   std::vector<AllocationEvent> events;
-  std::vector<MeterRow> work;   // of one steady optimizer step, by phase, module and operation
+  std::vector<MeterRow> work;     // of one steady optimizer step, by phase, module and operation
   std::vector<CallRecord> calls;  // of the same step, one by one
   ArenaPlan arena;
   std::vector<Holder> at_peak;  // largest first; their bytes sum to memory.peak_bytes
@@ -39,9 +39,6 @@ RunPlan plan_run(const Config& config, Device& meta, bool saves, bool evaluates)
 
 /// Holders at the first maximum of live bytes over the events, largest first; ties in the order of their first block.
 std::vector<Holder> holders_at_peak(std::span<const AllocationEvent> events);
-
-/// Throws Error (memory) if the plan needs more than the budget.
-void check_fits(const RunPlan& plan, int64_t budget);
 
 /// Plans the run on `meta`, refuses it (exit 3) if it does not fit, and trains on `device`; both are fresh.
 TrainOutcome plan_and_train(const Config& config, Device& device, Device& meta, const TrainOptions& options);
