@@ -64,7 +64,7 @@ class Data(Case):
         self.npy("good.npy", ids)
         self.done("train", *TINY, "data.path=good.npy", "run.dir=good")
         self.npy("beyond.npy", ids[:300] + [256] + ids)
-        self.refused_data(USAGE, ["beyond.npy", "token 300 is id 256", "set model.vocab=257"], "beyond.npy")
+        self.refused_data(USAGE, ["beyond.npy", "token 300 is id 256", "a model.vocab of 257"], "beyond.npy")
         self.done("train", *TINY, "data.path=beyond.npy", "model.vocab=257", "run.dir=beyond")
         self.npy("negative.npy", ids[:30] + [-1] + ids, "<i4")
         self.refused_data(CORRUPT, ["negative.npy", "-1"], "negative.npy")

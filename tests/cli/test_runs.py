@@ -232,9 +232,24 @@ class UsedFolder(Case):
         before = self.snapshot()
         for change in ("model.layers=2", "optim.lr=0.5", "optim.name=sgd", "train.micro_batch=1", "seed=9", "train.precision=bf16"):
             with self.subTest(change):
-                self.refused(USAGE, "another configuration", "train", "run.dir=run", "--resume", change, only=False)
+                line = self.refused(USAGE, "another configuration", "train", "run.dir=run", "--resume", change, only=False)
+                self.assertRegex(line, re.escape(change.split("=")[0]) + r" was [^;]+, is [^;]*" + re.escape(change.split("=")[1]))
                 self.assertEqual(self.snapshot(), before)
+        line = self.refused(USAGE, "train.steps was 6, is 9", "train", "run.dir=run", "--resume", "train.steps=9", only=False)
+        self.assertNotIn("stop_after was", line, "what may change is not blamed")
         self.done("train", "run.dir=run", "--resume", "train.stop_after=0")
+
+    def test_a_complete_run_has_nothing_to_resume_and_keeps_its_summary(self):
+        self.done("train", *TINY, "run.dir=run", f"data.path={self.text()}")
+        before = self.snapshot()
+        result = self.done("train", "run.dir=run", "--resume")
+        self.assertRegex(result.out, r"^nothing was left to do: the run has all its 6 steps\nvalidation \d\.\d+ \(\d\.\d+ bits per byte\)\n$")
+        self.assertEqual(self.snapshot(), before)
+        self.assertEqual(self.done("train", "run.dir=run", "--resume", "--json").out, (self.folder / "run/summary.json").read_text())
+        # Without a summary, as after a kill between the last save and it, there is one again.
+        (self.folder / "run/summary.json").unlink()
+        self.check_summary(self.done("train", "run.dir=run", "--resume", "--json").json())
+        self.assertTrue((self.folder / "run/summary.json").exists())
 
 
 class Use(Case):
@@ -344,10 +359,16 @@ class Use(Case):
         self.assertEqual(made["bytes"], text.stat().st_size)
         self.assertEqual(self.done("inspect", "tokens.npy", "--json").json()["tokens"], made["tokens"])
         self.refused(USAGE, ["tokens.npy", "token ids already"], "tokenize", "data.path=tokens.npy")
+        self.refused(USAGE, ["none/tokens.npy", "no folder none"], "tokenize", f"data.path={text}", "data.tokenizer=bpe:280", "--out", "none/tokens.npy")
         shared = [*TINY, "model.vocab=280", "data.tokenizer=tokenizer.json"]
         self.done("train", *shared, f"data.path={text}", "run.dir=a")
         self.done("train", *shared, "data.path=tokens.npy", "run.dir=b")
         self.assertEqual(self.checkpoint_files("a", 6)["model.safetensors"], self.checkpoint_files("b", 6)["model.safetensors"])
+        self.done("generate", "run.dir=b", "--tokens", "3")
+        # Ids whose tokenizer nobody named are no bytes: there is nothing to write.
+        self.done("train", *TINY, "model.vocab=280", "data.path=tokens.npy", "run.dir=c")
+        self.refused(USAGE, ["tokens.npy", "data.tokenizer=tokenizer.json"], "generate", "run.dir=c", "--tokens", "3")
+        self.done("eval", "run.dir=c")
 
 
 if __name__ == "__main__":

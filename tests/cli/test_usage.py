@@ -67,6 +67,12 @@ class Help(Case):
         with open("/dev/full", "wb") as full:
             self.refused(FAILED, "standard output", "train", "--help", stdout=full)
 
+    def test_a_reader_that_has_enough_is_no_failure_to_speak_of(self):
+        process = self.start("train", "--help")
+        process.stdout.close()
+        process.wait()
+        self.assertEqual(process.stderr.read(), b"")
+
 
 class Refused(Case):
     def test_commands(self):
@@ -133,6 +139,10 @@ class Refused(Case):
 
     def test_words(self):
         self.refused(USAGE, "'foo'", "train", "foo")
+        (self.folder / "my text").write_text("a text")
+        (self.folder / "folder").mkdir()
+        self.refused(USAGE, ["'my text'", "write 'data.path=my text'"], "train", "my text")
+        self.refused(USAGE, ["'folder'", "write run.dir=folder"], "generate", "folder")
         self.refused(USAGE, "model.layers", "train", "model.layers")
         self.refused(USAGE, "'=3'", "train", "=3")
         self.refused(USAGE, ["train", "device"], "bench")

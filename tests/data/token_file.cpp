@@ -180,7 +180,7 @@ TEST(TokenFile, IdsOutsideTheVocabularyNameThemselves) {
   std::vector<int32_t> two(2);
   file->read(0, two);
   EXPECT_EQ(error_of(Failure::usage, [&] { file->check_ids(); }),
-            path + ": token 2 is id 256, outside the vocabulary of 256; ids go up to 300: set model.vocab=301, or name their tokenizer");
+            path + ": token 2 is id 256, outside the vocabulary of 256; ids go up to 300, which takes a model.vocab of 301");
   EXPECT_TRUE(contains(error_of(Failure::usage, [&] { file->read(2, two); }), "token 2 is id 256"));
   EXPECT_TRUE(contains(error_of(Failure::corrupt,
                                 [&] {

@@ -113,6 +113,8 @@ for ask in help --help 'demo --help' 'test -h' 'build --help' 'install --help' '
   expect "'$ask' goes to stdout" says out "usage: $root/reckon COMMAND"
   expect "'$ask' calls nothing" lines calls 0
 done
+run test --help
+expect "help of one of its commands is the launcher's alone" says_not out "Commands:"
 run demo --minutes none
 expect "a mistake does not wait for the build" lines calls 0
 expect "and is bad usage" is 2

@@ -183,7 +183,7 @@ TEST(ConfigErrors, Tokenizers) {
   EXPECT_EQ(usage_error([] {
               parse("", {"data.tokenizer=bpe:4096", "data.path=x.txt"});
             }),
-            "data.tokenizer = \"bpe:4096\" makes more tokens than model.vocab = 256: raise model.vocab");
+            "data.tokenizer = \"bpe:4096\" makes more tokens than model.vocab = 256: set model.vocab=4096");
   EXPECT_EQ(parse("", {"data.tokenizer=bpe:4096", "data.path=x.txt", "model.vocab=4096"}).model.vocab, 4096);
 }
 

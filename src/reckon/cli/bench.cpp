@@ -10,8 +10,8 @@
 #include "reckon/cli/command.h"
 #include "reckon/engine/context.h"
 #include "reckon/io/files.h"
-#include "reckon/train/machine.h"
 #include "reckon/plan/run_plan.h"
+#include "reckon/train/machine.h"
 
 namespace reckon {
 namespace {
@@ -51,7 +51,6 @@ void print_peaks(const MachineProfile& p) {
   std::printf("matrix product  float32   %8.1f GFLOP/s\n", p.f32_flops_per_second * 1e-9);
   std::printf("matrix product  bfloat16  %8.1f GFLOP/s\n", p.bf16_flops_per_second * 1e-9);
   std::printf("copy                      %8.1f GB/s\n", p.copy_bytes_per_second * 1e-9);
-  std::printf("kept in %s/cpu.json; MFU is measured against it\n", cache_directory().c_str());
 }
 }  // namespace
 
@@ -72,7 +71,6 @@ int run_bench_device(const CommandLine& line) {
     p.bf16_flops_per_second = std::max(p.bf16_flops_per_second, before->bf16_flops_per_second);
     p.copy_bytes_per_second = std::max(p.copy_bytes_per_second, before->copy_bytes_per_second);
   }
-  save_machine_profile(p);
   if (line.json) {
     JsonWriter j(true);
     j.begin_object();
@@ -83,9 +81,12 @@ int run_bench_device(const CommandLine& line) {
     j.key("copy_bytes_per_second").number(p.copy_bytes_per_second);
     j.end_object();
     std::fputs((j.str() + "\n").c_str(), stdout);
-    return 0;
+  } else {
+    print_peaks(p);
   }
-  print_peaks(p);
+  // After the figures are out: they are worth having even where nothing can be kept.
+  save_machine_profile(p);
+  if (!line.json) std::printf("kept in %s/cpu.json; MFU is measured against it\n", cache_directory().c_str());
   return 0;
 }
 
@@ -152,8 +153,10 @@ int run_bench_train(const CommandLine& line) {
     return 0;
   }
   const RunReport& m = o.measured;
-  std::printf("%s: %s tokens/s, %.3f s a step (median of %s)", config.model.preset.c_str(),
-              with_commas(int64_t(*m.tokens_per_second)).c_str(), *m.step_seconds, counted(int64_t(o.step_seconds.size()), "step").c_str());
+  const bool short_step = *m.step_seconds < 0.1;
+  std::printf("%s: %s tokens/s, %.3f %s a step (median of %s)", config.model.preset.c_str(),
+              with_commas(int64_t(*m.tokens_per_second)).c_str(), *m.step_seconds * (short_step ? 1e3 : 1), short_step ? "ms" : "s",
+              counted(int64_t(o.step_seconds.size()), "step").c_str());
   if (m.mfu) std::printf(", MFU %.1f %%", *m.mfu * 100);
   std::printf("\nmemory: predicted %s, measured %s; process %s\n", human_bytes(o.predicted.memory->peak).c_str(),
               human_bytes(m.memory->peak).c_str(), human_bytes(*o.process.peak_rss_bytes).c_str());

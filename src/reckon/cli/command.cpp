@@ -1,7 +1,9 @@
 #include "reckon/cli/command.h"
 
 #include "reckon/base/error.h"
+#include "reckon/base/program.h"
 #include "reckon/base/text.h"
+#include "reckon/io/files.h"
 
 namespace reckon {
 
@@ -20,6 +22,10 @@ Config CommandLine::run_named() const {
 
 void CommandLine::no_words() const {
   if (words.empty()) return;
-  fail_as(Failure::usage, "unexpected argument '{}': {} takes CONFIG.toml, key.path=value and flags", printable_line(words[0]), command);
+  const std::string& word = words[0];
+  std::string hint;
+  if (path_exists(word)) hint = text("; write {}", shell_word((is_directory(word) ? "run.dir=" : "data.path=") + word));
+  fail_as(Failure::usage, "unexpected argument '{}': {} takes CONFIG.toml, key.path=value and flags{}", printable_line(word), command,
+          printable_line(hint));
 }
 }  // namespace reckon

@@ -77,7 +77,9 @@ std::vector<std::string> read_flags(CLI::App& app, const std::vector<std::string
   } catch (const CLI::ParseError& error) {
     fail_parse(app, error);
   }
-  return app.remaining();
+  std::vector<std::string> unknown = app.remaining();
+  std::erase(unknown, "--");
+  return unknown;
 }
 
 std::vector<std::string> flag_names(const CLI::App& app) {

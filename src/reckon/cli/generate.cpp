@@ -7,6 +7,7 @@
 #include "reckon/base/stop.h"
 #include "reckon/base/text.h"
 #include "reckon/cli/command.h"
+#include "reckon/data/token_file.h"
 #include "reckon/io/json.h"
 
 namespace reckon {
@@ -34,6 +35,12 @@ int run_generate(const CommandLine& line) {
   const Config named = line.run_named();
   const Ref<Device> device = open_cpu(Mode::real);
   const LoadedModel model = load_model(named.run_dir, line.overrides, *device);
+  const std::string& trained_on = model.config.data.path;
+  check_as(Failure::usage,
+           model.config.model.vocab == 256 || model.tokenizer->kind() != "bytes" || !path_exists(trained_on) || !is_token_file(trained_on),
+           "{} was trained on the token ids of {} without their tokenizer, so there is no text for them: train with "
+           "data.tokenizer=tokenizer.json",
+           named.run_dir, trained_on);
   const std::string prompt = line.prompt.empty() ? "\n" : line.prompt;
   const std::vector<int32_t> ids = model.tokenizer->encode(prompt);
   const SamplingOptions sampling{line.temperature, line.top_k, line.top_p, uint64_t(named.seed)};

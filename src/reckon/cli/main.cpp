@@ -1,5 +1,6 @@
 // cli/main: the table of commands and their flags, the exit codes and the signals. Everything else is one file a command.
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <new>
@@ -168,7 +169,7 @@ int main(int argc, char** argv) {
   try {
     const int code = parse_and_run({argv + std::min(argc, 1), argv + argc});
     if (std::fflush(stdout) != 0 || std::ferror(stdout)) {
-      std::fputs("reckon: standard output could not be written\n", stderr);
+      if (errno != EPIPE) std::fputs("reckon: standard output could not be written\n", stderr);  // `| head` has what it wanted
       return code != 0 ? code : 1;
     }
     return code;

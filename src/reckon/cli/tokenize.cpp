@@ -26,6 +26,7 @@ int run_tokenize(const CommandLine& line) {
            "--out {} must end in .npy (tokens) or .json (the tokenizer)", line.out);
   check_as(Failure::usage, line.out.empty() || !path_exists(line.out) || !same_file(line.out, config.data.path),
            "--out {} is the text itself: name another file", line.out);
+  check_as(Failure::usage, is_directory(cache), "--out {}: there is no folder {}", line.out, cache);
   Ref<Tokenizer> tokenizer;
   if (config.data.tokenizer.starts_with("bpe:")) {
     const std::string size = config.data.tokenizer.substr(4);

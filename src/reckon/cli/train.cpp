@@ -22,21 +22,38 @@ Config resumed_config(const CommandLine& line) {
   return config;
 }
 
+std::string losses(const TrainOutcome& o) {
+  const RunReport& m = o.measured;
+  std::string line;
+  if (m.loss_train) line = text("loss {:.4f} -> {:.4f}", o.first_loss, *m.loss_train);
+  if (m.loss_validation) line += text("{}validation {:.4f}", line.empty() ? "" : ", ", *m.loss_validation);
+  if (m.bits_per_byte) line += text(" ({:.3f} bits per byte)", *m.bits_per_byte);
+  return line;
+}
+
 void print_outcome(const Config& config, const TrainOutcome& o) {
   const RunReport& m = o.measured;
-  if (m.loss_train) std::printf("loss %.4f -> %.4f", o.first_loss, *m.loss_train);
-  if (m.loss_validation) std::printf(", validation %.4f", *m.loss_validation);
-  if (m.bits_per_byte) std::printf(" (%.3f bits per byte)", *m.bits_per_byte);
-  if (m.loss_train) std::printf("\n");
-  if (m.tokens_per_second) std::printf("%s tokens/s (median of %s)", with_commas(int64_t(*m.tokens_per_second)).c_str(), counted(int64_t(o.step_seconds.size()), "step").c_str());
-  if (m.mfu) std::printf(", MFU %.0f %%", *m.mfu * 100);
-  if (m.tokens_per_second) std::printf("; ");
+  if (o.was_complete) std::printf("nothing was left to do: the run has all its %s\n", counted(config.train.steps, "step").c_str());
+  if (!losses(o).empty()) std::printf("%s\n", losses(o).c_str());
+  if (o.was_complete) return;
+  if (m.tokens_per_second) {
+    std::printf("%s tokens/s (median of %s)", with_commas(int64_t(*m.tokens_per_second)).c_str(),
+                counted(int64_t(o.step_seconds.size()), "step").c_str());
+    if (m.mfu) std::printf(", MFU %.0f %%", *m.mfu * 100);
+    std::printf("; ");
+  }
   std::printf("memory: predicted %s, measured %s; process %s\n", human_bytes(o.predicted.memory->peak).c_str(),
               human_bytes(m.memory->peak).c_str(), human_bytes(*o.process.peak_rss_bytes).c_str());
   if (!o.checkpoint.empty()) std::printf("saved %s\n", o.checkpoint.c_str());
   if (o.interrupted)
     std::printf("interrupted; continue with: %s train %s --resume\n", program_name().c_str(),
                 shell_word("run.dir=" + config.run_dir).c_str());
+}
+
+std::string summary_of(const Config& config, const TrainOutcome& o) {
+  constexpr int64_t kMaxSummary = 1 << 20;
+  if (o.was_complete) return read_file(join_path(config.run_dir, "summary.json"), kMaxSummary);
+  return summary_json(o.predicted, o.measured, o.process);
 }
 }  // namespace
 
@@ -48,7 +65,7 @@ int run_train(const CommandLine& line) {
   const TrainOutcome outcome = plan_and_train(config, *device, *meta, {.resume = line.resume, .overwrite = line.overwrite});
   write_run_report(config, *open_cpu(Mode::meta), outcome.calls);
   if (line.json) {
-    std::fputs(summary_json(outcome.predicted, outcome.measured, outcome.process).c_str(), stdout);
+    std::fputs(summary_of(config, outcome).c_str(), stdout);
   } else {
     print_outcome(config, outcome);
   }

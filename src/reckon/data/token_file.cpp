@@ -220,7 +220,7 @@ void TokenFile::fail_id(int64_t index, int64_t id) const {
   // Nothing is wrong with the file then, as long as none of its ids is impossible: it was made with a larger vocabulary.
   const int64_t largest = largest_id();
   fail_as(Failure::usage,
-          "{}: token {} is id {}, outside the vocabulary of {}; ids go up to {}: set model.vocab={}, or name their tokenizer", name, index,
+          "{}: token {} is id {}, outside the vocabulary of {}; ids go up to {}, which takes a model.vocab of {}", name, index,
           shown, vocab_, largest, largest + 1);
 }
 

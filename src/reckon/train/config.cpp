@@ -108,7 +108,8 @@ void validate(const Config& c) {
   const std::string_view tokenizer = c.data.tokenizer;
   if (tokenizer.starts_with("bpe:") && !c.data.path.empty())
     check_as(Failure::usage, std::stoll(std::string(tokenizer.substr(4))) <= c.model.vocab,
-             "data.tokenizer = \"{}\" makes more tokens than model.vocab = {}: raise model.vocab", tokenizer, c.model.vocab);
+             "data.tokenizer = \"{}\" makes more tokens than model.vocab = {}: set model.vocab={}", tokenizer, c.model.vocab,
+             tokenizer.substr(4));
 }
 
 std::string to_toml(const Config& config) {

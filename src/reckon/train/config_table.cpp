@@ -210,6 +210,26 @@ void assign(Config& config, const ConfigKey& key, const Setting& s) {
   check_value(config, key, s.where);
 }
 
+void copy_value(Config& to, const Config& from, const ConfigKey& key) {
+  switch (key.type) {
+    case KeyType::integer:
+    case KeyType::bytes:
+      field<int64_t>(key, to) = field<int64_t>(key, from);
+      break;
+    case KeyType::number:
+      field<double>(key, to) = field<double>(key, from);
+      break;
+    case KeyType::boolean:
+      field<bool>(key, to) = field<bool>(key, from);
+      break;
+    case KeyType::word:
+      field<uint8_t>(key, to) = field<uint8_t>(key, from);
+      break;
+    default:
+      field<std::string>(key, to) = field<std::string>(key, from);
+  }
+}
+
 void check_value(const Config& config, const ConfigKey& key, std::string_view where) {
   switch (key.type) {
     case KeyType::integer:

@@ -36,6 +36,8 @@ void assign(Config& config, const ConfigKey& key, const Setting& setting);
 void check_value(const Config& config, const ConfigKey& key, std::string_view where);
 /// The field's value as TOML; numbers in the shortest form that reads back exactly.
 std::string value_text(const Config& config, const ConfigKey& key);
+/// Gives the key's field the value that it has in `from`.
+void copy_value(Config& to, const Config& from, const ConfigKey& key);
 /// "integer, at least 1", "fp32 or bf16", ...
 std::string type_text(const ConfigKey& key);
 /// Throws the Error (usage) for a key that is not in the table: not available yet, a table, or unknown with the nearest known key.

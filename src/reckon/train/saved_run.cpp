@@ -2,6 +2,7 @@
 
 #include "reckon/base/text.h"
 #include "reckon/engine/context.h"
+#include "reckon/train/config_table.h"
 #include "reckon/train/report.h"
 
 namespace reckon {
@@ -21,6 +22,27 @@ std::string continuation_fingerprint(const Config& config) {
 }
 
 namespace {
+// What the fingerprint covers and the configuration saved with the run has otherwise: "train.seq_len was 16, is 32"; "" if that is gone.
+std::string changed_keys(const Config& now) {
+  Config before;
+  try {
+    before = load_config(join_path(now.run_dir, "config.toml"), {});
+  } catch (const Error&) {
+    return "";
+  }
+  const std::string saved = continuation_fingerprint(before);
+  std::string list;
+  for (const ConfigKey& key : config_table()) {
+    if (value_text(before, key) == value_text(now, key)) continue;
+    // A key counts if it alone changes the fingerprint.
+    Config changed = before;
+    copy_value(changed, now, key);
+    if (continuation_fingerprint(changed) != saved)
+      list += text("{}{} was {}, is {}", list.empty() ? "" : "; ", key.name, value_text(before, key), value_text(now, key));
+  }
+  return list;
+}
+
 constexpr std::string_view kDataKey = "data_fingerprint";
 
 // One tensor of a checkpoint: a parameter's part of a flat bucket.
@@ -90,10 +112,13 @@ std::string save_checkpoint(TrainStep& step, int64_t steps_done, const std::stri
 
 int64_t load_checkpoint(TrainStep& step, const CheckpointReader& reader, const std::string& data) {
   const PhaseScope phase(step.device(), Phase::init);
-  check_as(Failure::usage, reader.state().config_fingerprint == continuation_fingerprint(step.config()),
-           "{} was made with another configuration; continue with the one in {}/config.toml (only steps of a constant schedule, eval, checkpoint, memory and paths "
-           "may change)",
-           reader.path(), step.config().run_dir);
+  if (reader.state().config_fingerprint != continuation_fingerprint(step.config())) {
+    const std::string changes = changed_keys(step.config());
+    fail_as(Failure::usage,
+            "{} was made with another configuration{}{}: leave that as it was, or start a new run (eval.*, checkpoint.*, memory.*, paths and, with "
+            "optim.schedule=constant, train.steps may change)",
+            reader.path(), changes.empty() ? "" : ": ", changes);
+  }
   for (const MetadataItem& item : reader.state().extra)
     check_as(Failure::usage, item.key != kDataKey || item.value == data, "{} was trained on other tokens than data.path={} holds now; restore the file, or start a new run",
              reader.path(), step.config().data.path);

@@ -301,7 +301,9 @@ class Run {
     if (!options_.quiet && m.hfu.value_or(0) > 1)
       progress_.note(text("more than 100 % of the measured peak: it was measured while the machine was busy; measure it again: {} bench device", program_name()));
     outcome_.process.peak_rss_bytes = peak_resident_bytes();
-    if (options_.keep_files) write_file(join_path(config_.run_dir, "summary.json"), summary_json(outcome_.predicted, m, outcome_.process));
+    const std::string summary = join_path(config_.run_dir, "summary.json");
+    outcome_.was_complete = outcome_.step_seconds.empty() && path_exists(summary);
+    if (options_.keep_files && !outcome_.was_complete) write_file(summary, summary_json(outcome_.predicted, m, outcome_.process));
   }
 
   RunSetup::State& setup_;

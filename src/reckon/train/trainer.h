@@ -17,6 +17,7 @@ struct TrainOutcome {
   RunReport predicted, measured;
   ProcessReport process;
   bool interrupted = false;
+  bool was_complete = false;  // resumed with all its steps done: summary.json stays as the run that did them wrote it
   std::string checkpoint;   // the last one saved
   double first_loss = 0;
   std::vector<double> step_seconds;
