@@ -68,6 +68,21 @@ class Train(Case):
         self.assertEqual(self.done("bench", "train", *TINY, "--json").err, "")
         self.assertIn("data.path is not read", self.done("bench", "--help").out)
 
+    def test_waiting_threads_do_not_spin_for_long(self):
+        """The environment of the process that computes: a short spin unless the user says otherwise."""
+        for given, seen in (({}, "GOMP_SPINCOUNT=10000"), ({"GOMP_SPINCOUNT": "7"}, "GOMP_SPINCOUNT=7"), ({"OMP_WAIT_POLICY": "active"}, None)):
+            for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+                self.environment.pop(name, None)
+            self.environment.update(given)
+            run = f"run-{seen}"
+            process = self.start("train", *LONG, "train.steps=100000", f"run.dir={run}")
+            while not (self.folder / run / "metrics.jsonl").exists() and process.poll() is None:
+                time.sleep(0.001)
+            environment = pathlib.Path(f"/proc/{process.pid}/environ").read_bytes().decode().split("\0")
+            process.send_signal(signal.SIGINT)
+            self.assertEqual(process.wait(), INTERRUPTED)
+            self.assertEqual([v for v in environment if v.startswith("GOMP_SPINCOUNT")], [seen] if seen else [])
+
     def test_a_budget_is_kept_to_the_byte(self):
         plan = self.done("bench", "train", *TINY, "--json").json()["predicted"]["memory"]
         line = self.refused(MEMORY, ["does not fit", "memory.budget"], "train", *TINY, "run.dir=run", f"memory.budget={plan['arena_bytes'] - 1}")
