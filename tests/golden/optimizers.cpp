@@ -39,6 +39,7 @@ void expect_trail(OptimizerKind kind, DType dtype, double share) {
   for (int64_t step = 0; step < steps; ++step) {
     const auto row = [&](const std::vector<double>& all) { return std::vector<double>(all.begin() + step * n, all.begin() + (step + 1) * n); };
     store(slot, row(gradients));
+    parameters.mark_gradients_filled();
     optimizer.write_scalars(step, steps);
     optimizer.step(loss);
     expect_close(p.value.to_vector(), row(trail), share, text("{} step {}", kind, step + 1));

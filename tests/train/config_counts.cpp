@@ -58,7 +58,7 @@ Counted counted(const Config& c) {
     const MeterScope scope(meter);
     step.run(0, none);
   }
-  step.evaluate(none, 1);
+  if (!c.model.cruncher) step.evaluate(none, 1);
   const Flops total = meter.total();
   Counted result{double(meta->allocator().ledger().extent), 0, double(total.matmul), double(total.vector)};
   for (const MeterRow& row : meter.rows()) result.moved = std::max(result.moved, double(row.bytes));

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "reckon/engine/backward.h"
 #include "reckon/ops/step_scalars.h"
 #include "tests/train/small_runs.h"
 
@@ -31,6 +32,7 @@ struct Pair {
   }
   void step(int64_t i, double gradient_std = 1) {
     for (size_t b = 0; b < parameters.buckets().size(); ++b) fill_normal_(parameters.buckets()[b].gradients, mix_of(i, b), 0, gradient_std);
+    parameters.mark_gradients_filled();
     optimizer->write_scalars(i, 20);
     optimizer->step(full(*device, {Shape{}, DType::f32}, 1));
   }
@@ -72,6 +74,7 @@ TEST_P(EveryOptimizer, decays_matrices_and_nothing_else) {
   const std::vector<double> start = kept.parameters.buckets()[0].values.to_vector();
   for (Pair* pair : {&decayed, &kept}) {
     for (Bucket& bucket : pair->parameters.buckets()) fill_normal_(bucket.gradients, 5);
+    pair->parameters.mark_gradients_filled();
     pair->optimizer->write_scalars(0, 20);
     pair->optimizer->step(full(*pair->device, {Shape{}, DType::f64}, 1));
   }
@@ -99,6 +102,7 @@ TEST_P(EveryOptimizer, padding_stays_zero) {
     ASSERT_LT(pair.parameters.count(), pair.parameters.buckets()[0].numel + pair.parameters.buckets()[1].numel);
     for (int64_t i = 0; i < 3; ++i) {
       for (const Parameter& p : pair.parameters.all()) fill_normal_(Parameters::view_of(pair.parameters.buckets()[size_t(p.bucket)].gradients, p), uint64_t(i));
+      pair.parameters.mark_gradients_filled();
       pair.optimizer->write_scalars(i, 20);
       pair.optimizer->step(full(*pair.device, {Shape{}, DType::f32}, 1));
     }
@@ -112,6 +116,115 @@ TEST_P(EveryOptimizer, padding_stays_zero) {
       }
     }
   }
+}
+
+// A parameter that got no gradient since zero_grad() is not stepped, as in PyTorch where its grad is None: no decay, no change of state,
+// no part in the norm. Its slot still holds the gradient of an earlier step, which was taken for a new one.
+class Partly {
+ public:
+  Partly(DType dtype, const OptimConfig& config, Mode mode = Mode::real) : device(open_cpu(mode)) {
+    for (const char* name : {"a", "b", "c", "d"}) {
+      parameters.declare(text("{}.weight", name), {5, 7}, {Init::normal, 0.5, 1}, true);
+      parameters.declare(text("{}.bias", name), {5}, {Init::normal, 0.5, 1}, false);
+    }
+    parameters.materialize(*device, {dtype, true}, 11);
+    optimizer = std::make_unique<Optimizer>(*device, parameters, config);
+  }
+  // A loss of these modules alone, and a step.
+  void step(int64_t i, const std::string& modules) {
+    parameters.zero_grad();
+    Tensor loss = zeros(*device, {Shape{}, DType::f32});
+    for (const char module : modules) {
+      const Tensor x = full(*device, {{3, 7}, parameters.dtype()}, 0.5 + double(i));
+      const Tensor y = linear(x, parameters.find(text("{}.weight", std::string(1, module)))->value, parameters.find(text("{}.bias", std::string(1, module)))->value);
+      const Tensor term = cast(mean(square(y)), DType::f32);
+      backward(term);
+      loss = add(loss, term.detached());
+    }
+    optimizer->write_scalars(i, 20);
+    optimizer->step(loss);
+  }
+  // Every plane of a parameter.
+  std::string bytes(const std::string& name) {
+    const Parameter& p = *parameters.find(name);
+    Bucket& bucket = parameters.buckets()[size_t(p.bucket)];
+    std::string all = bytes_of(p.value);
+    if (bucket.residual.defined()) all += bytes_of(Parameters::view_of(bucket.residual, p));
+    for (const Optimizer::State& s : optimizer->states()) all += bytes_of(Parameters::view_of(s.buckets[size_t(p.bucket)], p));
+    return all;
+  }
+  std::map<std::string, std::string> bytes() {
+    std::map<std::string, std::string> all;
+    for (const Parameter& p : parameters.all()) all[p.name] = bytes(p.name);
+    return all;
+  }
+  Ref<Device> device;
+  Parameters parameters;
+  std::unique_ptr<Optimizer> optimizer;
+};
+
+TEST_P(EveryOptimizer, skips_parameters_without_a_gradient) {
+  OptimConfig config = plain(GetParam());
+  config.weight_decay = 0.25;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    Partly partly(dtype, config);
+    partly.step(0, "abcd");
+    auto before = partly.bytes();
+    for (const std::string modules : {"b", "ad", "bc", "abcd", "", "c"}) {
+      SCOPED_TRACE(text("{} in {}", modules, dtype));
+      partly.step(1, modules);
+      const auto after = partly.bytes();
+      for (const auto& [name, planes] : after) EXPECT_EQ(planes != before[name], modules.find(name[0]) != modules.npos) << name;
+      before = after;
+    }
+  }
+}
+
+// What is stepped is stepped as if the others were not there.
+TEST_P(EveryOptimizer, steps_the_others_as_if_alone) {
+  OptimConfig config = plain(GetParam());
+  config.weight_decay = 0.25;
+  config.clip_norm = 0.1;  // so that the norm matters
+  Partly stale(DType::f32, config), fresh(DType::f32, config);
+  stale.step(0, "abcd"), fresh.step(0, "abcd");
+  for (const Parameter& p : stale.parameters.all()) fill_normal_(Parameters::view_of(stale.parameters.buckets()[size_t(p.bucket)].gradients, p), 5, 0, 1000);
+  stale.step(1, "bd"), fresh.step(1, "bd");
+  EXPECT_EQ(stale.bytes(), fresh.bytes());
+  EXPECT_EQ(stale.optimizer->outcome().grad_norm, fresh.optimizer->outcome().grad_norm);
+  double squares = 0;
+  for (const char* name : {"b.weight", "b.bias", "d.weight", "d.bias"})
+    for (const double g : stale.parameters.find(name)->value.grad().to_vector()) squares += g * g;
+  EXPECT_NEAR(stale.optimizer->outcome().grad_norm, std::sqrt(squares), 1e-12 * std::sqrt(squares));
+}
+
+TEST(Optimizer, of_no_gradients_does_nothing) {
+  Partly partly(DType::f32, plain(OptimizerKind::adamw));
+  const auto before = partly.bytes();
+  partly.step(0, "");
+  EXPECT_EQ(partly.bytes(), before);
+  EXPECT_EQ(partly.optimizer->outcome().grad_norm, 0);
+  EXPECT_TRUE(partly.optimizer->outcome().updated);
+}
+
+TEST(Optimizer, a_frozen_parameter_is_not_decayed) {
+  OptimConfig config = plain(OptimizerKind::sgd);
+  config.weight_decay = 0.25;
+  Partly partly(DType::f32, config);
+  partly.parameters.find("b.weight")->value.set_requires_grad(false);
+  const std::string before = partly.bytes("b.weight");
+  partly.step(0, "abcd");
+  EXPECT_TRUE(partly.bytes("b.weight") == before);
+}
+
+// Which parameters have a gradient is known to the host, so meta makes the same calls.
+TEST(Optimizer, of_some_gradients_is_the_same_on_meta) {
+  std::string hashes[2];
+  for (const Mode mode : {Mode::real, Mode::meta}) {
+    Partly partly(DType::bf16, plain(OptimizerKind::adamw), mode);
+    for (const char* modules : {"abcd", "bd", "", "ac"}) partly.step(0, modules);
+    hashes[mode == Mode::meta] = partly.device->allocator().trace_hash();
+  }
+  EXPECT_EQ(hashes[0], hashes[1]);
 }
 
 // Clipping scales the whole gradient, over all buckets, as torch.nn.utils.clip_grad_norm_ does.

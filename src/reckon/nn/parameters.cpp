@@ -52,6 +52,14 @@ void Parameters::zero_grad() {
   for (Parameter& p : parameters_) p.value.zero_grad();
 }
 
+void Parameters::mark_gradients_filled() {
+  for (Parameter& p : parameters_) p.value.state().grad_filled = p.value.state().grad_is_slot;
+}
+
+int64_t Parameters::padded_numel(const Parameter& p) {
+  return (p.shape.numel() + kParameterAlignment - 1) / kParameterAlignment * kParameterAlignment;
+}
+
 Tensor Parameters::view_of(const Tensor& flat, const Parameter& parameter) {
   Layout layout(parameter.shape);
   layout.offset = parameter.offset;
@@ -65,7 +73,7 @@ void Parameters::lay_out() {
       if (p.decay != decay) continue;
       p.bucket = int(buckets_.size());
       p.offset = bucket.numel;
-      bucket.numel += (p.shape.numel() + kParameterAlignment - 1) / kParameterAlignment * kParameterAlignment;
+      bucket.numel += padded_numel(p);
     }
     if (bucket.numel > 0) buckets_.push_back(bucket);
   }

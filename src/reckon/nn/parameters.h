@@ -59,10 +59,14 @@ class Parameters {
   int64_t count() const;
   /// What the model computes with. Throws Error before materialize().
   DType dtype() const;
-  /// Marks every gradient empty: the next contribution overwrites it.
+  /// Marks every gradient empty: the next contribution overwrites it, and the optimizer leaves alone what stays empty.
   void zero_grad();
+  /// Marks every gradient filled: for whoever writes the buckets' gradients directly.
+  void mark_gradients_filled();
   /// The same range of a flat bucket tensor (values, gradients, optimizer state, residual) in the parameter's shape.
   static Tensor view_of(const Tensor& flat, const Parameter& parameter);
+  /// Elements that a parameter takes of its bucket.
+  static int64_t padded_numel(const Parameter& parameter);
 
  private:
   void lay_out();

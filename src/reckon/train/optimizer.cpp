@@ -62,17 +62,48 @@ void Optimizer::write_scalars(int64_t step, int64_t total_steps) const {
   scalars_.write(s, sizeof s);
 }
 
+namespace {
+// Elements [begin, end) of a bucket's flat tensors: parameters with a gradient, and the padding after them.
+struct Run {
+  size_t bucket;
+  int64_t begin, end;
+};
+std::vector<Run> filled_runs(const Parameters& parameters) {
+  std::vector<Run> runs;
+  for (size_t i = 0; i < parameters.buckets().size(); ++i) {
+    for (const Parameter& p : parameters.all()) {
+      if (size_t(p.bucket) != i || !p.value.state().grad_filled) continue;
+      const int64_t end = p.offset + Parameters::padded_numel(p);
+      if (!runs.empty() && runs.back().bucket == i && runs.back().end == p.offset) {
+        runs.back().end = end;
+      } else {
+        runs.push_back({i, p.offset, end});
+      }
+    }
+  }
+  return runs;
+}
+Tensor part_of(const Tensor& flat, const Run& run) {
+  if (run.end - run.begin == flat.numel()) return flat;
+  Layout layout(Shape{run.end - run.begin});
+  layout.offset = run.begin;
+  return flat.alias(layout);
+}
+}  // namespace
+
 void Optimizer::step(const Tensor& loss) const {
   const NoGrad guard;
   const ModuleScope scope("optimizer");
+  const std::vector<Run> runs = filled_runs(parameters_);
   Tensors sums;
-  for (const Bucket& bucket : parameters_.buckets()) sums.push_back(sum_of_squares(bucket.gradients));
+  for (const Run& run : runs) sums.push_back(sum_of_squares(part_of(parameters_.buckets()[run.bucket].gradients, run)));
+  if (sums.empty()) sums.push_back(zeros(loss.device(), {{1}, DType::f64}));  // the norm of no gradient
   clip_(scalars_, loss, sums);
-  for (size_t i = 0; i < parameters_.buckets().size(); ++i) {
-    const Bucket& bucket = parameters_.buckets()[i];
-    Tensors in = tensors(scalars_, bucket.values, bucket.gradients);
-    for (const State& state : states_) in.push_back(state.buckets[i]);
-    if (bucket.residual.defined()) in.push_back(bucket.residual);
+  for (const Run& run : runs) {
+    const Bucket& bucket = parameters_.buckets()[run.bucket];
+    Tensors in = tensors(scalars_, part_of(bucket.values, run), part_of(bucket.gradients, run));
+    for (const State& state : states_) in.push_back(part_of(state.buckets[run.bucket], run));
+    if (bucket.residual.defined()) in.push_back(part_of(bucket.residual, run));
     call(step_row(config_.name), std::move(in), OptimizerParams{bucket.decay ? config_.weight_decay : 0.0});
   }
 }
