@@ -223,7 +223,9 @@ expect "an unknown label is bad usage" is 2
 expect "and the labels are named" says err "there are: unit"
 run test a b
 expect "two words are bad usage" is 2
+expect "the unit tests need no browser" says_not installed chromium
 run test sanitize
+expect "all tests do" says installed chromium
 expect "sanitize has a folder of its own" says calls "build/sanitize"
 expect "which is configured for it" grep -qx "RECKON_SANITIZE:BOOL=ON" "$root/build/sanitize/CMakeCache.txt"
 run install demo
