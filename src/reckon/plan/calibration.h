@@ -1,0 +1,34 @@
+// plan/calibration: measures the tables that the time model looks calls up in. It knows which operations need an axis for each extent; all
+// others are measured where they occur, in steps of small models.
+#pragma once
+#include "reckon/engine/op.h"
+#include "reckon/train/machine.h"
+
+namespace reckon {
+
+/// A call with given extents, and the fastest that was measured.
+struct GridPoint {
+  const OpDef* op;
+  Params params;
+  std::vector<TensorSpec> in;
+  size_t table = 0, index = 0;  // where its seconds go
+  double seconds = 0;           // 0: not measured
+};
+/// Tables over several extents, with a point for every place of their grids: products of linear layers, attention; both dtypes.
+struct Grid {
+  std::vector<TimeTable> tables;
+  std::vector<GridPoint> points;
+};
+Grid calibration_grid();
+
+/// The small models whose steps are timed, as overrides of a configuration: both architectures from a few to many megabytes a tensor, every
+/// optimizer, both precisions, accumulation.
+std::vector<std::vector<std::string>> calibration_models();
+
+/// Lowers values that are above a later one of their axis to it: other programs can only make a measurement longer.
+void make_monotone(TimeTable& table);
+
+/// Fills the profile's tables and overheads from `rounds` interleaved rounds on a real device; every value is its best round. Takes some
+/// 400 MiB and, at the speed of two current cores, about four seconds a round.
+void calibrate(Device& device, int rounds, MachineProfile& profile);
+}  // namespace reckon
