@@ -130,6 +130,20 @@ std::vector<TimeTable> curves_of(const std::vector<TimedModel>& models) {
   return tables;
 }
 
+// Operands of a step are nearer to the caches than the grid's, or farther: the table takes the level of its calls in the models.
+void scale_to_models(TimeTable& table, const std::vector<TimedModel>& models) {
+  double measured = 0, predicted = 0;
+  for (const TimedModel& model : models)
+    for (const CallRecord& call : model.calls) {
+      const TimeKey key = time_key(call);
+      if (key.table != table.key) continue;
+      measured += call.seconds;
+      predicted += interpolate(table, key.at);
+    }
+  if (!(measured > 0 && predicted > 0)) return;
+  for (double& seconds : table.seconds) seconds *= measured / predicted;
+}
+
 // step = factor * (sum of its calls) + overhead * (number of calls): least squares of the relative error over the models.
 void fit_overheads(const std::vector<TimedModel>& models, MachineProfile& profile) {
   double xx = 0, xy = 0, yy = 0, x1 = 0, y1 = 0;
@@ -156,26 +170,42 @@ void make_monotone(TimeTable& table) {
         table.seconds[i] = std::min(table.seconds[i], table.seconds[i + stride]);
 }
 
-void calibrate(Device& device, int rounds, MachineProfile& profile) {
-  Grid grid = calibration_grid();
-  std::vector<TimedModel> models;
-  for (const std::vector<std::string>& overrides : calibration_models())
-    models.push_back({parse_config("", "calibration", overrides), {}, 0});
-  OperandPool pool(device);
-  const auto measure_grid = [&] {
+struct Calibration::State {
+  explicit State(Device& on) : device(on), grid(calibration_grid()), pool(on) {
+    for (const std::vector<std::string>& overrides : calibration_models())
+      models.push_back({parse_config("", "calibration", overrides), {}, 0});
+  }
+  void measure_grid() {
     const NoGrad guard;
     for (GridPoint& point : grid.points) measure_point(point, pool);
-  };
-  measure_grid();  // first touch, and the library's own first time
-  for (GridPoint& point : grid.points) point.seconds = 0;
-  for (int round = 0; round < rounds; ++round) {
-    measure_grid();
-    for (TimedModel& model : models) measure_model(model, device);
   }
-  for (const GridPoint& point : grid.points) grid.tables[point.table].seconds[point.index] = std::max(point.seconds, kLeast);
-  for (TimeTable& table : grid.tables) make_monotone(table);
-  profile.tables = curves_of(models);
-  profile.tables.insert(profile.tables.end(), grid.tables.begin(), grid.tables.end());
-  fit_overheads(models, profile);
+  Device& device;
+  Grid grid;
+  std::vector<TimedModel> models;
+  OperandPool pool;
+};
+
+Calibration::Calibration(Device& device) : state_(new State(device)) {
+  state_->measure_grid();  // first touch, and the library's own first time
+  for (GridPoint& point : state_->grid.points) point.seconds = 0;
+}
+Calibration::~Calibration() = default;
+
+void Calibration::round() {
+  state_->measure_grid();
+  for (TimedModel& model : state_->models) measure_model(model, state_->device);
+}
+
+void Calibration::finish(MachineProfile& profile) const {
+  profile.tables = curves_of(state_->models);
+  const size_t curves = profile.tables.size();
+  profile.tables.insert(profile.tables.end(), state_->grid.tables.begin(), state_->grid.tables.end());
+  for (const GridPoint& point : state_->grid.points)
+    profile.tables[curves + point.table].seconds[point.index] = std::max(point.seconds, kLeast);
+  for (size_t i = curves; i < profile.tables.size(); ++i) {
+    make_monotone(profile.tables[i]);
+    scale_to_models(profile.tables[i], state_->models);
+  }
+  fit_overheads(state_->models, profile);
 }
 }  // namespace reckon

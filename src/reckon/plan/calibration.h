@@ -1,6 +1,8 @@
 // plan/calibration: measures the tables that the time model looks calls up in. It knows which operations need an axis for each extent; all
 // others are measured where they occur, in steps of small models.
 #pragma once
+#include <memory>
+
 #include "reckon/engine/op.h"
 #include "reckon/train/machine.h"
 
@@ -28,7 +30,19 @@ std::vector<std::vector<std::string>> calibration_models();
 /// Lowers values that are above a later one of their axis to it: other programs can only make a measurement longer.
 void make_monotone(TimeTable& table);
 
-/// Fills the profile's tables and overheads from `rounds` interleaved rounds on a real device; every value is its best round. Takes some
-/// 400 MiB and, at the speed of two current cores, about four seconds a round.
-void calibrate(Device& device, int rounds, MachineProfile& profile);
+/// Measures on a real device, round by round, so that whoever compares predictions with measurements can take turns with it. Every value is
+/// the best of its rounds. Takes some 500 MiB and, at the speed of two current cores, about five seconds a round.
+class Calibration {
+ public:
+  explicit Calibration(Device& device);
+  ~Calibration();
+  Calibration(const Calibration&) = delete;
+  void round();
+  /// Fills the profile's tables and overheads from the rounds so far, at least one.
+  void finish(MachineProfile& profile) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 }  // namespace reckon

@@ -10,7 +10,7 @@ using Extents = std::vector<int64_t>;
 
 // rows, out, in. Not the powers of two, where caches are at their worst; wide outputs are vocabularies.
 Extents linear_axis(size_t axis) {
-  if (axis == 0) return {32, 128, 384, 1024};
+  if (axis == 0) return {8, 32, 128, 384, 1024};
   return axis == 1 ? Extents{16, 64, 192, 512, 1536, 6144} : Extents{16, 64, 192, 512, 1536};
 }
 // groups (sequences times key heads), query heads of a key head, tokens, head width
