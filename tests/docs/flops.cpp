@@ -144,6 +144,7 @@ void call_transformer(Calls& c, int64_t s) {
   const Tensor ids = c.make({B, T}, DType::i32);
   c.add(op::embedding, {c.make({V, 8 + s}), ids});
   c.add(op::embedding_back, {c.make({B, T, 8 + s}), ids}, EmbeddingParams{int32_t(V), false});
+  c.add(op::embedding_back, {c.make({B, T, 8 + s}), ids, c.make({V, 8 + s})}, EmbeddingParams{int32_t(V), true}, {}, "adding");
   c.add(op::rope, {qkv}, RopeParams{1e4, int32_t(R), int32_t(D), false, false}, {{"B", B}, {"T", T}, {"R", R}, {"D", D}});
   const Names scores{{"B", B}, {"T", T}, {"H", H}, {"D", D}, {"L", L}};
   for (const bool causal : {true, false}) {

@@ -248,6 +248,7 @@ int run_plan(const CommandLine& line) {
     print(headline(plan) + memory_lines(plan) + work_lines(plan) + time_lines(plan) +
           (device ? device_lines(plan, *device) : fit_line(plan)));
   }
+  if (!plan.note.empty()) std::fprintf(stderr, "%s\n", plan.note.c_str());
   std::fflush(stdout);
   if (config.memory.budget_bytes > 0) check_fits(plan, *meta, config.memory.budget_bytes);
   return 0;

@@ -24,6 +24,8 @@ void plan_embedding_back(Plan& p) {
     p.output(table, statistics_dtype(p.in[0].dtype));
   }
   p.flops.vector = p.in[0].numel();
+  if (p.in.size() > 2 && e.accumulate)  // the rows that are asked for, not the table
+    p.bytes_moved = p.in[0].bytes() + p.in[1].bytes() + 2 * p.in[0].numel() * size_of(p.in[2].dtype);
 }
 Tensors vjp_embedding(Vjp& v) {
   Tensors dx(2);

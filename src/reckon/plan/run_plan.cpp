@@ -6,6 +6,7 @@
 
 #include "reckon/engine/context.h"
 #include "reckon/plan/remedies.h"
+#include "reckon/plan/time_model.h"
 #include "reckon/train/saved_run.h"
 
 namespace reckon {
@@ -96,6 +97,7 @@ RunPlan plan_run(const Config& config, Device& meta, bool saves, bool evaluates)
   plan.predicted.memory->extent = plan.arena.bytes;
   plan.at_peak = holders_at_peak(plan.events);
   find_peaks(plan.events, plan.parts);
+  plan.note = predict_time(plan, load_machine_profile(meta.profile().lanes));
   return plan;
 }
 

@@ -30,10 +30,11 @@ struct RunPlan {
   std::vector<CallRecord> calls;  // of the same step, one by one
   ArenaPlan arena;
   std::vector<Holder> at_peak;  // largest first; their bytes sum to memory.peak_bytes
+  std::string note;  // why there is no time, one line; "" if there is
 };
 
 /// Runs init, two steps, an evaluation (where the run has one) and, if it saves, a checkpoint on meta. Throws Error (usage) for what
-/// cannot be planned.
+/// cannot be planned. Time is predicted where this machine was measured (reckon bench device).
 RunPlan plan_run(const Config& config, Device& meta, bool saves = true);
 RunPlan plan_run(const Config& config, Device& meta, bool saves, bool evaluates);
 

@@ -1,0 +1,58 @@
+#include "reckon/base/error.h"
+#include "reckon/plan/calibration.h"
+
+namespace reckon {
+namespace {
+using Overrides = std::vector<std::string>;
+
+struct Size {
+  int layers, d_model, heads, kv_heads, head_dim, d_ff, vocab, micro_batch, seq_len, grad_accum;
+  bool recompute;
+};
+// Wide inside or wide outside: tensors beyond every cache at little matrix work.
+constexpr Size kSizes[] = {
+    {2, 64, 2, 1, 32, 256, 64, 2, 32, 1, false},      {2, 128, 4, 2, 32, 512, 512, 4, 128, 1, true},
+    {2, 320, 5, 5, 64, 1280, 1024, 8, 128, 2, false}, {1, 256, 4, 2, 32, 2048, 4096, 8, 512, 1, false},
+    {1, 1024, 2, 1, 32, 64, 128, 16, 256, 1, true},
+};
+
+Overrides decoder(const Size& s, bool gpt2) {
+  Overrides o = {text("model.layers={}", s.layers),
+                 text("model.d_model={}", s.d_model),
+                 text("model.heads={}", s.heads),
+                 text("model.head_dim={}", s.head_dim),
+                 text("model.kv_heads={}", gpt2 ? s.heads : s.kv_heads),
+                 text("model.d_ff={}", s.d_ff),
+                 text("model.vocab={}", s.vocab),
+                 text("model.max_seq_len={}", s.seq_len),
+                 text("train.micro_batch={}", s.micro_batch),
+                 text("train.seq_len={}", s.seq_len),
+                 text("train.grad_accum={}", s.grad_accum)};
+  if (s.recompute) o.push_back("train.recompute=full");
+  if (gpt2) return o;
+  const Overrides llama = {"model.norm=rms_norm",   "model.position=rope",  "model.mlp=swiglu",   "model.qkv_bias=false",
+                           "model.proj_bias=false", "model.mlp_bias=false", "model.qk_norm=true", "model.tied_head=false"};
+  o.insert(o.end(), llama.begin(), llama.end());
+  return o;
+}
+
+Overrides cruncher(int d_model, const char* optimizer) {
+  return {"model.preset=cruncher", "model.layers=3", text("model.d_model={}", d_model), "train.micro_batch=16",
+          text("optim.name={}", optimizer)};
+}
+}  // namespace
+
+std::vector<Overrides> calibration_models() {
+  std::vector<Overrides> models;
+  for (const Size& size : kSizes)
+    for (const bool gpt2 : {true, false}) models.push_back(decoder(size, gpt2));
+  for (const int d_model : {64, 256, 1024})
+    for (const char* optimizer : {"sgd", "momentum", "adagrad", "adamw"}) models.push_back(cruncher(d_model, optimizer));
+  const size_t count = models.size();
+  for (size_t i = 0; i < count; ++i) {
+    models.push_back(models[i]);
+    models.back().push_back("train.precision=bf16");
+  }
+  return models;
+}
+}  // namespace reckon

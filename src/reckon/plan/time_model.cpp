@@ -1,0 +1,200 @@
+#include "reckon/plan/time_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "reckon/base/program.h"
+#include "reckon/engine/context.h"
+#include "reckon/ops/rows.h"
+
+namespace reckon {
+namespace {
+// The narrowest float of a call decides which kernel runs; float64 appears in training only as scalars.
+const char* dtype_of(const CallRecord& call) {
+  bool bf16 = false, f16 = false;
+  for (const std::vector<TensorSpec>* specs : {&call.in, &call.out})
+    for (const TensorSpec& spec : *specs) bf16 |= spec.dtype == DType::bf16, f16 |= spec.dtype == DType::f16;
+  return bf16 ? "bf16" : f16 ? "f16" : "f32";
+}
+
+// Adding to a gradient that is there is other work than overwriting it.
+bool adds(const CallRecord& call) {
+  if (call.op == &op::accumulate) return call.params.as<AccumulateParams>().keep;
+  if (call.op == &op::embedding_back) return call.params.as<EmbeddingParams>().accumulate;
+  return call.op == &op::linear_back_b && call.params.as<LinearParams>().accumulate;
+}
+
+bool is_linear(const CallRecord& call) { return call.op == &op::linear || call.op == &op::linear_back_x || call.op == &op::linear_back_w; }
+bool is_attention(const CallRecord& call) { return call.op == &op::attention || call.op == &op::attention_back; }
+
+// Rows, width out and width in of the layer, whichever of its three products this is.
+std::vector<double> linear_extents(const CallRecord& call) {
+  const Shape &a = call.in[0].shape, &b = call.in[1].shape;
+  if (call.op == &op::linear_back_w) return {double(a.rows()), double(a.last()), double(b.last())};
+  return {double(a.rows()), double(b[0]), double(b[1])};
+}
+std::vector<double> attention_extents(const CallRecord& call) {
+  const auto p = call.params.as<AttentionParams>();
+  const Shape& qkv = call.in[call.op == &op::attention ? 0 : 1].shape;
+  return {double(qkv[0] * p.kv_heads), double(p.heads / p.kv_heads), double(qkv[1]), double(p.head_dim)};
+}
+
+// Attention's work is quadratic in its tokens, the third of four axes; all other work is linear in each extent.
+double growth(const TimeTable& table, size_t axis) { return table.axes.size() == 4 && axis == 2 ? 2 : 1; }
+
+// Where a value lies on an axis: between points cell and cell + 1, `part` of the way in logarithms.
+struct AxisPlace {
+  size_t cell = 0;
+  double part = 0;
+  double beyond = 1;  // value / last point, if that is more than 1
+};
+AxisPlace place_on(const std::vector<double>& axis, double value) {
+  if (!(value > axis.front())) return {};
+  if (value >= axis.back()) return {axis.size() - 1, 0, value / axis.back()};
+  const size_t cell = size_t(std::upper_bound(axis.begin(), axis.end(), value) - axis.begin()) - 1;
+  return {cell, std::log(value / axis[cell]) / std::log(axis[cell + 1] / axis[cell]), 1};
+}
+
+const TimeTable* find_table(const MachineProfile& profile, std::string_view key) {
+  for (const TimeTable& table : profile.tables)
+    if (table.key == key) return &table;
+  return nullptr;
+}
+
+double flops_of(const CallRecord& call) { return double(call.flops.matmul) + double(call.flops.vector); }
+
+// Bytes that bandwidth has to carry while one FLOP is done decide what bounds a call.
+CallTime span_of(const CallRecord& call, double seconds, double flops_per_second, double bytes_per_second) {
+  CallTime t;
+  t.seconds = seconds;
+  t.flops_per_byte = call.bytes > 0 ? flops_of(call) / double(call.bytes) : 0;
+  t.compute_bound = t.flops_per_byte > flops_per_second / bytes_per_second;
+  return t;
+}
+
+class Totals {
+ public:
+  void add(const std::string& name, const CallRecord& call, double seconds) {
+    const auto [found, is_new] = index_.emplace(name, totals_.size());
+    if (is_new) totals_.push_back({name});
+    TimeTotal& t = totals_[found->second];
+    ++t.calls;
+    t.seconds += seconds;
+    t.flops += call.flops;
+    t.bytes += call.bytes;
+  }
+  std::vector<TimeTotal> take() {
+    std::stable_sort(totals_.begin(), totals_.end(), [](const TimeTotal& a, const TimeTotal& b) { return a.seconds > b.seconds; });
+    return std::move(totals_);
+  }
+
+ private:
+  std::map<std::string, size_t> index_;
+  std::vector<TimeTotal> totals_;
+};
+
+// Lays the spans one after another with a pause before each, and adds them up.
+void lay_out(const RunPlan& plan, double pause, StepTime& step) {
+  Totals ops, phases, modules;
+  double clock = 0;
+  for (size_t i = 0; i < plan.calls.size(); ++i) {
+    const CallRecord& call = plan.calls[i];
+    CallTime& t = step.calls[i];
+    t.start = clock += pause;
+    clock += t.seconds;
+    ops.add(call.op->name, call, t.seconds);
+    phases.add(std::string(name_of(call.phase)), call, t.seconds);
+    modules.add(module_path(call.module), call, t.seconds);
+  }
+  step.between_seconds = pause * double(plan.calls.size());
+  step.seconds = clock;
+  step.by_op = ops.take();
+  step.by_phase = phases.take();
+  step.by_module = modules.take();
+}
+}  // namespace
+
+TimeKey time_key(const CallRecord& call) {
+  const std::string table = std::string(call.op->name) + (adds(call) ? "+ " : " ") + dtype_of(call);
+  if (is_linear(call)) return {table, linear_extents(call)};
+  if (is_attention(call)) return {table, attention_extents(call)};
+  return {table, {double(std::max<int64_t>(call.bytes, 1))}};
+}
+
+double interpolate(const TimeTable& table, std::span<const double> at) {
+  const size_t axes = table.axes.size();
+  check(at.size() == axes, "table {} has {} axes and is asked for {} values", table.key, axes, at.size());
+  std::vector<AxisPlace> places;
+  double scale = 1;
+  for (size_t axis = 0; axis < axes; ++axis) {
+    places.push_back(place_on(table.axes[axis], at[axis]));
+    scale *= std::pow(places.back().beyond, growth(table, axis));
+  }
+  double sum = 0;  // of logarithms over the corners of the cell
+  for (size_t corner = 0; corner < size_t(1) << axes; ++corner) {
+    double weight = 1;
+    size_t index = 0;
+    for (size_t axis = 0; axis < axes; ++axis) {
+      const bool upper = corner >> axis & 1u;
+      weight *= upper ? places[axis].part : 1 - places[axis].part;
+      const size_t point = places[axis].cell + upper;
+      index = index * table.axes[axis].size() + std::min(point, table.axes[axis].size() - 1);
+    }
+    if (weight > 0) sum += weight * std::log(table.seconds[index]);
+  }
+  return std::exp(sum) * scale;
+}
+
+std::optional<double> predict_seconds(const CallRecord& call, const MachineProfile& profile) {
+  const TimeKey key = time_key(call);
+  const TimeTable* table = find_table(profile, key.table);
+  if (!table || table->axes.size() != key.at.size()) return {};
+  return interpolate(*table, key.at);
+}
+
+StepTime predict_step(const RunPlan& plan, const MachineProfile& profile) {
+  StepTime step;
+  for (const CallRecord& call : plan.calls) {
+    const std::optional<double> seconds = predict_seconds(call, profile);
+    if (!seconds) return {.unknown = time_key(call).table};
+    const DType dtype = std::string_view(dtype_of(call)) == "f32" ? DType::f32 : DType::bf16;
+    step.calls.push_back(span_of(call, *seconds * profile.call_factor, peak_flops(profile, dtype), profile.copy_bytes_per_second));
+  }
+  lay_out(plan, profile.call_overhead_seconds, step);
+  return step;
+}
+
+StepTime bound_step(const RunPlan& plan, const Roofline& r) {
+  StepTime step;
+  step.is_bound = true;
+  for (const CallRecord& call : plan.calls) {
+    const double peak = std::string_view(dtype_of(call)) == "f32" ? r.f32_flops : r.bf16_flops;
+    // Matrix units and vector units work beside each other.
+    const double compute = std::max(double(call.flops.matmul) / peak, double(call.flops.vector) / r.vector_flops);
+    const double memory = double(call.bytes) / r.bytes;
+    CallTime t = span_of(call, std::max(compute, memory), peak, r.bytes);
+    t.compute_bound = compute > memory;
+    step.calls.push_back(t);
+  }
+  lay_out(plan, 0, step);
+  return step;
+}
+
+std::string predict_time(RunPlan& plan, const std::optional<MachineProfile>& profile) {
+  RunReport& report = plan.predicted;
+  report.step_seconds = report.tokens_per_second = report.mfu = report.hfu = std::nullopt;
+  const std::string way_out = text("run `{} bench device` once", program_name());
+  if (!profile) return text("no measured profile of this machine, so no predicted time: {}", way_out);
+  const StepTime step = predict_step(plan, *profile);
+  if (!step.seconds) return text("this machine's profile has no time for {}, so no predicted time: {}", step.unknown, way_out);
+  const Config& c = plan.config;
+  const double tokens = double(c.train.micro_batch * c.train.grad_accum * (c.model.cruncher ? 1 : c.train.seq_len));
+  const double peak = peak_flops(*profile, c.train.precision == Precision::bf16 ? DType::bf16 : DType::f32);
+  report.step_seconds = *step.seconds;
+  report.tokens_per_second = tokens / *step.seconds;
+  report.mfu = double(report.flops_per_step->model) / *step.seconds / peak;
+  report.hfu = double(report.flops_per_step->matmul) / *step.seconds / peak;
+  return "";
+}
+}  // namespace reckon

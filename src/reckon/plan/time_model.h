@@ -1,0 +1,64 @@
+// plan/time_model: how long a planned step takes. Every call of the dry run is looked up in tables measured on this machine; nothing is
+// guessed: a call without a table leaves the time unknown. For machines known by their data sheet there is a bound instead.
+#pragma once
+#include <optional>
+
+#include "reckon/plan/run_plan.h"
+#include "reckon/train/machine.h"
+
+namespace reckon {
+
+/// Which table a call is looked up in, and where: matrix products by (rows, out, in), attention by (groups of a key head, query heads a key
+/// head, tokens, head width), everything else by bytes moved.
+struct TimeKey {
+  std::string table;
+  std::vector<double> at;
+};
+TimeKey time_key(const CallRecord& call);
+
+/// Piecewise linear in the logarithms of extents and seconds: exact at the table's points, monotone. Beyond the largest point time grows as
+/// the work does; below the smallest it stays. `at` has one value an axis.
+double interpolate(const TimeTable& table, std::span<const double> at);
+
+/// Seconds of the call's kernel on the machine of the profile; none if the profile has no table for it.
+std::optional<double> predict_seconds(const CallRecord& call, const MachineProfile& profile);
+
+/// One call of the step. compute_bound: its FLOPs take longer than its bytes at the machine's peaks.
+struct CallTime {
+  double start = 0;  // from the start of the step, seconds
+  double seconds = 0;
+  double flops_per_byte = 0;  // arithmetic intensity, of all FLOPs
+  bool compute_bound = false;
+};
+
+struct TimeTotal {
+  std::string name;  // of the operation, phase or module
+  int64_t calls = 0;
+  double seconds = 0;
+  Flops flops;
+  int64_t bytes = 0;
+};
+
+struct StepTime {
+  std::optional<double> seconds;                      // of one optimizer step: calls and between; none if a call has no table
+  std::string unknown;                                // the table that is missing, "rope bf16"; "" if none is
+  bool is_bound = false;                              // from a data sheet: no step is faster; not a prediction
+  double between_seconds = 0;                         // between the calls: planning, allocation, launches
+  std::vector<CallTime> calls;                        // as in RunPlan::calls
+  std::vector<TimeTotal> by_op, by_phase, by_module;  // longest first
+};
+
+/// What the step takes on the machine of the profile.
+StepTime predict_step(const RunPlan& plan, const MachineProfile& profile);
+
+/// A device by its data sheet: dense peaks of matrix products in each precision, float32 vector arithmetic, memory bandwidth; per second.
+struct Roofline {
+  double f32_flops = 0, bf16_flops = 0, vector_flops = 0, bytes = 0;
+};
+/// No step is faster than this on the device: each call at its peak or its bandwidth, whichever is slower, and nothing between them.
+StepTime bound_step(const RunPlan& plan, const Roofline& roofline);
+
+/// Fills step_seconds, tokens_per_second, mfu and hfu of plan.predicted; clears them if the profile or one of its tables is missing.
+/// Returns what to tell the user then, one line, else "".
+std::string predict_time(RunPlan& plan, const std::optional<MachineProfile>& profile);
+}  // namespace reckon
