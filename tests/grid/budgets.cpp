@@ -73,7 +73,8 @@ TEST(Budgets, ThePlanIsCheckedAgainWhereItIsAdopted) {
   config.memory.budget_bytes = plan.arena.bytes - 1;
   const Ref<Device> device = open_cpu(Mode::real, c.profile);
   try {
-    train(config, *device, plan.predicted, plan.arena, {.keep_files = false, .quiet = true});
+    RunSetup setup(config, {.keep_files = false, .quiet = true});
+    train(setup, *device, plan.predicted, plan.arena);
     ADD_FAILURE() << "it ran";
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), Failure::memory) << error.what();

@@ -26,7 +26,8 @@ enum class Mode : uint8_t { real, meta };
 /// What a plan may know of a machine. Workspace sizes are functions of it, so a machine that is not here can be planned.
 struct DeviceProfile {
   std::string name = "cpu";
-  int lanes = 2;  // kernels that need scratch run on at most this many threads
+  int lanes = 2;          // kernels that need scratch run on at most this many threads
+  int vector_floats = 0;  // float32 values of a vector, for the work that kernels execute; never for a size. 0: as on this machine
 };
 
 class Device : public RefCounted {

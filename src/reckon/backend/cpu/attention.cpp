@@ -55,10 +55,6 @@ HeadGroup packed_group(const AttentionShape& s, const void* qkv, void* out, void
   return g;
 }
 
-// One pass per (batch, kv head) costs 5 matmuls but has few tasks; a pass over query rows and one over keys cost 7 and divide at will.
-// Both give the same bits, so the choice may look at the lanes.
-bool one_pass(int64_t groups, int64_t lanes) { return ceil_div(groups, lanes) * lanes * 5 <= groups * 7; }
-
 int64_t back_lane_bytes(const AttentionShape& s) {
   if (s.dtype == DType::f64) return 0;
   const int64_t key_sums = checked_product({2, std::max(s.tokens, kKeys), padded(s.head_dim)});

@@ -26,6 +26,13 @@ int64_t attention_workspace(const AttentionShape& shape, int lanes);
 /// As above for the backward pass: grows linearly with T.
 int64_t attention_back_workspace(const AttentionShape& shape, int lanes);
 
+/// Multiply-adds of the matrix products that a call executes, as its loops make them: also what the mask hides of a tile and what fills up
+/// whole vectors, and in the backward pass the scores that are computed again. vector_floats: float32 values of a vector, as
+/// attention_vector_floats() says for this machine. Independent of threads. Throws Error (usage) beyond 2^63 - 1.
+int64_t attention_work(const AttentionShape& shape, int vector_floats);
+int64_t attention_back_work(const AttentionShape& shape, int lanes, int vector_floats);
+int attention_vector_floats();
+
 /// out = softmax(scale * q k^T) v by blocks with a running softmax; the T x T scores never exist.
 /// qkv [B, T, (H + 2 KV) D] -> out [B, T, H D], lse [B, H, T] (f32; f64 for f64): the log-sum-exp of the scaled scores, kept for backward.
 /// Runs on up to `lanes` threads; the bits do not depend on how many. Dao et al. 2022, arXiv:2205.14135; Milakov & Gimelshein 2018,

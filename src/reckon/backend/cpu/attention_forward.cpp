@@ -99,6 +99,8 @@ HWY_INLINE void start(const HeadGroup& g, int64_t row, Block& block) {
   std::fill(block.softmax.sum, block.softmax.sum + kRows, 0.0f);
 }
 
+int64_t lanes_of_vectors() { return kLanes; }
+
 void attend_rows(const RowTask& task, const RowTask& next, float* scratch) {
   const HeadGroup& g = task.g;
   const int64_t row = task.row, width = padded(g.head_dim), end = std::min(row + task.rows, row_count(g)),
@@ -142,8 +144,15 @@ void attend_rows(const RowTask& task, const RowTask& next, float* scratch) {
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace reckon::cpu::detail {
+namespace reckon::cpu {
+namespace detail {
 HWY_EXPORT(attend_rows);
+HWY_EXPORT(lanes_of_vectors);
 void forward_rows(const RowTask& task, const RowTask& next, float* scratch) { HWY_DYNAMIC_DISPATCH(attend_rows)(task, next, scratch); }
-}  // namespace reckon::cpu::detail
+}  // namespace detail
+int attention_vector_floats() {
+  using namespace detail;
+  return int(HWY_DYNAMIC_DISPATCH(lanes_of_vectors)());
+}
+}  // namespace reckon::cpu
 #endif

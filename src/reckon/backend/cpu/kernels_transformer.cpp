@@ -141,8 +141,17 @@ void qk_norm_back(Plan& p) {
   p.workspace = norm_backward_workspace(p.in[1].dtype, p.in[1].shape.rows() * q.heads, q.head_dim);
 }
 void rope(Plan& p) { p.workspace = rope_workspace(rope_shape(p.in[0], p.params.as<RopeParams>())); }
-void attention(Plan& p) { p.workspace = attention_workspace(attention_shape(p.in[0], p.params.as<AttentionParams>()), p.profile.lanes); }
-void attention_back(Plan& p) { p.workspace = attention_back_workspace(attention_shape(p.in[1], p.params.as<AttentionParams>()), p.profile.lanes); }
+int vector_floats(const Plan& p) { return p.profile.vector_floats > 0 ? p.profile.vector_floats : attention_vector_floats(); }
+void attention(Plan& p) {
+  const AttentionShape shape = attention_shape(p.in[0], p.params.as<AttentionParams>());
+  p.workspace = attention_workspace(shape, p.profile.lanes);
+  p.flops.matmul = checked_multiply(2, attention_work(shape, vector_floats(p)));
+}
+void attention_back(Plan& p) {
+  const AttentionShape shape = attention_shape(p.in[1], p.params.as<AttentionParams>());
+  p.workspace = attention_back_workspace(shape, p.profile.lanes);
+  p.flops.matmul = checked_multiply(2, attention_back_work(shape, p.profile.lanes, vector_floats(p)));
+}
 void attention_cached(Plan& p) {
   p.workspace = attention_cached_workspace(attention_shape(p.in[0], p.params.as<AttentionParams>()), p.in[1].shape[2], p.profile.lanes);
 }

@@ -1,0 +1,111 @@
+// backend/cpu/attention_work: how many multiply-adds the loops of attention_rows-inl, _forward and _backward execute, without running them.
+// A test with counting kernels holds it against them, so whoever changes how a tile is cut changes it here, too.
+#include <algorithm>
+
+#include "reckon/backend/cpu/attention.h"
+#include "reckon/backend/cpu/attention_block.h"
+#include "reckon/base/error.h"
+
+namespace reckon::cpu {
+namespace {
+using namespace detail;
+
+constexpr int64_t kStrip = 6;  // rows or keys of a register tile: kTileRows of attention_tile-inl
+__extension__ typedef __int128 Wide;
+
+/// Multiply-adds of the three kinds of products of one block of rows with one tile of keys: [key][row] scores, [row][head] sums over keys
+/// and [key][head] sums over rows.
+struct Work {
+  Wide scores = 0, row_sums = 0, key_sums = 0;
+  void add(const Work& w, Wide times) {
+    scores += times * w.scores;
+    row_sums += times * w.row_sums;
+    key_sums += times * w.key_sums;
+  }
+};
+
+struct Cut {
+  int64_t head_dim, vector_floats;
+
+  /// A tile of which every row sees all `keys` keys.
+  Work seen_tile(int64_t rows, int64_t keys) const {
+    const int64_t width = padded(head_dim);
+    return {Wide(keys) * (ceil_div(rows, vector_floats) * vector_floats) * head_dim, Wide(rows) * keys * width, Wide(keys) * rows * width};
+  }
+
+  /// The tile that the diagonal crosses. Row i of the block sees the keys up to last(i), which never falls.
+  template <class Last>
+  Work diagonal_tile(int64_t rows, Last last) const {
+    const int64_t width = padded(head_dim), keys = last(rows - 1) + 1, vecs = ceil_div(rows, vector_floats);
+    Work w;
+    int64_t hidden_vecs = 0, hidden_rows = 0;  // rows that see nothing from key j on
+    for (int64_t j = 0; j < keys; j += kStrip) {
+      const int64_t count = std::min(kStrip, keys - j);
+      while (hidden_vecs < vecs && last(std::min((hidden_vecs + 1) * vector_floats, rows) - 1) < j) ++hidden_vecs;
+      while (hidden_rows < rows && last(hidden_rows) < j) ++hidden_rows;
+      w.scores += count * (vecs - hidden_vecs) * vector_floats * head_dim;
+      w.key_sums += count * (rows - hidden_rows) * width;
+    }
+    for (int64_t i = 0; i < rows; i += kStrip) {
+      const int64_t count = std::min(kStrip, rows - i);
+      w.row_sums += count * (last(i + count - 1) + 1) * width;
+    }
+    return w;
+  }
+};
+
+/// The query rows of one head group over all keys.
+Work group_work(const AttentionShape& s, int vector_floats) {
+  const Cut cut{s.head_dim, vector_floats};
+  const int64_t T = s.tokens, group = s.heads / s.kv_heads, tiles = T / kKeys, rest = T % kKeys;
+  Work sum;
+  if (!s.causal) {
+    const int64_t rows = T * group;
+    for (const auto& [blocks, size] : {std::pair(rows / kRows, kRows), std::pair(int64_t(rows % kRows > 0), rows % kRows)}) {
+      sum.add(cut.seen_tile(size, kKeys), Wide(blocks) * tiles);
+      sum.add(cut.seen_tile(size, rest), blocks);
+    }
+    return sum;
+  }
+  // 64 tokens are `group` blocks of rows; wherever they lie, the diagonal crosses one tile of each in the same way, and all before is seen.
+  static_assert(kRows == kKeys);
+  for (int64_t first = 0; first < kRows * group; first += kRows) {
+    const auto last = [&](int64_t i) { return (first + i) / group; };
+    sum.add(cut.diagonal_tile(kRows, last), tiles);
+    sum.add(cut.seen_tile(kRows, kKeys), Wide(tiles) * (tiles - 1) / 2);
+    const int64_t rows = std::min(kRows, rest * group - first);  // of the tokens after the last whole tile
+    if (rows <= 0) continue;
+    sum.add(cut.diagonal_tile(rows, last), 1);
+    sum.add(cut.seen_tile(rows, kKeys), tiles);
+  }
+  return sum;
+}
+
+/// Of the f64 loops: one multiply-add for each pair that counts and value of a head, a product.
+Wide pair_work(const AttentionShape& s) {
+  const Wide T = s.tokens, pairs = s.causal ? T * (T + 1) / 2 : T * T;
+  return pairs * s.batch * s.heads * s.head_dim;
+}
+
+int64_t in_63_bits(Wide count) {
+  check_as(Failure::usage, count <= INT64_MAX, "attention over these extents executes more than 2^63 - 1 multiply-adds");
+  return int64_t(count);
+}
+}  // namespace
+
+int64_t attention_work(const AttentionShape& s, int vector_floats) {
+  assert_shape(s);
+  if (s.dtype == DType::f64) return in_63_bits(2 * pair_work(s));
+  const Work w = group_work(s, vector_floats);
+  return in_63_bits(Wide(s.batch) * s.kv_heads * (w.scores + w.row_sums));
+}
+
+int64_t attention_back_work(const AttentionShape& s, int lanes, int vector_floats) {
+  assert_shape(s);
+  if (s.dtype == DType::f64) return in_63_bits(5 * pair_work(s));
+  const int64_t groups = s.batch * s.kv_heads;
+  const Work w = group_work(s, vector_floats);
+  // Scores and their gradients; dq; dk and dv. With two passes both make the first two.
+  return in_63_bits(Wide(groups) * ((one_pass(groups, lanes) ? 2 : 4) * w.scores + w.row_sums + 2 * w.key_sums));
+}
+}  // namespace reckon::cpu
