@@ -18,7 +18,8 @@
 using namespace reckon;
 
 namespace {
-const char kLlama[] = "model.norm=rms_norm model.position=rope model.mlp=swiglu model.qkv_bias=false model.proj_bias=false model.mlp_bias=false ";
+const char kLlama[] =
+    "model.norm=rms_norm model.position=rope model.mlp=swiglu model.qkv_bias=false model.proj_bias=false model.mlp_bias=false ";
 
 struct Case {
   const char* name;
@@ -27,42 +28,94 @@ struct Case {
 };
 const Case kDevelopment[] = {
     {"gpt d128", false, "train.seq_len=128"},
-    {"gpt d384 bf16", false, "model.layers=3 model.d_model=384 model.heads=6 model.kv_heads=6 model.head_dim=64 model.d_ff=1536 train.seq_len=256 train.precision=bf16"},
-    {"gpt d384", false, "model.layers=3 model.d_model=384 model.heads=6 model.kv_heads=6 model.head_dim=64 model.d_ff=1536 train.seq_len=256"},
-    {"gpt d768 V8192", false, "model.layers=2 model.d_model=768 model.heads=12 model.kv_heads=12 model.head_dim=64 model.d_ff=3072 train.seq_len=256 train.micro_batch=4 model.vocab=8192"},
-    {"llama d256 F700", true, "model.layers=3 model.d_model=256 model.heads=4 model.kv_heads=2 model.head_dim=64 model.d_ff=700 train.micro_batch=6 model.tied_head=false"},
-    {"qwen d512 T512 bf16", true, "model.layers=2 model.d_model=512 model.heads=8 model.kv_heads=2 model.head_dim=64 model.d_ff=1408 train.seq_len=512 train.micro_batch=2 model.vocab=2000 model.max_seq_len=512 model.qk_norm=true train.precision=bf16"},
-    {"gpt d64 B2 T64", false, "model.layers=1 model.d_model=64 model.heads=2 model.kv_heads=2 model.d_ff=128 train.seq_len=64 train.micro_batch=2"},
+    {"gpt d384 bf16", false,
+     "model.layers=3 model.d_model=384 model.heads=6 model.kv_heads=6 model.head_dim=64 model.d_ff=1536 train.seq_len=256 "
+     "train.precision=bf16"},
+    {"gpt d384", false,
+     "model.layers=3 model.d_model=384 model.heads=6 model.kv_heads=6 model.head_dim=64 model.d_ff=1536 train.seq_len=256"},
+    {"gpt d768 V8192", false,
+     "model.layers=2 model.d_model=768 model.heads=12 model.kv_heads=12 model.head_dim=64 model.d_ff=3072 train.seq_len=256 "
+     "train.micro_batch=4 model.vocab=8192"},
+    {"llama d256 F700", true,
+     "model.layers=3 model.d_model=256 model.heads=4 model.kv_heads=2 model.head_dim=64 model.d_ff=700 train.micro_batch=6 "
+     "model.tied_head=false"},
+    {"qwen d512 T512 bf16", true,
+     "model.layers=2 model.d_model=512 model.heads=8 model.kv_heads=2 model.head_dim=64 model.d_ff=1408 train.seq_len=512 "
+     "train.micro_batch=2 model.vocab=2000 model.max_seq_len=512 model.qk_norm=true train.precision=bf16"},
+    {"gpt d64 B2 T64", false,
+     "model.layers=1 model.d_model=64 model.heads=2 model.kv_heads=2 model.d_ff=128 train.seq_len=64 train.micro_batch=2"},
     {"cruncher d512 B64", false, "model.preset=cruncher model.layers=4 model.d_model=512 train.micro_batch=64"},
-    {"gpt d192 recompute 2x", false, "model.layers=4 model.d_model=192 model.heads=6 model.kv_heads=6 train.recompute=full train.grad_accum=2 optim.name=momentum"},
-    {"llama d640 bf16", true, "model.layers=2 model.d_model=640 model.heads=10 model.kv_heads=2 model.head_dim=64 model.d_ff=1728 model.vocab=6000 train.seq_len=200 train.micro_batch=5 train.precision=bf16"},
+    {"gpt d192 recompute 2x", false,
+     "model.layers=4 model.d_model=192 model.heads=6 model.kv_heads=6 train.recompute=full train.grad_accum=2 optim.name=momentum"},
+    {"llama d640 bf16", true,
+     "model.layers=2 model.d_model=640 model.heads=10 model.kv_heads=2 model.head_dim=64 model.d_ff=1728 model.vocab=6000 "
+     "train.seq_len=200 train.micro_batch=5 train.precision=bf16"},
 };
 const Case kValidation[] = {
-    {"small", false, "model.layers=6 model.d_model=384 model.heads=6 model.kv_heads=6 model.head_dim=64 model.d_ff=1536 train.micro_batch=8 train.seq_len=256"},
-    {"small bf16", false, "model.layers=6 model.d_model=384 model.heads=6 model.kv_heads=6 model.head_dim=64 model.d_ff=1536 train.micro_batch=8 train.seq_len=256 train.precision=bf16"},
+    {"small", false,
+     "model.layers=6 model.d_model=384 model.heads=6 model.kv_heads=6 model.head_dim=64 model.d_ff=1536 train.micro_batch=8 "
+     "train.seq_len=256"},
+    {"small bf16", false,
+     "model.layers=6 model.d_model=384 model.heads=6 model.kv_heads=6 model.head_dim=64 model.d_ff=1536 train.micro_batch=8 "
+     "train.seq_len=256 train.precision=bf16"},
     {"tiny", false, "train.micro_batch=8 train.seq_len=100"},
     {"tiny bf16 sgd", false, "train.precision=bf16 optim.name=sgd train.micro_batch=12"},
     {"deep and narrow", false, "model.layers=16 model.d_model=96 model.heads=3 model.kv_heads=3 model.d_ff=384 train.micro_batch=4"},
-    {"deep, recomputed", false, "model.layers=12 model.d_model=160 model.heads=5 model.kv_heads=5 model.d_ff=640 train.micro_batch=6 train.recompute=full"},
-    {"wide, few rows", false, "model.layers=2 model.d_model=896 model.heads=14 model.kv_heads=14 model.head_dim=64 model.d_ff=3584 train.micro_batch=1 train.seq_len=96"},
-    {"wide bf16", false, "model.layers=2 model.d_model=1280 model.heads=20 model.kv_heads=20 model.head_dim=64 model.d_ff=5120 train.micro_batch=2 train.seq_len=256 train.precision=bf16"},
-    {"llama, heads 4:1", true, "model.layers=4 model.d_model=288 model.heads=8 model.kv_heads=2 model.head_dim=36 model.d_ff=768 model.vocab=3000 train.micro_batch=4 train.seq_len=192"},
-    {"llama, heads 8:1 bf16", true, "model.layers=3 model.d_model=512 model.heads=8 model.kv_heads=1 model.head_dim=64 model.d_ff=1376 model.vocab=1000 train.micro_batch=6 train.seq_len=256 train.precision=bf16"},
-    {"qwen", true, "model.layers=3 model.d_model=448 model.heads=7 model.kv_heads=1 model.head_dim=64 model.d_ff=1200 model.vocab=5000 model.qk_norm=true model.qkv_bias=true train.micro_batch=3 train.seq_len=256"},
-    {"qwen bf16, heads of 128", true, "model.layers=2 model.d_model=768 model.heads=8 model.kv_heads=4 model.head_dim=128 model.d_ff=2304 model.vocab=4000 model.qk_norm=true train.micro_batch=4 train.seq_len=320 model.max_seq_len=512 train.precision=bf16"},
-    {"long sequences", true, "model.layers=2 model.d_model=256 model.heads=8 model.kv_heads=8 model.head_dim=32 model.d_ff=688 train.micro_batch=2 train.seq_len=1024 model.max_seq_len=1024"},
-    {"long sequences bf16", true, "model.layers=3 model.d_model=384 model.heads=6 model.kv_heads=3 model.head_dim=64 model.d_ff=1024 train.micro_batch=2 train.seq_len=1536 model.max_seq_len=2048 train.precision=bf16"},
-    {"short sequences", false, "model.layers=4 model.d_model=256 model.heads=4 model.kv_heads=4 model.head_dim=64 model.d_ff=1024 train.micro_batch=48 train.seq_len=24"},
-    {"large vocabulary", false, "model.layers=1 model.d_model=256 model.heads=4 model.kv_heads=4 model.head_dim=64 model.d_ff=1024 model.vocab=32000 train.micro_batch=4 train.seq_len=128"},
-    {"large vocabulary bf16", true, "model.layers=2 model.d_model=384 model.heads=6 model.kv_heads=2 model.head_dim=64 model.d_ff=1024 model.vocab=24000 model.tied_head=false train.micro_batch=4 train.seq_len=128 train.precision=bf16"},
-    {"accumulation 4x", false, "model.layers=4 model.d_model=224 model.heads=7 model.kv_heads=7 model.d_ff=896 train.micro_batch=2 train.grad_accum=4"},
-    {"accumulation 3x bf16", true, "model.layers=3 model.d_model=352 model.heads=11 model.kv_heads=11 model.d_ff=960 train.micro_batch=3 train.grad_accum=3 train.precision=bf16 optim.name=momentum"},
-    {"adagrad, layer norm, no bias", false, "model.layers=3 model.d_model=320 model.heads=10 model.kv_heads=10 model.d_ff=1000 model.norm_bias=false model.qkv_bias=false model.mlp_bias=false optim.name=adagrad"},
-    {"gelu and rope bf16", false, "model.layers=3 model.d_model=544 model.heads=8 model.kv_heads=8 model.head_dim=68 model.d_ff=2176 model.position=rope train.micro_batch=5 train.precision=bf16"},
-    {"swiglu, learned positions", false, "model.layers=3 model.d_model=416 model.heads=13 model.kv_heads=13 model.mlp=swiglu model.d_ff=1120 train.micro_batch=5 optim.name=sgd"},
-    {"one sequence", true, "model.layers=4 model.d_model=512 model.heads=8 model.kv_heads=8 model.head_dim=64 model.d_ff=1408 train.micro_batch=1 train.seq_len=512 model.max_seq_len=512"},
+    {"deep, recomputed", false,
+     "model.layers=12 model.d_model=160 model.heads=5 model.kv_heads=5 model.d_ff=640 train.micro_batch=6 train.recompute=full"},
+    {"wide, few rows", false,
+     "model.layers=2 model.d_model=896 model.heads=14 model.kv_heads=14 model.head_dim=64 model.d_ff=3584 train.micro_batch=1 "
+     "train.seq_len=96"},
+    {"wide bf16", false,
+     "model.layers=2 model.d_model=1280 model.heads=20 model.kv_heads=20 model.head_dim=64 model.d_ff=5120 train.micro_batch=2 "
+     "train.seq_len=256 train.precision=bf16"},
+    {"llama, heads 4:1", true,
+     "model.layers=4 model.d_model=288 model.heads=8 model.kv_heads=2 model.head_dim=36 model.d_ff=768 model.vocab=3000 "
+     "train.micro_batch=4 train.seq_len=192"},
+    {"llama, heads 8:1 bf16", true,
+     "model.layers=3 model.d_model=512 model.heads=8 model.kv_heads=1 model.head_dim=64 model.d_ff=1376 model.vocab=1000 "
+     "train.micro_batch=6 train.seq_len=256 train.precision=bf16"},
+    {"qwen", true,
+     "model.layers=3 model.d_model=448 model.heads=7 model.kv_heads=1 model.head_dim=64 model.d_ff=1200 model.vocab=5000 "
+     "model.qk_norm=true model.qkv_bias=true train.micro_batch=3 train.seq_len=256"},
+    {"qwen bf16, heads of 128", true,
+     "model.layers=2 model.d_model=768 model.heads=8 model.kv_heads=4 model.head_dim=128 model.d_ff=2304 model.vocab=4000 "
+     "model.qk_norm=true train.micro_batch=4 train.seq_len=320 model.max_seq_len=512 train.precision=bf16"},
+    {"long sequences", true,
+     "model.layers=2 model.d_model=256 model.heads=8 model.kv_heads=8 model.head_dim=32 model.d_ff=688 train.micro_batch=2 "
+     "train.seq_len=1024 model.max_seq_len=1024"},
+    {"long sequences bf16", true,
+     "model.layers=3 model.d_model=384 model.heads=6 model.kv_heads=3 model.head_dim=64 model.d_ff=1024 train.micro_batch=2 "
+     "train.seq_len=1536 model.max_seq_len=2048 train.precision=bf16"},
+    {"short sequences", false,
+     "model.layers=4 model.d_model=256 model.heads=4 model.kv_heads=4 model.head_dim=64 model.d_ff=1024 train.micro_batch=48 "
+     "train.seq_len=24"},
+    {"large vocabulary", false,
+     "model.layers=1 model.d_model=256 model.heads=4 model.kv_heads=4 model.head_dim=64 model.d_ff=1024 model.vocab=32000 "
+     "train.micro_batch=4 train.seq_len=128"},
+    {"large vocabulary bf16", true,
+     "model.layers=2 model.d_model=384 model.heads=6 model.kv_heads=2 model.head_dim=64 model.d_ff=1024 model.vocab=24000 "
+     "model.tied_head=false train.micro_batch=4 train.seq_len=128 train.precision=bf16"},
+    {"accumulation 4x", false,
+     "model.layers=4 model.d_model=224 model.heads=7 model.kv_heads=7 model.d_ff=896 train.micro_batch=2 train.grad_accum=4"},
+    {"accumulation 3x bf16", true,
+     "model.layers=3 model.d_model=352 model.heads=11 model.kv_heads=11 model.d_ff=960 train.micro_batch=3 train.grad_accum=3 "
+     "train.precision=bf16 optim.name=momentum"},
+    {"adagrad, layer norm, no bias", false,
+     "model.layers=3 model.d_model=320 model.heads=10 model.kv_heads=10 model.d_ff=1000 model.norm_bias=false model.qkv_bias=false "
+     "model.mlp_bias=false optim.name=adagrad"},
+    {"gelu and rope bf16", false,
+     "model.layers=3 model.d_model=544 model.heads=8 model.kv_heads=8 model.head_dim=68 model.d_ff=2176 model.position=rope "
+     "train.micro_batch=5 train.precision=bf16"},
+    {"swiglu, learned positions", false,
+     "model.layers=3 model.d_model=416 model.heads=13 model.kv_heads=13 model.mlp=swiglu model.d_ff=1120 train.micro_batch=5 "
+     "optim.name=sgd"},
+    {"one sequence", true,
+     "model.layers=4 model.d_model=512 model.heads=8 model.kv_heads=8 model.head_dim=64 model.d_ff=1408 train.micro_batch=1 "
+     "train.seq_len=512 model.max_seq_len=512"},
     {"cruncher", false, "model.preset=cruncher model.layers=6 model.d_model=768 train.micro_batch=128"},
-    {"cruncher bf16", false, "model.preset=cruncher model.layers=8 model.d_model=384 train.micro_batch=256 train.precision=bf16 optim.name=momentum"},
+    {"cruncher bf16", false,
+     "model.preset=cruncher model.layers=8 model.d_model=384 train.micro_batch=256 train.precision=bf16 optim.name=momentum"},
     {"gpt2-124m, two layers", false, "model.preset=gpt2-124m model.layers=2 train.micro_batch=2 train.seq_len=256"},
 };
 
@@ -140,7 +193,8 @@ int main(int argc, char** argv) {
     }
   }
   std::vector<Measured> cases;
-  for (const Case& c : development ? std::span<const Case>(kDevelopment) : std::span<const Case>(kValidation)) cases.push_back({&c, config_of(c)});
+  for (const Case& c : development ? std::span<const Case>(kDevelopment) : std::span<const Case>(kValidation))
+    cases.push_back({&c, config_of(c)});
   MachineProfile profile{.cpu = local_cpu_name()};
   const Ref<Device> device = open_cpu(Mode::real);
   profile.lanes = device->profile().lanes;

@@ -9,7 +9,7 @@
 #include "reckon/cli/command.h"
 #include "reckon/engine/context.h"
 #include "reckon/io/files.h"
-#include "reckon/plan/run_plan.h"
+#include "reckon/plan/time_model.h"
 #include "reckon/train/machine.h"
 
 namespace reckon {
@@ -83,6 +83,7 @@ int run_bench_train(const CommandLine& line) {
               with_commas(int64_t(*m.tokens_per_second)).c_str(), *m.step_seconds * (short_step ? 1e3 : 1), short_step ? "ms" : "s",
               counted(int64_t(o.step_seconds.size()), "step").c_str());
   if (m.mfu) std::printf(", MFU %.1f %%", *m.mfu * 100);
+  if (const std::string times = compare_times(o.predicted, m); !times.empty()) std::printf("\n%s", times.c_str());
   std::printf("\nmemory: predicted %s, measured %s; process %s\n", human_bytes(o.predicted.memory->peak).c_str(),
               human_bytes(m.memory->peak).c_str(), human_bytes(*o.process.peak_rss_bytes).c_str());
   return 0;

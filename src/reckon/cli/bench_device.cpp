@@ -13,7 +13,7 @@
 namespace reckon {
 namespace {
 constexpr int kRounds = 12;            // of a peak
-constexpr int kCalibrationRounds = 2;  // of everything else: each tries every point several times
+constexpr int kCalibrationRounds = 3;  // of everything else
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 

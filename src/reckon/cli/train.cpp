@@ -5,7 +5,7 @@
 #include "reckon/base/program.h"
 #include "reckon/base/text.h"
 #include "reckon/cli/command.h"
-#include "reckon/plan/run_plan.h"
+#include "reckon/plan/time_model.h"
 #include "reckon/io/files.h"
 #include "reckon/report/report.h"
 #include "reckon/train/trainer.h"
@@ -41,6 +41,7 @@ void print_outcome(const Config& config, const TrainOutcome& o) {
                 counted(int64_t(o.step_seconds.size()), "step").c_str());
     if (m.mfu) std::printf(", MFU %.0f %%", *m.mfu * 100);
     std::printf("; ");
+    if (const std::string times = compare_times(o.predicted, m); !times.empty()) std::printf("%s; ", times.c_str());
   }
   std::printf("memory: predicted %s, measured %s; process %s\n", human_bytes(o.predicted.memory->peak).c_str(),
               human_bytes(m.memory->peak).c_str(), human_bytes(*o.process.peak_rss_bytes).c_str());

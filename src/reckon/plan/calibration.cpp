@@ -68,19 +68,23 @@ struct TimedModel {
   double step_seconds = 0;        // best
 };
 
+// After a first step that warms up, short steps are repeated: they are the ones that noise moves most.
 void measure_model(TimedModel& model, Device& device) {
-  constexpr int kSteps = 2;
+  constexpr double kEnough = 0.02;  // seconds of a model in a round
   TrainStep step(model.config, device);
   const SyntheticBatches batches(std::max<int64_t>(model.config.model.vocab, 1), 1);
   step.run(0, batches);
-  for (int i = 0; i < kSteps; ++i) {
+  double spent = 0;
+  for (int64_t i = 1; spent < kEnough; i += 2) {
     const double start = now();
-    step.run(1 + i, batches);
-    keep_best(model.step_seconds, now() - start);
+    step.run(i, batches);
+    const double seconds = now() - start;
+    spent += seconds;
+    keep_best(model.step_seconds, seconds);
     Meter meter;
     const MeterScope scope(meter);
     meter.record_calls(true);
-    step.run(1 + kSteps + i, batches);
+    step.run(i + 1, batches);
     const std::vector<CallRecord>& calls = meter.calls();
     if (model.calls.empty()) model.calls = calls;
     for (size_t c = 0; c < calls.size(); ++c) keep_best(model.calls[c].seconds, calls[c].seconds);

@@ -12,7 +12,7 @@ struct Size {
 // Wide inside or wide outside: tensors beyond every cache at little matrix work.
 constexpr Size kSizes[] = {
     {2, 64, 2, 1, 32, 256, 64, 2, 32, 1, false},      {2, 128, 4, 2, 32, 512, 512, 4, 128, 1, true},
-    {2, 320, 5, 5, 64, 1280, 1024, 8, 128, 2, false}, {1, 256, 4, 2, 32, 2048, 4096, 8, 512, 1, false},
+    {2, 320, 5, 5, 64, 1280, 1024, 4, 128, 2, false}, {1, 256, 4, 2, 32, 2048, 4096, 4, 512, 1, false},
     {1, 1024, 2, 1, 32, 64, 128, 16, 256, 1, true},
 };
 

@@ -1,6 +1,7 @@
 #include "reckon/plan/run_plan.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <map>
 #include <tuple>
 
@@ -112,6 +113,8 @@ TrainOutcome plan_and_train(const Config& config, Device& device, Device& meta, 
     plan = plan_run(config, *again, options.keep_files, true);
     check_fits(plan, meta, budget, options.keep_files);
   }
+  const std::string unknown = predict_time(plan, load_machine_profile(device.profile().lanes));
+  if (!unknown.empty()) std::fprintf(stderr, "%s\n", unknown.c_str());
   return train(setup, device, plan.predicted, plan.arena);
 }
 }  // namespace reckon

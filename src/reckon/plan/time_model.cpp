@@ -7,6 +7,7 @@
 #include "reckon/base/program.h"
 #include "reckon/engine/context.h"
 #include "reckon/ops/rows.h"
+#include "reckon/plan/conventions.h"
 
 namespace reckon {
 namespace {
@@ -17,6 +18,8 @@ const char* dtype_of(const CallRecord& call) {
     for (const TensorSpec& spec : *specs) bf16 |= spec.dtype == DType::bf16, f16 |= spec.dtype == DType::f16;
   return bf16 ? "bf16" : f16 ? "f16" : "f32";
 }
+
+bool is_f32(const CallRecord& call) { return std::string_view(dtype_of(call)) == "f32"; }
 
 // Adding to a gradient that is there is other work than overwriting it.
 bool adds(const CallRecord& call) {
@@ -158,22 +161,23 @@ StepTime predict_step(const RunPlan& plan, const MachineProfile& profile) {
   for (const CallRecord& call : plan.calls) {
     const std::optional<double> seconds = predict_seconds(call, profile);
     if (!seconds) return {.unknown = time_key(call).table};
-    const DType dtype = std::string_view(dtype_of(call)) == "f32" ? DType::f32 : DType::bf16;
-    step.calls.push_back(span_of(call, *seconds * profile.call_factor, peak_flops(profile, dtype), profile.copy_bytes_per_second));
+    const double peak = peak_flops(profile, is_f32(call) ? DType::f32 : DType::bf16);
+    step.calls.push_back(span_of(call, *seconds * profile.call_factor, peak, profile.copy_bytes_per_second));
   }
   lay_out(plan, profile.call_overhead_seconds, step);
   return step;
 }
 
-StepTime bound_step(const RunPlan& plan, const Roofline& r) {
+StepTime bound_step(const RunPlan& plan, const HardwareProfile& device) {
   StepTime step;
   step.is_bound = true;
+  const double bytes_per_second = device.bandwidth.value, vector_peak = device.peak(PeakType::fp32);
   for (const CallRecord& call : plan.calls) {
-    const double peak = std::string_view(dtype_of(call)) == "f32" ? r.f32_flops : r.bf16_flops;
-    // Matrix units and vector units work beside each other.
-    const double compute = std::max(double(call.flops.matmul) / peak, double(call.flops.vector) / r.vector_flops);
-    const double memory = double(call.bytes) / r.bytes;
-    CallTime t = span_of(call, std::max(compute, memory), peak, r.bytes);
+    const double peak = is_f32(call) ? vector_peak : device.peak(PeakType::bf16);
+    // Matrix and vector units work beside each other.
+    const double compute = std::max(double(call.flops.matmul) / peak, double(call.flops.vector) / vector_peak);
+    const double memory = double(call.bytes) / bytes_per_second;
+    CallTime t = span_of(call, std::max(compute, memory), peak, bytes_per_second);
     t.compute_bound = compute > memory;
     step.calls.push_back(t);
   }
@@ -185,16 +189,21 @@ std::string predict_time(RunPlan& plan, const std::optional<MachineProfile>& pro
   RunReport& report = plan.predicted;
   report.step_seconds = report.tokens_per_second = report.mfu = report.hfu = std::nullopt;
   const std::string way_out = text("run `{} bench device` once", program_name());
-  if (!profile) return text("no measured profile of this machine, so no predicted time: {}", way_out);
+  if (!profile) return text("no measured profile of this machine, so no predicted time and no MFU: {}", way_out);
   const StepTime step = predict_step(plan, *profile);
   if (!step.seconds) return text("this machine's profile has no time for {}, so no predicted time: {}", step.unknown, way_out);
   const Config& c = plan.config;
-  const double tokens = double(c.train.micro_batch * c.train.grad_accum * (c.model.cruncher ? 1 : c.train.seq_len));
   const double peak = peak_flops(*profile, c.train.precision == Precision::bf16 ? DType::bf16 : DType::f32);
   report.step_seconds = *step.seconds;
-  report.tokens_per_second = tokens / *step.seconds;
+  report.tokens_per_second = double(tokens_per_step(c)) / *step.seconds;
   report.mfu = double(report.flops_per_step->model) / *step.seconds / peak;
   report.hfu = double(report.flops_per_step->matmul) / *step.seconds / peak;
   return "";
+}
+
+std::string compare_times(const RunReport& predicted, const RunReport& measured) {
+  if (!predicted.step_seconds || !measured.step_seconds) return "";
+  return text("step predicted {:.4g} s, measured {:.4g} s ({:+.1f} %)", *predicted.step_seconds, *measured.step_seconds,
+              100 * (*predicted.step_seconds / *measured.step_seconds - 1));
 }
 }  // namespace reckon

@@ -182,7 +182,6 @@ class Run {
     if (done > 0) progress_.note(text("continuing after step {}", done));
     if (metrics_ && metrics_->unreadable() > 0)
       progress_.note(text("{}: {} unreadable line{} left out", metrics_->path(), metrics_->unreadable(), metrics_->unreadable() == 1 ? " is" : "s are"));
-      if (!machine_) progress_.note(text("no measured peak for this machine, so no MFU: run `{} bench device` once", program_name()));
   }
 
   void loop(int64_t done) {
