@@ -11,7 +11,7 @@ namespace {
 MachineProfile profile_of(const std::string& cpu) {
   MachineProfile p{
       .cpu = cpu, .lanes = 2, .f32_flops_per_second = 2.5e11, .bf16_flops_per_second = 1.0 / 3e-12, .copy_bytes_per_second = 5e10};
-  p.tables = {{"add f32", {{1024, 4096.5}}, {1e-6, 3.3e-6}},
+  p.tables = {{"add f32", {{1024.5, 4096.5}}, {1e-6, 3.3e-6}},
               {"linear bf16", {{8, 32}, {16}, {16, 64, 192}}, {1e-6, 2e-6, 3e-6, 4e-6, 5e-6, 0.1}}};
   p.call_factor = 1.013;
   p.call_overhead_seconds = 1.2e-6;
@@ -55,9 +55,9 @@ TEST_F(MachineProfiles, AreNoneWhenDamagedOrOld) {
   };
   expect_none(changed("\"version\":2", "\"version\":1"));
   expect_none(changed("\"version\":2,", ""));  // as the first version, which had none
-  expect_none(changed("[1024,", "[5000,"));    // an axis that falls
-  expect_none(changed("[[1024,4096.5]]", "[]"));
-  expect_none(changed("[[1024,4096.5]]", "[[]]"));
+  expect_none(changed("[1024.5,", "[5000.5,"));    // an axis that falls
+  expect_none(changed("[[1024.5,4096.5]]", "[]"));
+  expect_none(changed("[[1024.5,4096.5]]", "[[]]"));
   expect_none(changed("0.1]", "0.1,0.2]"));  // a value without a point
   expect_none(changed("0.1]", "-0.1]"));
   expect_none(changed("0.1]", "null]"));

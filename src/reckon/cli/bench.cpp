@@ -10,7 +10,6 @@
 #include "reckon/engine/context.h"
 #include "reckon/io/files.h"
 #include "reckon/plan/time_model.h"
-#include "reckon/train/machine.h"
 
 namespace reckon {
 namespace {

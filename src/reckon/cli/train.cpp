@@ -5,8 +5,8 @@
 #include "reckon/base/program.h"
 #include "reckon/base/text.h"
 #include "reckon/cli/command.h"
-#include "reckon/plan/time_model.h"
 #include "reckon/io/files.h"
+#include "reckon/plan/time_model.h"
 #include "reckon/report/report.h"
 #include "reckon/train/trainer.h"
 

@@ -51,14 +51,17 @@ class OperandPool {
 };
 
 void measure_point(GridPoint& point, OperandPool& pool) {
-  constexpr double kShort = 100e-6;  // seconds; such calls are repeated
-  constexpr int kRepeats = 4;
+  constexpr double kEnough = 1e-3;  // seconds of a point in a round
+  constexpr int kRepeats = 8;
   Meter meter;
   const MeterScope scope(meter);
   meter.record_calls(true);
-  for (int i = 0; i < kRepeats && (i == 0 || meter.calls().back().seconds < kShort); ++i)
+  double spent = 0;
+  for (int i = 0; i < kRepeats && spent < kEnough; ++i) {
     call(*point.op, pool.operands(point), point.params);
-  for (const CallRecord& record : meter.calls()) keep_best(point.seconds, record.seconds);
+    keep_best(point.seconds, meter.calls().back().seconds);
+    spent += meter.calls().back().seconds;
+  }
 }
 
 // ---- models
@@ -70,7 +73,7 @@ struct TimedModel {
 
 // After a first step that warms up, short steps are repeated: they are the ones that noise moves most.
 void measure_model(TimedModel& model, Device& device) {
-  constexpr double kEnough = 0.02;  // seconds of a model in a round
+  constexpr double kEnough = 0.005;  // seconds of a model in a round
   TrainStep step(model.config, device);
   const SyntheticBatches batches(std::max<int64_t>(model.config.model.vocab, 1), 1);
   step.run(0, batches);

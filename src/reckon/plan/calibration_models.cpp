@@ -46,7 +46,7 @@ std::vector<Overrides> calibration_models() {
   std::vector<Overrides> models;
   for (const Size& size : kSizes)
     for (const bool gpt2 : {true, false}) models.push_back(decoder(size, gpt2));
-  for (const int d_model : {64, 256, 1024})
+  for (const int d_model : {64, 192, 448, 1024})
     for (const char* optimizer : {"sgd", "momentum", "adagrad", "adamw"}) models.push_back(cruncher(d_model, optimizer));
   const size_t count = models.size();
   for (size_t i = 0; i < count; ++i) {
