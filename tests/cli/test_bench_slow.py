@@ -11,6 +11,7 @@ class Machine(Case):
         peaks = self.done("bench", "device", "--json").json()
         self.assertGreater(peaks["f32_flops_per_second"], 1e8)
         self.assertGreater(peaks["copy_bytes_per_second"], 1e8)
+        self.assertEqual(peaks, json.loads((self.folder / "cache/cpu.json").read_text()))
         measured = self.done("train", *TINY, "run.dir=after", "--json").json()["measured"]
         self.assertTrue(0 < measured["mfu"] <= measured["hfu"] < 1, measured)
         # A peak taken on a busy machine: more than all of it is said to be too much, and measuring again mends it.

@@ -1,23 +1,22 @@
 // tests/data: a folder of its own for each test, and the errors of a call.
 #pragma once
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <string>
 
 #include "reckon/base/error.h"
 #include "reckon/io/files.h"
+#include "tests/folder.h"
 
 namespace reckon {
 struct Scratch {
-  Scratch() : path(testing::TempDir() + text("data-{}", int64_t(::getpid()))) { make_directories(path); }
-  ~Scratch() { remove_tree(path); }
   /// Writes a file into the folder and gives back its path.
   std::string file(const std::string& name, std::string_view bytes) const {
     write_file(path + "/" + name, bytes);
     return path + "/" + name;
   }
-  std::string path;
+  scratch::Folder folder;
+  const std::string path = folder.path();
 };
 
 /// The message of the Error that the call throws, which must be of this kind; "" if it throws none.

@@ -14,22 +14,15 @@
 namespace grid {
 
 Workplace::Workplace() {
-  std::string pattern = (std::filesystem::temp_directory_path() / "reckon-grid-XXXXXX").string();
-  if (!::mkdtemp(pattern.data())) std::abort();
-  folder_ = pattern;
-  ::setenv("RECKON_CACHE", (folder_ + "/cache").c_str(), 1);  // no machine profile, no tokens of other runs
-  tokens_ = folder_ + "/tokens.npy";
+  ::setenv("RECKON_CACHE", (folder_ / "cache").c_str(), 1);  // no machine profile, no tokens of other runs
+  tokens_ = folder_ / "tokens.npy";
   std::vector<int32_t> ids;
   for (uint64_t i = 0; i < 2000; ++i) ids.push_back(int32_t(philox(5, 0, i)[0] % uint64_t(kTokenIds)));
   TokenFileWriter writer(tokens_, kTokenIds);
   writer.append(ids);
   writer.finish();
 }
-Workplace::~Workplace() {
-  std::error_code ignored;
-  std::filesystem::remove_all(folder_, ignored);
-}
-void Workplace::clear() const { std::filesystem::remove_all(folder_ + "/run"); }
+void Workplace::clear() const { std::filesystem::remove_all(folder_ / "run"); }
 
 RunPlan plan_of(const Configuration& configuration, const Config& config) {
   const Ref<Device> meta = open_cpu(Mode::meta, configuration.profile);

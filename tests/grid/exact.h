@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "reckon/plan/run_plan.h"
+#include "tests/folder.h"
 #include "tests/grid/configurations.h"
 
 namespace grid {
@@ -12,15 +13,14 @@ namespace grid {
 class Workplace {
  public:
   Workplace();
-  ~Workplace();
-  Workplace(const Workplace&) = delete;
-  const std::string& folder() const { return folder_; }
+  const std::string& folder() const { return folder_.path(); }
   const std::string& tokens() const { return tokens_; }
   /// What the last run left behind goes.
   void clear() const;
 
  private:
-  std::string folder_, tokens_;
+  scratch::Folder folder_;
+  std::string tokens_;
 };
 
 /// What a real run did.

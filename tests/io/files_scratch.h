@@ -1,53 +1,16 @@
-// tests/io: a folder of its own for each test, and plain reading and writing that does not go through the code under test.
+// tests/io: full disks and expected errors, beside the folder of each test.
 #pragma once
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
 #include <csignal>
-#include <cstdio>
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <string>
 
 #include "reckon/base/error.h"
+#include "tests/folder.h"
 
 namespace scratch {
-
-class Folder {
- public:
-  Folder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "reckon-io-XXXXXX").string();
-    if (!::mkdtemp(pattern.data())) std::abort();
-    path_ = pattern;
-  }
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  const std::string& path() const { return path_; }
-  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
-
-inline void put(const std::string& path, const std::string& bytes) {
-  std::remove(path.c_str());  // some file systems flush at once a file that was emptied and rewritten
-  std::ofstream out(path, std::ios::binary);
-  out << bytes;
-  out.close();
-  ASSERT_TRUE(out.good()) << path;
-}
-
-inline std::string get(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  EXPECT_TRUE(in.good()) << path;
-  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-}
 
 /// Makes every write beyond this many bytes of a file fail, as on a full disk.
 class FileSizeLimit {

@@ -2,7 +2,6 @@
 #include "reckon/io/tokenizer.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <random>
 #include <string>
@@ -10,6 +9,7 @@
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
 #include "reckon/io/files.h"
+#include "tests/folder.h"
 
 using namespace reckon;
 
@@ -37,12 +37,6 @@ struct Threads {
   explicit Threads(int n) : before(thread_count()) { set_thread_count(n); }
   ~Threads() { set_thread_count(before); }
   int before;
-};
-
-struct TemporaryFolder {
-  TemporaryFolder() : path(testing::TempDir() + text("tokenizer-{}", int(::getpid()))) { make_directories(path); }
-  ~TemporaryFolder() { remove_tree(path); }
-  std::string path;
 };
 
 std::string usage_error(const std::string& spec, const std::string& text_path = "") {
@@ -107,23 +101,23 @@ TEST(Tokenizer, ThreadsAndCutsDoNotChangeIds) {
 }
 
 TEST(Tokenizer, TrainingFromAFileIsTheSame) {
-  TemporaryFolder folder;
+  const scratch::Folder folder;
   std::mt19937 random(13);
   const std::string text = random_prose(random, 9 << 20);  // more than one window of the reader
-  write_file(folder.path + "/t.txt", text);
+  write_file(folder.path() + "/t.txt", text);
   const std::string expected = Tokenizer::train(text, 300)->fingerprint();
-  EXPECT_EQ(Tokenizer::train_file(folder.path + "/t.txt", 300)->fingerprint(), expected);
+  EXPECT_EQ(Tokenizer::train_file(folder.path() + "/t.txt", 300)->fingerprint(), expected);
 
-  const std::string cache = folder.path + "/cache/deep";
-  EXPECT_EQ(open_tokenizer("bpe:300", folder.path + "/t.txt", cache)->fingerprint(), expected);
+  const std::string cache = folder.path() + "/cache/deep";
+  EXPECT_EQ(open_tokenizer("bpe:300", folder.path() + "/t.txt", cache)->fingerprint(), expected);
   const std::vector<std::string> kept = list_directory(cache);
   ASSERT_EQ(kept.size(), 1u);
-  EXPECT_EQ(open_tokenizer("bpe:300", folder.path + "/t.txt", cache)->fingerprint(), expected);
+  EXPECT_EQ(open_tokenizer("bpe:300", folder.path() + "/t.txt", cache)->fingerprint(), expected);
   write_file(cache + "/" + kept[0], "{");  // a damaged cache is made again
-  EXPECT_EQ(open_tokenizer("bpe:300", folder.path + "/t.txt", cache)->fingerprint(), expected);
+  EXPECT_EQ(open_tokenizer("bpe:300", folder.path() + "/t.txt", cache)->fingerprint(), expected);
   EXPECT_EQ(open_tokenizer(cache + "/" + kept[0], "", "")->fingerprint(), expected);
-  write_file(folder.path + "/t.txt", text + "more");
-  open_tokenizer("bpe:300", folder.path + "/t.txt", cache);
+  write_file(folder.path() + "/t.txt", text + "more");
+  open_tokenizer("bpe:300", folder.path() + "/t.txt", cache);
   EXPECT_EQ(list_directory(cache).size(), 2u);  // another text, another tokenizer
 }
 

@@ -40,11 +40,11 @@ TEST(RunTokenizer, stays_when_the_text_moves_and_refuses_another_text) {
   write_text(moved, "in the beginning ");
   write_text(other, "of quite another kind; ");
   go(on_text(run, text, "bpe:300"), {.quiet = true});
-  const std::string before = contents(join_path(run, kRunTokenizer));
+  const std::string before = get(join_path(run, kRunTokenizer));
   EXPECT_THROW(go(on_text(run, other, "bpe:300"), {.resume = true, .quiet = true}), Error);
-  EXPECT_TRUE(contents(join_path(run, kRunTokenizer)) == before);
+  EXPECT_TRUE(get(join_path(run, kRunTokenizer)) == before);
   EXPECT_TRUE(go(on_text(run, moved, "bpe:300"), {.resume = true, .quiet = true}).checkpoint.ends_with("step-3"));
-  EXPECT_TRUE(contents(join_path(run, kRunTokenizer)) == before);
+  EXPECT_TRUE(get(join_path(run, kRunTokenizer)) == before);
   EXPECT_EQ(load_config(join_path(run, "config.toml"), {}).data.tokenizer, "bpe:300");
 }
 

@@ -28,7 +28,7 @@ Config nine_steps(const std::string& model, Overrides more = {}) {
 
 void expect_same_files(const std::string& a, const std::string& b) {
   for (const std::string_view name : {kModelFile, kOptimizerFile, kStateFile})
-    EXPECT_TRUE(contents(join_path(a, name)) == contents(join_path(b, name))) << name << " of " << a << " and " << b;
+    EXPECT_TRUE(get(join_path(a, name)) == get(join_path(b, name))) << name << " of " << a << " and " << b;
 }
 
 // step -> the values of its metrics lines that time does not change; an evaluation is listed under -step.
@@ -79,9 +79,9 @@ TEST_P(Resume, at_random_steps_gives_the_same_bytes) {
     EXPECT_FALSE(stopped.interrupted) << "train.stop_after exits 0";
     resume(c, run, second);
     expect_same_files(straight, resume(c, run).checkpoint);
-    const auto expected = steps_of(contents(folder / "straight/metrics.jsonl"));
+    const auto expected = steps_of(get(folder / "straight/metrics.jsonl"));
     EXPECT_EQ(int64_t(expected.size()), kSteps);
-    EXPECT_EQ(steps_of(contents(run + "/metrics.jsonl")), expected);
+    EXPECT_EQ(steps_of(get(run + "/metrics.jsonl")), expected);
   }
 }
 INSTANTIATE_TEST_SUITE_P(Models, Resume,
@@ -104,9 +104,9 @@ TEST(ResumeData, text_continues_where_it_stopped) {
     resume(c, run, 7);
     expect_same_files(go(c, whole).checkpoint, resume(c, run).checkpoint);
     resume(c, run);  // there is nothing left to do
-    const auto expected = steps_of(contents(whole + "/metrics.jsonl"));
+    const auto expected = steps_of(get(whole + "/metrics.jsonl"));
     EXPECT_EQ(expected.size(), size_t(kSteps + 5)) << "evaluations at 2, 4, 6, 8 and 9";
-    EXPECT_EQ(steps_of(contents(run + "/metrics.jsonl")), expected);
+    EXPECT_EQ(steps_of(get(run + "/metrics.jsonl")), expected);
   }
 }
 
@@ -117,7 +117,7 @@ TEST(Resume, evaluation_and_checkpoints_on_the_way_change_nothing) {
   Config busy = plain;
   busy.checkpoint.every = 2;
   const std::string a = go(plain, folder / "plain").checkpoint, b = go(busy, folder / "busy").checkpoint;
-  for (const std::string_view name : {kModelFile, kOptimizerFile}) EXPECT_TRUE(contents(join_path(a, name)) == contents(join_path(b, name))) << name;
+  for (const std::string_view name : {kModelFile, kOptimizerFile}) EXPECT_TRUE(get(join_path(a, name)) == get(join_path(b, name))) << name;
   std::vector<int64_t> steps;
   for (const CheckpointInfo& info : list_checkpoints(folder / "busy")) steps.push_back(info.step);
   EXPECT_EQ(steps, (std::vector<int64_t>{2, 4, 6, 8, 9}));
@@ -137,7 +137,7 @@ TEST(Resume, after_a_kill_the_metrics_have_each_step_once) {
   resume(c, folder / "run");
   const std::string straight = go(c, folder / "straight").checkpoint;
   expect_same_files(straight, latest_checkpoint(folder / "run"));
-  EXPECT_EQ(steps_of(contents(folder / "run/metrics.jsonl")), steps_of(contents(folder / "straight/metrics.jsonl")));
+  EXPECT_EQ(steps_of(get(folder / "run/metrics.jsonl")), steps_of(get(folder / "straight/metrics.jsonl")));
 }
 
 // Whatever a crash or an editor left in the metrics, the run goes on; only what cannot be read is gone.
@@ -146,8 +146,8 @@ TEST(Resume, unreadable_lines_of_metrics_are_dropped) {
   const Config c = nine_steps("gpt2");
   go(c, folder / "straight");
   go(c, folder / "stopped", 5);
-  const auto expected = steps_of(contents(folder / "straight/metrics.jsonl"));
-  const std::string metrics = contents(folder / "stopped/metrics.jsonl");
+  const auto expected = steps_of(get(folder / "straight/metrics.jsonl"));
+  const std::string metrics = get(folder / "stopped/metrics.jsonl");
   std::vector<std::string> lines;
   for (size_t start = 0, end; (end = metrics.find('\n', start)) != std::string::npos; start = end + 1) lines.push_back(metrics.substr(start, end - start));
   ASSERT_EQ(lines.size(), 5u);
@@ -162,7 +162,7 @@ TEST(Resume, unreadable_lines_of_metrics_are_dropped) {
     resume(c, run);
     auto without = expected;
     without.erase(2);
-    EXPECT_EQ(steps_of(contents(run + "/metrics.jsonl")), without);
+    EXPECT_EQ(steps_of(get(run + "/metrics.jsonl")), without);
   }
 }
 
@@ -183,39 +183,39 @@ TEST(Resume, a_used_folder_is_refused_and_keeps_what_it_holds) {
   const Folder folder;
   const Config c = nine_steps("gpt2");
   const std::string saved = go(c, folder / "run", 4).checkpoint;
-  const std::string model = contents(join_path(saved, kModelFile)), metrics = contents(folder / "run/metrics.jsonl"), toml = contents(folder / "run/config.toml");
+  const std::string model = get(join_path(saved, kModelFile)), metrics = get(folder / "run/metrics.jsonl"), toml = get(folder / "run/config.toml");
   Config other = c;
   other.seed = 77;
   const std::string message = refusal(Failure::usage, [&] { go(other, folder / "run"); });
   EXPECT_NE(message.find("--resume"), std::string::npos) << message;
   EXPECT_NE(message.find("--overwrite"), std::string::npos) << message;
-  EXPECT_TRUE(contents(join_path(saved, kModelFile)) == model);
-  EXPECT_EQ(contents(folder / "run/metrics.jsonl"), metrics);
-  EXPECT_EQ(contents(folder / "run/config.toml"), toml);
+  EXPECT_TRUE(get(join_path(saved, kModelFile)) == model);
+  EXPECT_EQ(get(folder / "run/metrics.jsonl"), metrics);
+  EXPECT_EQ(get(folder / "run/config.toml"), toml);
 
   go(other, folder / "run", 2, {.overwrite = true});
   std::vector<int64_t> steps;
   for (const CheckpointInfo& info : list_checkpoints(folder / "run")) steps.push_back(info.step);
   EXPECT_EQ(steps, std::vector<int64_t>{2});
-  EXPECT_EQ(steps_of(contents(folder / "run/metrics.jsonl")).size(), 2u);
+  EXPECT_EQ(steps_of(get(folder / "run/metrics.jsonl")).size(), 2u);
 }
 
 // Whoever starts over with a path that is wrong must still have the run that was there.
 TEST(Resume, an_overwrite_that_cannot_start_loses_nothing) {
   const Folder folder;
   Config c = nine_steps("gpt2", {"model.vocab=256"});
-  const std::string saved = go(c, folder / "run", 4).checkpoint, model = contents(join_path(saved, kModelFile)), metrics = contents(folder / "run/metrics.jsonl");
+  const std::string saved = go(c, folder / "run", 4).checkpoint, model = get(join_path(saved, kModelFile)), metrics = get(folder / "run/metrics.jsonl");
   c.data.path = folder / "missing.txt";
   refusal(Failure::usage, [&] { go(c, folder / "run", 0, {.overwrite = true}); });
-  EXPECT_TRUE(contents(join_path(saved, kModelFile)) == model);
-  EXPECT_EQ(contents(folder / "run/metrics.jsonl"), metrics);
+  EXPECT_TRUE(get(join_path(saved, kModelFile)) == model);
+  EXPECT_EQ(get(folder / "run/metrics.jsonl"), metrics);
 }
 
 TEST(Resume, what_makes_another_run_is_refused) {
   const Folder folder;
   const Config c = nine_steps("gpt2");
   const std::string saved = go(c, folder / "run", 4).checkpoint;
-  const std::string metrics = contents(folder / "run/metrics.jsonl"), toml = contents(folder / "run/config.toml");
+  const std::string metrics = get(folder / "run/metrics.jsonl"), toml = get(folder / "run/config.toml");
   const std::vector<void (*)(Config&)> changes = {
       [](Config& x) { x.model.layers = 3; },         [](Config& x) { x.model.init_std = 0.2; },
       [](Config& x) { x.optim.lr = 0.02; },          [](Config& x) { x.optim.name = OptimizerKind::sgd; },
@@ -229,8 +229,8 @@ TEST(Resume, what_makes_another_run_is_refused) {
     changes[i](changed);
     const std::string message = refusal(Failure::usage, [&] { resume(changed, folder / "run"); });
     EXPECT_NE(message.find("another configuration"), std::string::npos) << "change " << i << ": " << message;
-    EXPECT_EQ(contents(folder / "run/metrics.jsonl"), metrics);
-    EXPECT_EQ(contents(folder / "run/config.toml"), toml);
+    EXPECT_EQ(get(folder / "run/metrics.jsonl"), metrics);
+    EXPECT_EQ(get(folder / "run/config.toml"), toml);
   }
   Config fine = c;
   fine.eval.batches = 3;
@@ -246,7 +246,7 @@ TEST(Resume, a_constant_schedule_can_be_prolonged) {
   shorter.train.steps = 5;
   go(shorter, folder / "run");
   const std::string a = resume(c, folder / "run").checkpoint, b = go(c, folder / "straight").checkpoint;
-  for (const std::string_view name : {kModelFile, kOptimizerFile}) EXPECT_TRUE(contents(join_path(a, name)) == contents(join_path(b, name))) << name;
+  for (const std::string_view name : {kModelFile, kOptimizerFile}) EXPECT_TRUE(get(join_path(a, name)) == get(join_path(b, name))) << name;
 }
 
 TEST(Resume, of_nothing_is_refused) {
@@ -259,12 +259,12 @@ TEST(Resume, of_nothing_is_refused) {
 TEST(Resume, of_a_finished_run_changes_nothing) {
   const Folder folder;
   const Config c = nine_steps("gpt2");
-  const std::string saved = go(c, folder / "run").checkpoint, model = contents(join_path(saved, kModelFile));
-  const std::string metrics = contents(folder / "run/metrics.jsonl");
+  const std::string saved = go(c, folder / "run").checkpoint, model = get(join_path(saved, kModelFile));
+  const std::string metrics = get(folder / "run/metrics.jsonl");
   resume(c, folder / "run");
   EXPECT_EQ(latest_checkpoint(folder / "run"), saved);
-  EXPECT_TRUE(contents(join_path(saved, kModelFile)) == model);
-  EXPECT_EQ(steps_of(contents(folder / "run/metrics.jsonl")), steps_of(metrics));
+  EXPECT_TRUE(get(join_path(saved, kModelFile)) == model);
+  EXPECT_EQ(steps_of(get(folder / "run/metrics.jsonl")), steps_of(metrics));
 }
 
 TEST(Resume, a_step_that_does_not_fit_the_budget_is_refused_before_it_starts) {

@@ -1,11 +1,7 @@
 // tests/train: models small enough to train in milliseconds, of every architecture, and every byte that a step leaves behind.
 #pragma once
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <map>
 #include <string>
 #include <vector>
@@ -14,9 +10,12 @@
 #include "reckon/base/parallel.h"
 #include "reckon/ops/training.h"
 #include "reckon/train/step.h"
+#include "tests/folder.h"
 
 namespace small {
 using namespace reckon;
+using scratch::Folder;
+using scratch::get;
 using Overrides = std::vector<std::string>;
 
 /// Odd sizes, so that the last block of every kernel's partition is a short one.
@@ -100,29 +99,4 @@ class Threads {
  private:
   int before_;
 };
-
-/// A folder that goes away with the test.
-class Folder {
- public:
-  Folder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "reckon-train-XXXXXX").string();
-    if (!::mkdtemp(pattern.data())) std::abort();
-    path_ = pattern;
-  }
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  Folder(const Folder&) = delete;
-  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
-
-inline std::string contents(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  EXPECT_TRUE(in.good()) << path;
-  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-}
 }  // namespace small
