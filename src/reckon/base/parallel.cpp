@@ -18,6 +18,14 @@ int core_count() {
 int thread_count() { return omp_get_max_threads(); }
 void set_thread_count(int threads) { omp_set_num_threads(std::max(1, threads)); }
 
+std::vector<uint64_t> thread_pointers() {
+  std::vector<uint64_t> pointers(static_cast<size_t>(thread_count()));
+#pragma omp parallel num_threads(int(pointers.size()))
+  pointers[size_t(omp_get_thread_num())] = reinterpret_cast<uint64_t>(__builtin_thread_pointer());
+  std::erase(pointers, 0u);  // the system may have refused a thread
+  return pointers;
+}
+
 namespace detail {
 void run_tasks(int64_t tasks, int max_lanes, TaskFunction function, void* body) {
   int threads = thread_count();

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <type_traits>
+#include <vector>
 
 namespace reckon {
 
@@ -11,6 +12,10 @@ int thread_count();
 void set_thread_count(int threads);
 /// Cores this process may run on; independent of OMP_NUM_THREADS.
 int core_count();
+
+/// For each thread that parallel_for may use, the caller's first: the address of its control block, which the C library keeps at the upper
+/// end of the thread's stack. Starts those that have not run yet.
+std::vector<uint64_t> thread_pointers();
 
 namespace detail {
 using TaskFunction = void (*)(void* body, int64_t task, int lane);

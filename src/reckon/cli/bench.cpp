@@ -7,9 +7,12 @@
 #include "reckon/backend/cpu/device.h"
 #include "reckon/base/text.h"
 #include "reckon/cli/command.h"
+#include "reckon/cli/process_probe.h"
 #include "reckon/engine/context.h"
 #include "reckon/io/files.h"
 #include "reckon/plan/time_model.h"
+#include "reckon/report/actual_table.h"
+#include "reckon/train/machine.h"
 
 namespace reckon {
 namespace {
@@ -71,11 +74,12 @@ int run_bench_train(const CommandLine& line) {
     print_profile(config, *device);
     return 0;
   }
-  const TrainOutcome o = plan_and_train(config, *device, *meta, {.keep_files = false, .quiet = line.json});
+  const TrainOutcome o = plan_and_train(config, *device, *meta, {.keep_files = false, .quiet = line.json, .runtime = probe_runtime(config)});
   if (line.json) {
     std::fputs(summary_json(o.predicted, o.measured, o.process).c_str(), stdout);
     return 0;
   }
+  std::fputs(planned_and_actual(o.predicted, o.measured, o.process).c_str(), stderr);
   const RunReport& m = o.measured;
   const bool short_step = *m.step_seconds < 0.1;
   std::printf("%s: %s tokens/s, %.3f %s a step (median of %s)", config.model.preset.c_str(),

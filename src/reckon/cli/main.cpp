@@ -15,6 +15,7 @@
 #include "reckon/base/text.h"
 #include "reckon/cli/command.h"
 #include "reckon/cli/flags.h"
+#include "reckon/cli/process_probe.h"
 #include "reckon/cli/usage.h"
 
 namespace reckon {
@@ -143,6 +144,7 @@ int parse_and_run(std::vector<std::string> arguments) {
     std::puts("reckon 0.1.0");
     return 0;
   }
+  if (first == kProcessProbe) return run_process_probe(arguments);
   const bool help = first == "help" || first == "--help" || first == "-h";
   if (help && arguments.size() < 2) {
     std::fputs(program_help(kCommands).c_str(), stdout);

@@ -5,8 +5,10 @@
 #include "reckon/base/program.h"
 #include "reckon/base/text.h"
 #include "reckon/cli/command.h"
+#include "reckon/cli/process_probe.h"
 #include "reckon/io/files.h"
 #include "reckon/plan/time_model.h"
+#include "reckon/report/actual_table.h"
 #include "reckon/report/report.h"
 #include "reckon/train/trainer.h"
 
@@ -56,18 +58,23 @@ std::string summary_of(const Config& config, const TrainOutcome& o) {
   if (o.was_complete) return read_file(join_path(config.run_dir, "summary.json"), kMaxSummary);
   return summary_json(o.predicted, o.measured, o.process);
 }
+// The device's memory is gone when this returns: what the report takes is not added to it.
+TrainOutcome train_on_device(const Config& config, const CommandLine& line) {
+  const Ref<Device> device = open_cpu(Mode::real), meta = open_cpu(Mode::meta);
+  return plan_and_train(config, *device, *meta, {.resume = line.resume, .overwrite = line.overwrite, .runtime = probe_runtime(config)});
+}
 }  // namespace
 
 int run_train(const CommandLine& line) {
   line.no_words();
   check_as(Failure::usage, !(line.resume && line.overwrite), "--resume and --overwrite exclude each other");
   const Config config = resumed_config(line);
-  const Ref<Device> device = open_cpu(Mode::real), meta = open_cpu(Mode::meta);
-  const TrainOutcome outcome = plan_and_train(config, *device, *meta, {.resume = line.resume, .overwrite = line.overwrite});
+  const TrainOutcome outcome = train_on_device(config, line);
   write_run_report(config, *open_cpu(Mode::meta), outcome.calls);
   if (line.json) {
     std::fputs(summary_of(config, outcome).c_str(), stdout);
   } else {
+    if (!outcome.was_complete) std::fputs(planned_and_actual(outcome.predicted, outcome.measured, outcome.process).c_str(), stderr);
     print_outcome(config, outcome);
   }
   return outcome.interrupted ? int(Failure::interrupted) : 0;

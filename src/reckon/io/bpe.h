@@ -23,6 +23,7 @@ class TokenTable {
     const size_t begin = id == 0 ? 0 : ends_[id - 1];
     return std::string_view(bytes_).substr(begin, ends_[id] - begin);
   }
+  size_t memory_bytes() const { return bytes_.capacity() + ends_.capacity() * sizeof(uint64_t); }
 
  private:
   std::string bytes_;
@@ -48,6 +49,7 @@ class MergeTable {
     }
   }
   size_t size() const { return size_; }
+  size_t memory_bytes() const { return slots_.capacity() * sizeof(Slot); }
 
  private:
   struct Slot {
@@ -68,6 +70,7 @@ class TokenIndex {
   /// kNoToken if no token that was added has these bytes.
   uint32_t find(const TokenTable& tokens, std::string_view bytes) const;
   bool empty() const { return slots_.empty(); }
+  size_t memory_bytes() const { return slots_.capacity() * sizeof(uint32_t); }
 
  private:
   std::vector<uint32_t> slots_;  // a power of two, at most half full

@@ -13,7 +13,6 @@
 namespace reckon {
 namespace {
 static_assert(std::endian::native == std::endian::little, "safetensors data is little endian and is read as it lies");
-constexpr int64_t kSourceBytes = 1 << 20;  // asked of a ByteSource at a time
 
 std::string read_header(const InputFile& file) {
   check_as(Failure::corrupt, file.size() >= 8, "{}: not a safetensors file: it has {}, fewer than the 8 of the header's length",
@@ -89,17 +88,39 @@ const SafetensorsEntry& SafetensorsFile::entry(std::string_view name) const {
   fail_as(Failure::corrupt, "{}: has no tensor '{}'{}", path(), printable_line(name, 80), did_you_mean(name, names));
 }
 
-void SafetensorsFile::read(std::string_view name, const TensorSpec& expected, void* dst) const {
+namespace {
+// `at` counts elements before these: a byte each.
+void check_bools(std::span<const std::byte> bytes, int64_t at, std::string_view name, const std::string& path) {
+  const auto bad = std::find_if(bytes.begin(), bytes.end(), [](std::byte b) { return std::to_integer<int>(b) > 1; });
+  if (bad != bytes.end())
+    fail_as(Failure::corrupt, "{}: tensor '{}' holds {} at element {}, which is no bool", path, printable_line(name, 80),
+            std::to_integer<int>(*bad), at + (bad - bytes.begin()));
+}
+}  // namespace
+
+const SafetensorsEntry& SafetensorsFile::entry_of(std::string_view name, const TensorSpec& expected) const {
   const SafetensorsEntry& found = entry(name);
   if (!found.readable() || found.spec() != expected)
     fail("{}: tensor '{}' is {}{}, but {} is needed", path(), printable_line(name, 80), found.dtype, found.shape, expected);
+  return found;
+}
+
+void SafetensorsFile::read(std::string_view name, const TensorSpec& expected, void* dst) const {
+  const SafetensorsEntry& found = entry_of(name, expected);
   const std::span<std::byte> out(static_cast<std::byte*>(dst), size_t(found.bytes));
   read_bytes(found, 0, out);
-  if (expected.dtype != DType::boolean) return;
-  const auto bad = std::find_if(out.begin(), out.end(), [](std::byte b) { return std::to_integer<int>(b) > 1; });
-  if (bad != out.end())
-    fail_as(Failure::corrupt, "{}: tensor '{}' holds {} at element {}, which is no bool", path(), printable_line(name, 80),
-            std::to_integer<int>(*bad), bad - out.begin());
+  if (expected.dtype == DType::boolean) check_bools(out, 0, name, path());
+}
+
+void SafetensorsFile::read(std::string_view name, const TensorSpec& expected, ByteSink sink, void* context) const {
+  const SafetensorsEntry& found = entry_of(name, expected);
+  std::vector<std::byte> piece(size_t(std::min(kSafetensorsPiece, found.bytes)));
+  for (int64_t at = 0; at < found.bytes; at += kSafetensorsPiece) {
+    const std::span<std::byte> part = std::span(piece).first(size_t(std::min(kSafetensorsPiece, found.bytes - at)));
+    read_bytes(found, at, part);
+    if (expected.dtype == DType::boolean) check_bools(part, at, name, path());
+    sink(context, at, part);
+  }
 }
 
 void SafetensorsFile::read_bytes(const SafetensorsEntry& entry, int64_t offset, std::span<std::byte> out) const {
@@ -178,9 +199,9 @@ void write_data(FileWriter& writer, const TensorToWrite& tensor, std::vector<std
     writer.write(std::span(static_cast<const std::byte*>(tensor.data), size_t(bytes)));
     return;
   }
-  chunk.resize(size_t(kSourceBytes));
-  for (int64_t at = 0; at < bytes; at += kSourceBytes) {
-    const std::span part = std::span(chunk).first(size_t(std::min(kSourceBytes, bytes - at)));
+  chunk.resize(size_t(kSafetensorsPiece));
+  for (int64_t at = 0; at < bytes; at += kSafetensorsPiece) {
+    const std::span part = std::span(chunk).first(size_t(std::min(kSafetensorsPiece, bytes - at)));
     tensor.source(tensor.context, at, part);
     writer.write(part);
   }

@@ -24,6 +24,11 @@ struct MetadataItem {
 /// Puts bytes [offset, offset + out.size()) of a tensor's data into `out`. Called in order, front to back.
 using ByteSource = void (*)(void* context, int64_t offset, std::span<std::byte> out);
 
+/// Takes bytes [offset, offset + bytes.size()) of a tensor's data. Called in order, front to back.
+using ByteSink = void (*)(void* context, int64_t offset, std::span<const std::byte> bytes);
+/// The most that a source or sink is asked to handle at a time, and so what the host holds of a tensor.
+inline constexpr int64_t kSafetensorsPiece = 1 << 20;
+
 /// One tensor to write: its bytes lie at `data`, or `source` delivers them in pieces.
 struct TensorToWrite {
   std::string name;
@@ -74,11 +79,16 @@ class SafetensorsFile {
   /// Reads a whole tensor into dst, which has expected.bytes() bytes. Throws Error if the file holds another spec, has been cut since it
   /// was opened, or holds a bool that is neither 0 nor 1.
   void read(std::string_view name, const TensorSpec& expected, void* dst) const;
+  /// The same in pieces.
+  void read(std::string_view name, const TensorSpec& expected, ByteSink sink, void* context) const;
   /// Reads bytes [offset, offset + out.size()) of an entry's data, whatever its element type.
   void read_bytes(const SafetensorsEntry& entry, int64_t offset, std::span<std::byte> out) const;
   const InputFile& file() const { return file_; }
 
  private:
+  // The entry, if it is of this spec.
+  const SafetensorsEntry& entry_of(std::string_view name, const TensorSpec& expected) const;
+
   InputFile file_;
   std::vector<SafetensorsEntry> entries_;
   std::vector<uint32_t> by_name_;

@@ -148,6 +148,11 @@ Ref<Tokenizer> Tokenizer::bytes() {
 
 std::string_view Tokenizer::kind() const { return content_->is_bytes() ? "bytes" : "bpe"; }
 size_t Tokenizer::vocab_size() const { return content_->model.tokens.size(); }
+int64_t Tokenizer::memory_bytes() const {
+  const BpeModel& m = content_->model;
+  return int64_t(sizeof *content_ + m.tokens.memory_bytes() + m.merges.capacity() * sizeof(BpeMerge) + m.table.memory_bytes() +
+                 m.whole.memory_bytes() + content_->json.capacity());
+}
 const std::string& Tokenizer::fingerprint() const { return content_->fingerprint; }
 
 std::string_view Tokenizer::token(int32_t id) const {

@@ -43,6 +43,8 @@ class Tokenizer final : public RefCounted {
   /// "bytes" or "bpe".
   std::string_view kind() const;
   size_t vocab_size() const;
+  /// What its tables hold on the heap.
+  int64_t memory_bytes() const;
   /// The bytes a token stands for, at least one. Throws Error for an id outside the vocabulary.
   std::string_view token(int32_t id) const;
   /// Id of an added token ("<|endoftext|>"), -1 if there is none.

@@ -35,6 +35,8 @@ class RawMemory {
   virtual void protect(int64_t, int64_t, bool) {}
   /// Address of offset 0; null on meta.
   virtual std::byte* base() const = 0;
+  /// Bytes of addresses from base() on that are nobody else's, usable yet or not.
+  virtual int64_t reserved() const { return 0; }
 };
 
 /// One allocation or free, as the trace sees it.

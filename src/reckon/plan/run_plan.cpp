@@ -102,19 +102,35 @@ RunPlan plan_run(const Config& config, Device& meta, bool saves, bool evaluates)
   return plan;
 }
 
+namespace {
+// What a run keeps of its plan and of its calls: the arena's plan here and in the allocator, the calls of a step here and in the meter.
+int64_t record_bytes(const RunPlan& plan) {
+  size_t arena = 0, calls = 0;
+  for (const SegmentPlan& s : plan.arena.segments) arena += s.events.size() * sizeof(AllocationEvent) + s.offsets.size() * sizeof(int64_t);
+  for (const CallRecord& c : plan.calls) calls += sizeof c + (c.in.size() + c.out.size()) * sizeof(TensorSpec);
+  return int64_t(2 * (arena + calls));
+}
+}  // namespace
+
 TrainOutcome plan_and_train(const Config& config, Device& device, Device& meta, const TrainOptions& options) {
-  // Before a text is read and a tokenizer trained, without the evaluation that may not come.
   const int64_t budget = budget_bytes(config);
-  RunPlan plan = plan_run(config, meta, options.keep_files, false);
-  check_fits(plan, meta, budget, options.keep_files);
-  RunSetup setup(config, options);
-  if (setup.evaluates()) {
-    const Ref<Device> again = meta.open_meta();
-    plan = plan_run(config, *again, options.keep_files, true);
+  // On a device that goes away with its records: a run is long, and only reports need them.
+  const auto fitting_plan = [&](bool evaluates) {
+    RunPlan plan = plan_run(config, *meta.open_meta(), options.keep_files, evaluates);
     check_fits(plan, meta, budget, options.keep_files);
-  }
+    return plan;
+  };
+  // Before a text is read and a tokenizer trained, without the evaluation that may not come.
+  RunPlan plan = fitting_plan(false);
+  TrainOptions with_records = options;
+  if (with_records.runtime) (*with_records.runtime)[MemoryClass::heap] += record_bytes(plan);
+  RunSetup setup(config, with_records);
+  if (setup.evaluates()) plan = fitting_plan(true);
   const std::string unknown = predict_time(plan, load_machine_profile(device.profile().lanes));
   if (!unknown.empty()) std::fprintf(stderr, "%s\n", unknown.c_str());
-  return train(setup, device, plan.predicted, plan.arena);
+  const RunReport predicted = std::move(plan.predicted);
+  const ArenaPlan arena = std::move(plan.arena);
+  plan = {};
+  return train(setup, device, predicted, arena);
 }
 }  // namespace reckon

@@ -42,6 +42,8 @@ class Device : public RefCounted {
   Allocator& allocator() { return allocator_; }
   /// Address of offset 0; null where there is no data.
   std::byte* base() const { return is_meta() ? nullptr : memory_->base(); }
+  /// Bytes of addresses from base() on that belong to this device alone; 0 where there is no data.
+  int64_t reserved_bytes() const { return is_meta() ? 0 : memory_->reserved(); }
   const KernelRow& kernel(int id) const { return kernels_[id]; }
 
   /// Where tensors of this device note their gradient before it changes, while a rehearsal runs; else null.

@@ -1,6 +1,5 @@
 #include "reckon/train/report.h"
 
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -25,6 +24,15 @@ void table(JsonWriter& j, std::string_view key, const std::array<int64_t, N>* va
     j.key(name_of(Name(i)));
     values ? j.integer((*values)[i]) : j.null();
   }
+  j.end_object();
+}
+// The arena's resident bytes apart from those of the runtime's classes.
+void classes(JsonWriter& j, std::string_view arena, std::string_view runtime, const std::optional<ProcessMemory>& memory) {
+  const auto bytes = [&](MemoryClass owner) { return memory ? std::optional((*memory)[owner]) : std::nullopt; };
+  value(j, arena, bytes(MemoryClass::arena));
+  j.key(runtime).begin_object();
+  for (int i = 0; i < kMemoryClasses; ++i)
+    if (MemoryClass(i) != MemoryClass::arena) value(j, name_of(MemoryClass(i)), bytes(MemoryClass(i)));
   j.end_object();
 }
 }  // namespace
@@ -74,15 +82,11 @@ std::string summary_json(const RunReport& predicted, const RunReport& measured, 
   j.key("process").begin_object();
   value(j, "predicted_rss_bytes", process.predicted_rss_bytes);
   value(j, "peak_rss_bytes", process.peak_rss_bytes);
+  classes(j, "predicted_arena_bytes", "predicted_runtime", process.predicted);
+  classes(j, "arena_bytes", "runtime", process.measured);
   j.end_object();
   j.end_object();
   return j.str() + "\n";
-}
-
-int64_t peak_resident_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return int64_t(usage.ru_maxrss) * 1024;
 }
 
 namespace {

@@ -4,6 +4,7 @@
 
 #include "reckon/engine/meter.h"
 #include "reckon/io/json.h"
+#include "reckon/train/process_memory.h"
 
 namespace reckon {
 
@@ -18,14 +19,14 @@ struct RunReport {
 };
 void write_report(JsonWriter& json, const RunReport& report);
 
+/// The process, which is more than the ledger: resident bytes, and whose they are.
 struct ProcessReport {
   std::optional<int64_t> predicted_rss_bytes, peak_rss_bytes;
+  std::optional<ProcessMemory> predicted, measured;  // measured at the end of that step, or of the run, where most was resident
 };
 /// {"predicted": ..., "measured": ..., "process": ...}, indented, with a final newline.
 std::string summary_json(const RunReport& predicted, const RunReport& measured, const ProcessReport& process);
 
-/// Largest resident set of this process so far, bytes.
-int64_t peak_resident_bytes();
 /// Memory that new allocations can use without swapping, bytes: the system's estimate, cut to this process's cgroup limit.
 int64_t available_memory_bytes();
 /// What a cgroup (v2, its directory) still grants, counting the page cache as free; -1 if it has no limit.

@@ -75,14 +75,16 @@ void add_entries(CheckpointWriter& writer, std::string_view file, std::vector<En
   for (Entry& e : entries) list.push_back({e.name, e.tensor.spec(), nullptr, copy_out, &e.tensor});
   writer.add_safetensors(file, list);
 }
+void copy_in(void* context, int64_t offset, std::span<const std::byte> bytes) {
+  const Tensor& tensor = *static_cast<const Tensor*>(context);
+  tensor.device().copy_in(static_cast<std::byte*>(tensor.raw()) + offset, bytes.data(), bytes.size());
+}
 void read_entries(const SafetensorsFile& file, std::vector<Entry>& entries) {
   check_as(Failure::corrupt, file.entries().size() == entries.size(), "{}: holds {}, the model and optimizer have {}", file.path(), counted(int64_t(file.entries().size()), "tensor"),
            entries.size());
-  std::vector<std::byte> host;
   for (Entry& e : entries) {
-    host.resize(size_t(e.tensor.spec().bytes()));
-    file.read(e.name, e.tensor.spec(), host.data());
-    e.tensor.write(host.data(), int64_t(host.size()));
+    e.tensor.storage().bump_version();
+    file.read(e.name, e.tensor.spec(), copy_in, &e.tensor);
   }
 }
 }  // namespace

@@ -145,8 +145,9 @@ class Run {
  public:
   Run(RunSetup::State& setup, Device& device) : setup_(setup), config_(setup.config), device_(device), options_(setup.options), data_(setup.data) {}
 
-  TrainOutcome execute(const RunReport& predicted) {
+  TrainOutcome execute(const RunReport& predicted, const ArenaPlan& arena) {
     outcome_.predicted = predicted;
+    predict_process(arena.bytes);
     machine_ = load_machine_profile(device_.profile().lanes);
     TrainStep step(config_, device_);
     step_ = &step;
@@ -225,6 +226,7 @@ class Run {
     if (recorded) outcome_.calls = meter.calls();
     loss_ = result.loss;
     if (metrics_) metrics_->line(metrics_line(i + 1, result, seconds));
+    if (outcome_.step_seconds.size() <= 2) sample_process();
     if (options_.quiet) return;
     const double recent = timer_.recent();
     progress_.update({i + 1, config_.train.steps, result.loss, double(step_->tokens_per_step()) / recent, recent * double(config_.train.steps - i - 1),
@@ -277,6 +279,25 @@ class Run {
     saved_at_ = count;
   }
 
+  // The arena as planned, the runtime as probed, and the buffers whose sizes this run determines.
+  void predict_process(int64_t arena_bytes) {
+    if (!options_.runtime) return;
+    constexpr int64_t kPage = 4096;
+    const int64_t staged = config_.model.cruncher ? 0 : 2 * config_.train.micro_batch * config_.train.seq_len * int64_t(sizeof(int32_t));
+    ProcessMemory memory = *options_.runtime;
+    memory[MemoryClass::arena] = (arena_bytes + kPage - 1) / kPage * kPage;
+    memory[MemoryClass::heap] += staged + (options_.keep_files ? kSafetensorsPiece : 0) + (data_.tokenizer ? data_.tokenizer->memory_bytes() : 0);
+    outcome_.process.predicted_rss_bytes = memory.total();
+    outcome_.process.predicted = std::move(memory);
+  }
+
+  // Keeps the moment when most was resident.
+  void sample_process() {
+    ProcessMemory now = measure_process(&device_);
+    std::optional<ProcessMemory>& most = outcome_.process.measured;
+    if (!most || now.total() > most->total()) most = std::move(now);
+  }
+
   std::optional<double> utilization(double flops, double seconds) const {
     if (!machine_ || seconds <= 0) return {};
     return flops / seconds / peak_flops(*machine_, config_.train.precision == Precision::bf16 ? DType::bf16 : DType::f32);
@@ -299,6 +320,7 @@ class Run {
     }
     if (!options_.quiet && m.hfu.value_or(0) > 1)
       progress_.note(text("more than 100 % of the measured peak: it was measured while the machine was busy; measure it again: {} bench device", program_name()));
+    sample_process();
     outcome_.process.peak_rss_bytes = peak_resident_bytes();
     const std::string summary = join_path(config_.run_dir, "summary.json");
     outcome_.was_complete = outcome_.step_seconds.empty() && path_exists(summary);
@@ -326,8 +348,9 @@ class Run {
 
 TrainOutcome train(RunSetup& setup, Device& device, const RunReport& predicted, const ArenaPlan& arena) {
   device.allocator().set_budget(budget_bytes(setup.state().config));
+  return_free_heap();  // what reading the text and planning took
   device.allocator().adopt(arena);
-  return Run(setup.state(), device).execute(predicted);
+  return Run(setup.state(), device).execute(predicted, arena);
 }
 
 int64_t budget_bytes(const Config& config) { return config.memory.budget_bytes > 0 ? config.memory.budget_bytes : available_memory_bytes(); }

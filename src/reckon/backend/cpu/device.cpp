@@ -41,6 +41,7 @@ class MappedMemory final : public RawMemory {
              "the system refuses to protect {} ({})", human_bytes(bytes), std::strerror(errno));
   }
   std::byte* base() const override { return base_; }
+  int64_t reserved() const override { return reserved_; }
 
  private:
   // Makes [0, end) usable, of which `bytes` are asked for.
