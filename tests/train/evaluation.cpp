@@ -4,7 +4,7 @@
 
 #include "reckon/io/files.h"
 #include "reckon/train/run_data.h"
-#include "reckon/train/trainer.h"
+#include "reckon/plan/run_plan.h"
 #include "tests/train/small_runs.h"
 
 namespace small {
@@ -100,7 +100,7 @@ class EvaluatedRun : public ::testing::Test {
   }
   TrainOutcome go(const Config& c, bool resume = false) {
     const Ref<Device> device = open_cpu(Mode::real), meta = open_cpu(Mode::meta);
-    const TrainOutcome o = train(c, *device, *meta, {.resume = resume, .quiet = true});
+    const TrainOutcome o = plan_and_train(c, *device, *meta, {.resume = resume, .quiet = true});
     EXPECT_EQ(o.predicted.memory->phase_peak, o.measured.memory->phase_peak);
     EXPECT_EQ(o.predicted.memory->peak, o.measured.memory->peak);
     EXPECT_EQ(o.predicted.memory->extent, o.measured.memory->extent);

@@ -126,8 +126,7 @@ TrainOutcome plan_and_train(const Config& config, Device& device, Device& meta, 
   if (with_records.runtime) (*with_records.runtime)[MemoryClass::heap] += record_bytes(plan);
   RunSetup setup(config, with_records);
   if (setup.evaluates()) plan = fitting_plan(true);
-  const std::string unknown = predict_time(plan, load_machine_profile(device.profile().lanes));
-  if (!unknown.empty()) std::fprintf(stderr, "%s\n", unknown.c_str());
+  if (!plan.note.empty()) std::fprintf(stderr, "%s\n", plan.note.c_str());
   const RunReport predicted = std::move(plan.predicted);
   const ArenaPlan arena = std::move(plan.arena);
   plan = {};
