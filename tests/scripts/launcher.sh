@@ -224,6 +224,8 @@ expect "and the labels are named" says err "there are: unit"
 run test a b
 expect "two words are bad usage" is 2
 expect "the unit tests need no browser" says_not installed chromium
+run test
+expect "without a word, the grid of runs is left out" says calls "-LE ^grid\$"
 run test sanitize
 expect "all tests do" says installed chromium
 expect "sanitize has a folder of its own" says calls "build/sanitize"
