@@ -1,7 +1,7 @@
 #include "tests/grid/configurations.h"
 
-#include "reckon/base/philox.h"
 #include "reckon/base/error.h"
+#include "reckon/base/philox.h"
 
 namespace grid {
 namespace {

@@ -71,7 +71,7 @@ stand_in ctest <<'E2'
 echo "ctest $*" >>"$WORK/calls"
 case "$*" in
 *--print-labels*) echo "  unit" ;;
-*"-N -L ^unit"* | *"-N -L ^count"*) echo "Total Tests: 1" ;;
+*"-N -L ^unit"*) echo "Total Tests: 1" ;;
 *-N*) echo "Total Tests: 0" ;;
 *) echo "100% tests passed" ;;
 esac
@@ -218,17 +218,14 @@ expect "test installs only what it lacks" [ "$(grep -c 'install .* libgtest-dev 
 expect "a new option configures again" says calls cmake
 expect "unit is a label" says calls "-L ^unit\$"
 expect "the closing line is seen" says out "100% tests passed"
-run test
-expect "without a word, the grid of runs is left out" says calls "-LE ^grid\$"
-run test count
-expect "counting has a folder of its own" grep -qx "RECKON_COUNT:BOOL=ON" "$root/build/count/CMakeCache.txt"
-expect "and tests of its own" says calls "-L ^count\$"
 run test nonsense
 expect "an unknown label is bad usage" is 2
 expect "and the labels are named" says err "there are: unit"
 run test a b
 expect "two words are bad usage" is 2
 expect "the unit tests need no browser" says_not installed chromium
+run test
+expect "without a word, the grid of runs is left out" says calls "-LE ^grid\$"
 run test sanitize
 expect "all tests do" says installed chromium
 expect "sanitize has a folder of its own" says calls "build/sanitize"

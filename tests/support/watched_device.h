@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "reckon/backend/cpu/device.h"
 #include "reckon/backend/cpu/kernels.h"
 #include "reckon/engine/op.h"
 
@@ -26,7 +27,7 @@ const KernelRow* make_table(std::integer_sequence<int, kIds...>) {
   static const std::array<KernelRow, sizeof...(kIds)> rows = {KernelRow{run<kIds>, cpu::kernel_table()[kIds].book}...};
   return rows.data();
 }
-inline const KernelRow* table() { return make_table(std::make_integer_sequence<int, cpu::kKernelCount>()); }
+inline const KernelRow* table() { return make_table(std::make_integer_sequence<int, kKernelCount>()); }
 
 /// Addresses for more than any test needs; pages come when they are touched.
 class Pages final : public RawMemory {
@@ -47,6 +48,7 @@ class Pages final : public RawMemory {
 class WatchedDevice final : public Device {
  public:
   explicit WatchedDevice(const DeviceProfile& profile) : Device(profile, Mode::real, new Pages, table()) {}
+  Ref<Device> open_meta() const override { return open_cpu(Mode::meta, profile()); }
   void copy_in(void* device, const void* host, size_t bytes) override { std::memcpy(device, host, bytes); }
   void copy_out(void* host, const void* device, size_t bytes) override { std::memcpy(host, device, bytes); }
   void synchronize() override {}

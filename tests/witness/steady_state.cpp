@@ -14,12 +14,12 @@ namespace small {
 namespace {
 constexpr int64_t kWarm = 3, kSteps = 10;
 
-struct Run {
+struct Trial {
   std::string name;
   Overrides more;
 };
-const std::vector<Run>& runs() {
-  static const std::vector<Run> all = {
+const std::vector<Trial>& runs() {
+  static const std::vector<Trial> all = {
       {"gpt2", {}},
       {"gpt2", {"train.precision=bf16", "train.recompute=full", "train.grad_accum=2"}},
       {"llama", {"train.precision=bf16", "optim.name=momentum", "optim.clip_norm=0"}},
@@ -29,12 +29,12 @@ const std::vector<Run>& runs() {
   };
   return all;
 }
-Config config_of(const Run& run) {
+Config config_of(const Trial& run) {
   Overrides o = {text("train.steps={}", kSteps)};
   o.insert(o.end(), run.more.begin(), run.more.end());
   return config(run.name, o);
 }
-std::string line(const Run& run) {
+std::string line(const Trial& run) {
   std::string s = run.name;
   for (const std::string& o : run.more) s += " " + o;
   return s;
@@ -82,7 +82,7 @@ void watch(int id, Kernel kernel, const KernelArgs& args) {
 
 // Libraries compile a product of a new shape once: the first steps are theirs.
 TEST(SteadyState, NoKernelTakesMoreThanAFewBytes) {
-  for (const Run& run : runs())
+  for (const Trial& run : runs())
     for (const int threads : {1, 2, 3}) {
       SCOPED_TRACE(text("{} threads {}", line(run), threads));
       const Threads set(threads);
@@ -113,9 +113,10 @@ TEST(SteadyState, AKernelThatAllocatesIsSeen) {
         },
         args);
   };
+  const Tensor x = full(*device, {{4}, DType::f32}, 1);
   seen = {};
   seen.watching = true;
-  neg(full(*device, {{4}, DType::f32}, 1));
+  neg(x);
   seen.watching = false;
   EXPECT_GE(seen.largest, 5000);
   EXPECT_EQ(std::string(kNames[seen.id]), "neg");
@@ -155,7 +156,7 @@ void expect_steady(const Config& c, bool in_arena) {
 }
 
 TEST(SteadyState, TakesNothingFromTheHeapOrTheSystem) {
-  for (const Run& run : runs())
+  for (const Trial& run : runs())
     for (const bool in_arena : {true, false}) {
       SCOPED_TRACE(text("{} arena={}", line(run), in_arena));
       expect_steady(config_of(run), in_arena);
