@@ -131,6 +131,6 @@ class Case(unittest.TestCase):
 
     def check_summary(self, summary):
         self.assertEqual(set(summary), {"predicted", "measured", "process"})
-        self.assertEqual(set(summary["process"]), {"predicted_rss_bytes", "peak_rss_bytes"})
+        self.assertEqual(set(summary["process"]), {"predicted_rss_bytes", "peak_rss_bytes", "predicted_arena_bytes", "arena_bytes", "predicted_runtime", "runtime"})
         for part in ("predicted", "measured"):
             self.check_report(summary[part])

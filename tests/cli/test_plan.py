@@ -84,8 +84,7 @@ class Plan(Case):
         self.refused(USAGE, "h100", "plan", "--on", "h1000")
 
     def test_sizes_beyond_64_bits_are_reported(self):
-        self.refused(USAGE, "2^63", "plan", "model.d_model=65536", "model.head_dim=128", "model.heads=512", "model.kv_heads=512", "model.d_ff=262144", "model.layers=65536", "model.vocab=1000000",
-                     "train.micro_batch=1000000", "train.seq_len=1000000", "model.position=rope")
+        self.refused(USAGE, "2^63", "plan", "model.d_ff=4194304", "model.layers=500", "train.micro_batch=1000000", "train.seq_len=4000", "model.position=rope")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ TEST(Arena, OfEveryPresetIsWithinAPercentOfItsPeak) {
           const Configuration c{{"model.preset=" + name, text("train.precision={}", precision), text("train.recompute={}", recompute), more,
                                  "data.validation_fraction=0.1"},
                                 {"cpu", 2}};
-          const RunPlan plan = plan_of(c, c.config("/nowhere", "any.npy"));
+          const RunPlan plan = plan_of(c, c.config("/nowhere", name == "cruncher" ? "" : "any.npy"));
           const double ratio = double(plan.arena.bytes) / double(plan.arena.lower_bound);
           EXPECT_LE(ratio, 1.01) << c.line();
           worst = std::max(worst, ratio);

@@ -3,6 +3,7 @@
 
 #include "reckon/backend/cpu/device.h"
 #include "reckon/base/program.h"
+#include "reckon/base/stop.h"
 #include "reckon/base/text.h"
 #include "reckon/cli/command.h"
 #include "reckon/cli/process_probe.h"
@@ -70,6 +71,7 @@ int run_train(const CommandLine& line) {
   check_as(Failure::usage, !(line.resume && line.overwrite), "--resume and --overwrite exclude each other");
   const Config config = resumed_config(line);
   const TrainOutcome outcome = train_on_device(config, line);
+  const KeepWorking keep_working;  // whoever asked the run to stop gets its report
   write_run_report(config, *open_cpu(Mode::meta), outcome.calls);
   if (line.json) {
     std::fputs(summary_of(config, outcome).c_str(), stdout);

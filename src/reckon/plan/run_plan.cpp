@@ -1,7 +1,6 @@
 #include "reckon/plan/run_plan.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <map>
 #include <tuple>
 
@@ -124,9 +123,9 @@ TrainOutcome plan_and_train(const Config& config, Device& device, Device& meta, 
   RunPlan plan = fitting_plan(false);
   TrainOptions with_records = options;
   if (with_records.runtime) (*with_records.runtime)[MemoryClass::heap] += record_bytes(plan);
+  with_records.note = plan.note;
   RunSetup setup(config, with_records);
   if (setup.evaluates()) plan = fitting_plan(true);
-  if (!plan.note.empty()) std::fprintf(stderr, "%s\n", plan.note.c_str());
   const RunReport predicted = std::move(plan.predicted);
   const ArenaPlan arena = std::move(plan.arena);
   plan = {};

@@ -180,6 +180,7 @@ class Run {
   void announce(int64_t done) {
     progress_.note(text("{}, {}, {} {}; {}", config_.model.preset, counted(step_->parameters().count(), "parameter"), config_.device, counted(thread_count(), "thread"), data_.description));
     if (!data_.note.empty()) progress_.note(data_.note);
+    if (!options_.note.empty()) progress_.note(options_.note);
     if (done > 0) progress_.note(text("continuing after step {}", done));
     if (metrics_ && metrics_->unreadable() > 0)
       progress_.note(text("{}: {} unreadable line{} left out", metrics_->path(), metrics_->unreadable(), metrics_->unreadable() == 1 ? " is" : "s are"));

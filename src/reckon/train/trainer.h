@@ -11,6 +11,7 @@ struct TrainOptions {
   bool overwrite = false;   // start over although run.dir holds a run
   bool keep_files = true;   // false: nothing is written (bench)
   bool quiet = false;       // no progress
+  std::string note;         // what people should know when it begins; "" if nothing
   std::optional<ProcessMemory> runtime;  // what the process takes beside its arena, as probed; without it nothing is predicted of it
 };
 
