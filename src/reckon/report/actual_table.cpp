@@ -52,8 +52,10 @@ void add_ledger(Table& table, const RunReport& predicted, const RunReport& measu
 
 void add_step(Table& table, const RunReport& predicted, const RunReport& measured) {
   table.heading("FLOPs of a step");
-  constexpr std::pair<const char*, int64_t Flops::*> kRows[] = {{"matmul", &Flops::matmul}, {"vector", &Flops::vector}, {"model", &Flops::model}};
-  for (const auto& [name, member] : kRows) table.row(name, count_of(predicted.flops_per_step, member), count_of(measured.flops_per_step, member));
+  constexpr std::pair<const char*, int64_t Flops::*> kRows[] = {
+      {"matmul", &Flops::matmul}, {"vector", &Flops::vector}, {"model", &Flops::model}};
+  for (const auto& [name, member] : kRows)
+    table.row(name, count_of(predicted.flops_per_step, member), count_of(measured.flops_per_step, member));
   table.seconds("seconds of a step", predicted.step_seconds, measured.step_seconds);
 }
 

@@ -1,5 +1,5 @@
-// train/process_ranges: who owns which addresses of this process. The loader, OpenMP and malloc are asked or, where they do not tell, proved
-// to be the owner by the headers that they write. Memory is read through the system, so that no address can be a wrong one.
+// train/process_ranges: who owns which addresses of this process. The loader, OpenMP and malloc are asked or, where they do not tell,
+// proved to be the owner by the headers that they write. Memory is read through the system, so that no address can be a wrong one.
 #include <fcntl.h>
 #include <link.h>
 #include <unistd.h>
@@ -90,21 +90,30 @@ class Ranges {
     }
   }
 
-  // What the loader took before there was a malloc: its list of objects, and the main thread's local variables.
+  // What the loader took before there was a malloc: its list of objects, the main thread's local variables, and whatever it had to map
+  // between two objects, which nothing but their loading separates.
   void add_loader() {
     for (const link_map* object = _r_debug.r_map; object; object = object->l_next) add_loader_at(reinterpret_cast<uint64_t>(object));
     add_loader_at(reinterpret_cast<uint64_t>(__builtin_thread_pointer()));
+    for (const Mapping& m : mappings_)
+      if (!m.executable && is_object(m.begin - 1) && is_object(m.end)) add_loader_at(m.begin);
   }
 
   std::vector<NamedRange> finish() { return std::move(ranges_); }
 
  private:
   const Mapping* at(uint64_t address) const {
-    const auto after = std::upper_bound(mappings_.begin(), mappings_.end(), address, [](uint64_t a, const Mapping& m) { return a < m.end; });
+    const auto after =
+        std::upper_bound(mappings_.begin(), mappings_.end(), address, [](uint64_t a, const Mapping& m) { return a < m.end; });
     return after != mappings_.end() && after->begin <= address ? &*after : nullptr;
   }
   bool is_known(uint64_t address) const {
     return std::any_of(ranges_.begin(), ranges_.end(), [&](const NamedRange& r) { return r.begin <= address && address < r.end; });
+  }
+  bool is_object(uint64_t address) const {
+    return std::any_of(ranges_.begin(), ranges_.end(), [&](const NamedRange& r) {
+      return (r.owner == MemoryClass::libraries || r.owner == MemoryClass::program) && r.begin <= address && address < r.end;
+    });
   }
   static bool is_arena(const Mapping& m, const uint64_t (&words)[4]) {
     const uint64_t state = words[0], size = words[2], usable = words[3];
