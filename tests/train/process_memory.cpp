@@ -8,6 +8,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "reckon/engine/context.h"
 #include "reckon/ops/ops.h"
 #include "tests/train/small_runs.h"
 
