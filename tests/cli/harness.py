@@ -13,6 +13,8 @@ DONE, FAILED, USAGE, MEMORY, CORRUPT, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 1
 TINY = ["model.layers=1", "model.d_model=32", "model.heads=2", "train.micro_batch=2", "train.seq_len=16", "train.steps=6"]
 CATEGORIES = "parameter gradient optimizer master activation temporary data communication cache".split()
 PHASES = "init data forward backward step eval save".split()
+RUNTIME = "heap stacks program libraries generated_code files system unnamed".split()
+MIB = 1 << 20
 LONGEST = 120  # seconds; nothing here takes more than a few, but machines stall
 
 
@@ -131,6 +133,11 @@ class Case(unittest.TestCase):
 
     def check_summary(self, summary):
         self.assertEqual(set(summary), {"predicted", "measured", "process"})
-        self.assertEqual(set(summary["process"]), {"predicted_rss_bytes", "peak_rss_bytes", "predicted_arena_bytes", "arena_bytes", "predicted_runtime", "runtime"})
+        process = summary["process"]
+        self.assertEqual(set(process), {"predicted_rss_bytes", "peak_rss_bytes", "predicted_arena_bytes", "arena_bytes", "predicted_runtime", "runtime"})
+        for rss, arena, runtime in (("predicted_rss_bytes", "predicted_arena_bytes", "predicted_runtime"), ("peak_rss_bytes", "arena_bytes", "runtime")):
+            self.assertEqual(set(process[runtime]), set(RUNTIME))
+            self.assertIsNotNone(process[rss])
+            self.assertLessEqual(process[arena] + sum(process[runtime].values()), process[rss] + MIB)  # sampled after some steps; the kernel counts in batches
         for part in ("predicted", "measured"):
             self.check_report(summary[part])

@@ -1,4 +1,5 @@
 // cli/main: the table of commands and their flags, the exit codes and the signals. Everything else is one file a command.
+#include <malloc.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -185,6 +186,7 @@ int main(int argc, char** argv) {
   std::signal(SIGINT, on_interrupt);
   std::signal(SIGTERM, on_interrupt);
   set_program_name(argv[0]);
+  mallopt(M_ARENA_MAX, 1);  // kernels do not allocate, so threads do not compete; and what a text took can be given back
   try {
     const int code = parse_and_run({argv + std::min(argc, 1), argv + argc});
     if (std::fflush(stdout) != 0 || std::ferror(stdout)) {

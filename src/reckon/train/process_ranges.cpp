@@ -90,13 +90,18 @@ class Ranges {
     }
   }
 
-  // What the loader took before there was a malloc: its list of objects, the main thread's local variables, and whatever it had to map
-  // between two objects, which nothing but their loading separates.
+  // What the loader took before there was a malloc: its list of objects, the main thread's local variables, and tables that point into the
+  // list. They lie between the objects that were loaded before and after, or are one mapping with the zeroes of the one below.
   void add_loader() {
-    for (const link_map* object = _r_debug.r_map; object; object = object->l_next) add_loader_at(reinterpret_cast<uint64_t>(object));
+    std::vector<uint64_t> objects;
+    for (const link_map* object = _r_debug.r_map; object; object = object->l_next) objects.push_back(reinterpret_cast<uint64_t>(object));
+    for (const uint64_t object : objects) add_loader_at(object);
     add_loader_at(reinterpret_cast<uint64_t>(__builtin_thread_pointer()));
-    for (const Mapping& m : mappings_)
-      if (!m.executable && is_object(m.begin - 1) && is_object(m.end)) add_loader_at(m.begin);
+    std::vector<uint64_t> starts;  // of what nobody owns so far
+    for (const Mapping& m : mappings_) starts.push_back(m.begin);
+    for (const NamedRange& r : ranges_) starts.push_back(r.end);
+    for (const uint64_t start : starts)
+      if (holds_any(free_around(start), objects)) add_loader_at(start);
   }
 
   std::vector<NamedRange> finish() { return std::move(ranges_); }
@@ -110,10 +115,12 @@ class Ranges {
   bool is_known(uint64_t address) const {
     return std::any_of(ranges_.begin(), ranges_.end(), [&](const NamedRange& r) { return r.begin <= address && address < r.end; });
   }
-  bool is_object(uint64_t address) const {
-    return std::any_of(ranges_.begin(), ranges_.end(), [&](const NamedRange& r) {
-      return (r.owner == MemoryClass::libraries || r.owner == MemoryClass::program) && r.begin <= address && address < r.end;
-    });
+  static bool holds_any(const NamedRange& range, std::span<const uint64_t> pointers) {
+    constexpr uint64_t kMostOfLoader = 1 << 20;
+    if (range.begin == range.end || range.end - range.begin > kMostOfLoader) return false;
+    std::vector<uint64_t> words((range.end - range.begin) / sizeof(uint64_t));
+    if (!Memory().read(range.begin, words)) return false;
+    return std::find_first_of(words.begin(), words.end(), pointers.begin(), pointers.end()) != words.end();
   }
   static bool is_arena(const Mapping& m, const uint64_t (&words)[4]) {
     const uint64_t state = words[0], size = words[2], usable = words[3];
@@ -123,16 +130,20 @@ class Ranges {
     const uint64_t size = words[1] - kMappedBlock;
     return words[0] == 0 && size > 0 && size % kPage == 0 && size <= room;
   }
-  // From the range that ends in this mapping before the address to the next that begins behind it.
-  void add_loader_at(uint64_t address) {
+  // What nobody owns around an address of memory without a file: up to the neighbouring ranges, or to the mapping's ends. Else nothing.
+  NamedRange free_around(uint64_t address) const {
     const Mapping* m = at(address);
-    if (!m || !m->name.empty() || is_known(address)) return;
-    uint64_t begin = m->begin, end = m->end;
+    if (!m || !m->name.empty() || m->executable || is_known(address)) return {};
+    NamedRange free = {m->begin, m->end, MemoryClass::unnamed, ""};
     for (const NamedRange& r : ranges_) {
-      if (r.end <= address) begin = std::max(begin, r.end);
-      if (r.begin > address) end = std::min(end, r.begin);
+      if (r.end <= address) free.begin = std::max(free.begin, r.end);
+      if (r.begin > address) free.end = std::min(free.end, r.begin);
     }
-    add(begin, end, MemoryClass::libraries, "the loader's tables");
+    return free;
+  }
+  void add_loader_at(uint64_t address) {
+    const NamedRange free = free_around(address);
+    add(free.begin, free.end, MemoryClass::libraries, "the loader's tables");
   }
 
   std::span<const Mapping> mappings_;

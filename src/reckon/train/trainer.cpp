@@ -156,6 +156,7 @@ class Run {
     const int64_t done = setup_.steps_done();
     if (options_.keep_files) begin_files(done);
     if (!options_.quiet) announce(done);
+    return_free_heap();  // what reading the text and planning took: the steps bring the peak
     loop(done);
     finish();
     return std::move(outcome_);
@@ -349,7 +350,6 @@ class Run {
 
 TrainOutcome train(RunSetup& setup, Device& device, const RunReport& predicted, const ArenaPlan& arena) {
   device.allocator().set_budget(budget_bytes(setup.state().config));
-  return_free_heap();  // what reading the text and planning took
   device.allocator().adopt(arena);
   return Run(setup.state(), device).execute(predicted, arena);
 }
