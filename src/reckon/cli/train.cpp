@@ -3,6 +3,7 @@
 
 #include "reckon/backend/cpu/device.h"
 #include "reckon/base/program.h"
+#include "reckon/base/stop.h"
 #include "reckon/base/text.h"
 #include "reckon/cli/command.h"
 #include "reckon/plan/time_model.h"
@@ -64,6 +65,7 @@ int run_train(const CommandLine& line) {
   const Config config = resumed_config(line);
   const Ref<Device> device = open_cpu(Mode::real), meta = open_cpu(Mode::meta);
   const TrainOutcome outcome = plan_and_train(config, *device, *meta, {.resume = line.resume, .overwrite = line.overwrite});
+  const KeepWorking until_the_report_is_written;  // the signal that ended the run has been obeyed
   write_run_report(config, *open_cpu(Mode::meta), outcome.calls);
   if (line.json) {
     std::fputs(summary_of(config, outcome).c_str(), stdout);
