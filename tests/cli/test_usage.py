@@ -192,7 +192,7 @@ class Refused(Case):
             ("train.seq_len=1000",): ["train.seq_len", "model.max_seq_len"],
             ("model.d_model=1048576", "model.layers=65536", "model.heads=4096", "model.head_dim=256"): ["parameters", "limit"],
             ("train.micro_batch=1048576", "train.seq_len=16777216", "model.position=rope"): ["train.micro_batch", "train.seq_len"],
-            ("model.d_model=9000000000", "model.vocab=9000000000"): ["model.d_model", "expects an integer from 1 to"],
+            ("model.d_model=9000000000", "model.vocab=9000000000"): ["model.d_model", "from 1 to 1048576, got 9000000000"],
             ("model.layers=65536", "train.micro_batch=1048576", "model.vocab=16777216"): ["2^63 - 1", "model.layers = 65536", "train.micro_batch = 1048576"],
             ("train.grad_accum=1048576", "train.micro_batch=1048576", "model.vocab=16777216"): ["2^63 - 1", "model.vocab = 16777216", "train.grad_accum"],
             ("train.seq_len=16777216", "train.micro_batch=256", "model.position=rope", "model.layers=64"): ["2^63 - 1", "train.seq_len = 16777216"],

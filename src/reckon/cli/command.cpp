@@ -23,6 +23,8 @@ Config CommandLine::run_named() const {
 void CommandLine::no_words() const {
   if (words.empty()) return;
   const std::string& word = words[0];
+  check_as(Failure::usage, first_word_means.empty(), "'{}' is a key without a value: write {}=VALUE", printable_line(word),
+           first_word_means.empty() ? "" : first_word_means[0]);
   std::string hint;
   if (path_exists(word)) hint = text("; write {}", shell_word((is_directory(word) ? "run.dir=" : "data.path=") + word));
   fail_as(Failure::usage, "unexpected argument '{}': {} takes CONFIG.toml, key.path=value and flags{}", printable_line(word), command,

@@ -10,15 +10,16 @@ namespace reckon {
 
 /// The command line, parsed: COMMAND [CONFIG.toml] [key.path=value ...] [--flags].
 struct CommandLine {
-  std::string command;                 // its name in the table, two words for some
-  std::vector<std::string> words;      // positional arguments that are neither a configuration nor an override
-  std::string config_path;             // "" if none was given
-  std::vector<std::string> overrides;  // key.path=value
+  std::string command;                        // its name in the table, two words for some
+  std::vector<std::string> words;             // positional arguments that are neither a configuration nor an override
+  std::vector<std::string> first_word_means;  // keys that the first of them may be the name of
+  std::string config_path;                    // "" if none was given
+  std::vector<std::string> overrides;         // key.path=value
   bool json = false, resume = false, overwrite = false, profile = false;
   // plan
-  bool napkin = false;                    // answer questions, not a configuration
-  std::string fit, why, compare, on;      // "" if not given
-  int64_t threads = 0;  // 0: all cores
+  bool napkin = false;                // answer questions, not a configuration
+  std::string fit, why, compare, on;  // "" if not given
+  int64_t threads = 0;                // 0: all cores
   // generate
   std::string prompt;
   int64_t tokens = 200;

@@ -108,10 +108,7 @@ void sort_words(std::vector<std::string> words, const CommandRow& row, CommandLi
     } else if (row.has_keys && word.ends_with(".toml") && line.config_path.empty()) {
       line.config_path = std::move(word);
     } else {
-      // A napkin topic may be called like a key.
-      const std::vector<std::string> keys = line.napkin ? std::vector<std::string>() : keys_meant(row, word);
-      check_as(Failure::usage, keys.empty(), "'{}' is a key without a value: write {}=VALUE", printable_line(word),
-               keys.empty() ? "" : keys[0]);
+      if (line.words.empty()) line.first_word_means = keys_meant(row, word);
       line.words.push_back(std::move(word));
     }
   }
