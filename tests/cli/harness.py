@@ -54,7 +54,8 @@ class Case(unittest.TestCase):
         self.addCleanup(temporary.cleanup)
         self.folder = pathlib.Path(temporary.name)
         self.environment = {**os.environ, "RECKON_CACHE": str(self.folder / "cache"), "OMP_WAIT_POLICY": "passive", "NO_COLOR": "1"}
-        self.environment.pop("RECKON_DEBUG", None)
+        for name in ("RECKON_DEBUG", "RECKON_PROGRAM"):  # of whoever runs the tests
+            self.environment.pop(name, None)
 
     def reckon(self, *arguments, **options):
         process = subprocess.run([str(PROGRAM), *(a if isinstance(a, bytes) else str(a) for a in arguments)], cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL,
