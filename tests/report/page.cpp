@@ -74,7 +74,9 @@ TEST(Page, OfARunShowsItsCurvesAndComparesEveryNumber) {
   const RunPlan plan = plan_of({"model.preset=tiny"});
   const RunFiles run = small_run(plan);
   const CallTimes times = predicted_times(std::vector<double>(plan.calls.size(), 1e-5));
-  const std::string html = report_html({.plan = plan, .run = &run, .times = times});
+  CallTimes measured = times;
+  measured.timing = Timing::measured;
+  const std::string html = report_html({.plan = plan, .run = &run, .measured = measured, .predicted = times});
   check_page(html);
   for (const char* id : {"loss", "speed", "mfu"}) EXPECT_EQ(count(html, text("<div class=\"plot line\" id=\"{}\">", id)), 1u) << id;
   EXPECT_EQ(count(html, "equal to the byte"), 1u);
@@ -83,6 +85,7 @@ TEST(Page, OfARunShowsItsCurvesAndComparesEveryNumber) {
       EXPECT_EQ(count(html, "<code>" + row.name + "</code>"), 1u) << row.name;
     }
   }
+  EXPECT_EQ(count(html, "Time, measured"), 1u);
   EXPECT_EQ(count(html, "Time, predicted"), 1u);
 }
 
@@ -135,7 +138,8 @@ TEST(Page, NoNameBecomesMarkup) {
   plan.config.data.path = "text</pre><script>";
   RunFiles run = small_run(plan, hostile);
   run.summary->rows.push_back({.name = hostile, .predicted = {.kind = SummaryValue::Kind::word, .word = hostile}});
-  const std::string html = report_html({.plan = plan, .run = &run, .times = {}, .budget_bytes = 1, .budget_name = hostile});
+  const std::string html =
+      report_html({.plan = plan, .run = &run, .measured = {}, .predicted = {}, .budget_bytes = 1, .budget_name = hostile});
   check_page(html);
   for (const char* markup : {"<img", "onerror=z>", "alert(1)</script>", "<b onmouseover", "</pre><script>", "\xFF"})
     EXPECT_EQ(count(html, markup), 0u) << markup;

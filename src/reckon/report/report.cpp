@@ -4,6 +4,7 @@
 
 #include "reckon/base/text.h"
 #include "reckon/io/files.h"
+#include "reckon/plan/time_model.h"
 #include "reckon/report/markup.h"
 #include "reckon/report/palette.h"
 #include "reckon/report/sections.h"
@@ -117,10 +118,36 @@ std::string document(const std::string& title, const std::string& body, const st
   return out + kPageScript + "</script>\n</body>\n</html>\n";
 }
 
-std::string timing_note(const CallTimes& times) {
-  if (times.timing == Timing::measured) return "Times are of one step of the run, each operation by itself.";
-  if (times.timing == Timing::predicted) return "Times are predicted.";
-  return "Nobody has measured a step here, so there are no times.";
+std::string timing_note(const ReportInput& input) {
+  if (!input.measured.seconds.empty()) return "Measured times are of one step of the run, each operation by itself.";
+  if (!input.predicted.seconds.empty()) return "Times are predicted from what was measured on this machine.";
+  return escaped("Nobody has measured a step here, so there are no times" + (input.plan.note.empty() ? "." : ": " + input.plan.note));
+}
+
+// What the time model says of every call; empty if this machine was not measured.
+CallTimes model_times(const RunPlan& plan, int lanes) {
+  const std::optional<MachineProfile> profile = load_machine_profile(lanes);
+  if (!profile) return {};
+  const StepTime step = predict_step(plan, *profile);
+  CallTimes times{.timing = Timing::predicted};
+  if (!step.seconds) return times;
+  for (const CallTime& call : step.calls) {
+    times.start.push_back(call.start);
+    times.seconds.push_back(call.seconds);
+  }
+  return times;
+}
+
+// The best times there are: of a real step, predicted, or only the order of the calls.
+CallTimes best_times(const RunPlan& plan, const CallTimes& measured, const CallTimes& predicted) {
+  if (!measured.seconds.empty()) return measured;
+  return predicted.seconds.empty() ? order_of_calls(plan.calls.size()) : predicted;
+}
+
+// Whether the run evaluates is known once it has a summary; before, a run with text does.
+RunPlan plan_of_run(const Config& config, Device& meta, const RunFiles& run) {
+  const SummaryRow* eval = run.summary ? run.summary->find("memory.phases.eval") : nullptr;
+  return eval ? plan_run(config, meta, true, eval->predicted.number().value_or(0) > 0) : plan_run(config, meta);
 }
 }  // namespace
 
@@ -130,8 +157,8 @@ std::string report_html(const ReportInput& input) {
   body += section("memory", "Memory over a step", memory.html);
   body += section("holders", "Who holds the peak", holders_section(input.plan));
   if (input.run) body += section("run", "The run", run_section(*input.run, &run_data));
-  body +=
-      section("work", "Work of a step", work_section(input.plan, input.times) + "<p class=\"note\">" + timing_note(input.times) + "</p>");
+  body += section("work", "Work of a step",
+                  work_section(input.plan, input.measured, input.predicted) + "<p class=\"note\">" + timing_note(input) + "</p>");
   if (input.run && input.run->summary) body += section("summary", "Predicted and measured", summary_section(*input.run->summary));
   body += section("configuration", "Configuration",
                   "<details><summary>Every key, as the run would be started again</summary><pre>" + escaped(to_toml(input.plan.config)) +
@@ -143,29 +170,27 @@ std::string report_html(const ReportInput& input) {
 }
 
 void write_run_report(const Config& config, Device& meta, std::span<const CallRecord> records) {
-  const RunPlan plan = plan_run(config, meta);
   const RunFiles run = read_run_files(config.run_dir);
+  const RunPlan plan = plan_of_run(config, meta, run);
   const std::string trace = join_path(config.run_dir, "trace.json");
-  std::optional<CallTimes> times = measured_times(plan, records);
-  const bool is_new = times.has_value();
-  if (!times && path_exists(trace)) times = times_in_trace(read_file(trace, kMaxTrace), trace, plan);
-  if (is_new || !times) write_file(trace, trace_json(plan, times.value_or(order_of_calls(plan.calls.size()))));
-  write_file(join_path(config.run_dir, "report.html"), report_html({.plan = plan,
-                                                                    .run = &run,
-                                                                    .times = times.value_or(CallTimes{}),
-                                                                    .budget_bytes = config.memory.budget_bytes,
-                                                                    .budget_name = "memory.budget"}));
+  std::optional<CallTimes> measured = measured_times(plan, records);
+  const bool is_there = !measured && path_exists(trace) && (measured = times_in_trace(read_file(trace, kMaxTrace), trace, plan));
+  ReportInput input{.plan = plan, .run = &run, .predicted = model_times(plan, meta.profile().lanes)};
+  if (measured) input.measured = std::move(*measured);
+  input.budget_bytes = config.memory.budget_bytes;
+  input.budget_name = "memory.budget";
+  if (!is_there) write_file(trace, trace_json(plan, best_times(plan, input.measured, input.predicted)));
+  write_file(join_path(config.run_dir, "report.html"), report_html(input));
 }
 
 std::string write_plan_report(const Config& config, Device& meta, const std::string& file) {
   const RunPlan plan = plan_run(config, meta);
   const std::string_view stem = std::string_view(file).substr(0, file.ends_with(".html") ? file.size() - 5 : file.size());
   const std::string trace = std::string(stem) + ".trace.json";
-  const bool is_set = config.memory.budget_bytes > 0;
-  write_file(trace, trace_json(plan, order_of_calls(plan.calls.size())));
-  write_file(file, report_html({.plan = plan,
-                                .budget_bytes = is_set ? config.memory.budget_bytes : available_memory_bytes(),
-                                .budget_name = is_set ? "memory.budget" : "memory available here"}));
+  ReportInput input{.plan = plan, .predicted = model_times(plan, meta.profile().lanes), .budget_bytes = budget_bytes(config)};
+  input.budget_name = config.memory.budget_bytes > 0 ? "memory.budget" : "memory available here";
+  write_file(trace, trace_json(plan, best_times(plan, {}, input.predicted)));
+  write_file(file, report_html(input));
   return trace;
 }
 }  // namespace reckon

@@ -10,7 +10,8 @@ namespace reckon {
 struct ReportInput {
   const RunPlan& plan;
   const RunFiles* run = nullptr;  // null: a plan without a run
-  CallTimes times;                // of the plan's calls; empty or Timing::order: unknown
+  CallTimes measured;             // of the plan's calls in a step of the run; empty: unknown
+  CallTimes predicted;            // the same from the time model
   int64_t budget_bytes = 0;       // 0: none to judge by
   std::string budget_name;        // "memory.budget", "available memory"
 };
@@ -19,8 +20,8 @@ struct ReportInput {
 std::string report_html(const ReportInput& input);
 
 /// Writes run.dir/report.html and, if times were measured or there is none yet, run.dir/trace.json. `meta`: a fresh device of Mode::meta.
-/// `records`: of a real step, may be empty; then times are those of the trace that is already there. Throws Error as reading, planning and
-/// writing do.
+/// `records`: of a real step, may be empty; then times are those of the trace that is already there, or predicted. Throws Error as reading,
+/// planning and writing do.
 void write_run_report(const Config& config, Device& meta, std::span<const CallRecord> records);
 /// The report of a plan that nobody ran, judged against memory.budget or what is available here: FILE, and beside it FILE's name with
 /// .trace.json instead of .html. Returns the trace's path.

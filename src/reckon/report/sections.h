@@ -17,7 +17,8 @@ struct MemorySection {
 };
 MemorySection memory_section(const RunPlan& plan);
 std::string holders_section(const RunPlan& plan);
-std::string work_section(const RunPlan& plan, const CallTimes& times);
+/// By module and operation. Empty times are unknown.
+std::string work_section(const RunPlan& plan, const CallTimes& measured, const CallTimes& predicted);
 /// Loss, tokens per second and MFU over steps; "" without metrics.
 std::string run_section(const RunFiles& run, std::string* data);
 /// Predicted against measured; "" without a summary.

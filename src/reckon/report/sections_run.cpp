@@ -24,10 +24,12 @@ struct OpWork {
   std::string op;
   int64_t calls = 0, bytes = 0;
   Flops flops;
-  double seconds = 0;
+  double measured = 0, predicted = 0;  // seconds
 };
 
-std::vector<OpWork> work_by_op(const RunPlan& plan, const CallTimes& times, bool is_timed) {
+bool covers(const CallTimes& times, const RunPlan& plan) { return !plan.calls.empty() && times.seconds.size() == plan.calls.size(); }
+
+std::vector<OpWork> work_by_op(const RunPlan& plan, const CallTimes& measured, const CallTimes& predicted) {
   std::map<std::string, OpWork> by_op;
   for (size_t i = 0; i < plan.calls.size(); ++i) {
     const CallRecord& c = plan.calls[i];
@@ -36,42 +38,48 @@ std::vector<OpWork> work_by_op(const RunPlan& plan, const CallTimes& times, bool
     ++w.calls;
     w.flops += c.flops;
     w.bytes += c.bytes;
-    if (is_timed) w.seconds += times.seconds[i];
+    if (covers(measured, plan)) w.measured += measured.seconds[i];
+    if (covers(predicted, plan)) w.predicted += predicted.seconds[i];
   }
   std::vector<OpWork> rows;
   for (auto& [op, w] : by_op) rows.push_back(std::move(w));
-  const auto weight = [&](const OpWork& w) { return is_timed ? w.seconds : double(w.flops.matmul + w.flops.vector); };
-  std::stable_sort(rows.begin(), rows.end(), [&](const OpWork& a, const OpWork& b) { return weight(a) > weight(b); });
   return rows;
 }
 
-std::string op_table(const RunPlan& plan, const CallTimes& times) {
-  const bool is_timed = times.timing != Timing::order && times.seconds.size() == plan.calls.size();
-  const std::vector<OpWork> rows = work_by_op(plan, times, is_timed);
+std::string op_table(const RunPlan& plan, const CallTimes& measured, const CallTimes& predicted) {
+  const bool is_measured = covers(measured, plan), is_predicted = covers(predicted, plan), is_timed = is_measured || is_predicted;
+  std::vector<OpWork> rows = work_by_op(plan, measured, predicted);
+  const auto seconds = [&](const OpWork& w) { return is_measured ? w.measured : w.predicted; };
+  const auto weight = [&](const OpWork& w) { return is_timed ? seconds(w) : double(w.flops.matmul + w.flops.vector); };
+  std::stable_sort(rows.begin(), rows.end(), [&](const OpWork& a, const OpWork& b) { return weight(a) > weight(b); });
   OpWork sum{.op = "all"};
-  for (const OpWork& w : rows) sum.calls += w.calls, sum.flops += w.flops, sum.bytes += w.bytes, sum.seconds += w.seconds;
+  for (const OpWork& w : rows) {
+    sum.calls += w.calls, sum.flops += w.flops, sum.bytes += w.bytes;
+    sum.measured += w.measured, sum.predicted += w.predicted;
+  }
+  const auto head = [](std::string_view name) { return text("<th class=\"n\">{}</th>", name); };
   std::string out = text("<div class=\"scroll\"><table class=\"sticky\"><thead><tr><th>Operation</th><th>Share of {}</th>",
                          is_timed ? "the time" : "the FLOPs");
-  if (is_timed) out += text("<th class=\"n\">Time, {}</th>", name_of(times.timing));
-  out += "<th class=\"n\">Calls</th><th class=\"n\">Matrix FLOPs</th><th class=\"n\">Vector FLOPs</th><th class=\"n\">Bytes moved</th>";
-  if (is_timed) out += "<th class=\"n\">FLOP/s</th><th class=\"n\">Bytes/s</th>";
+  if (is_measured) out += head("Time, measured");
+  if (is_predicted) out += head("Time, predicted");
+  out += head("Calls") + head("Matrix FLOPs") + head("Vector FLOPs") + head("Bytes moved");
+  if (is_timed) out += head("FLOP/s") + head("Bytes/s");
   out += "</tr></thead><tbody>";
   const auto line = [&](const OpWork& w, bool is_sum) {
-    const double flops = double(w.flops.matmul + w.flops.vector), all = double(sum.flops.matmul + sum.flops.vector);
-    const double share = is_timed ? (sum.seconds > 0 ? w.seconds / sum.seconds : 0) : all > 0 ? flops / all : 0;
+    const double share = weight(sum) > 0 ? weight(w) / weight(sum) : 0;
+    const auto cell = [](const std::string& shown) { return text("<td class=\"n\">{}</td>", shown); };
     const auto amount = [](int64_t count, const std::string& shown) {
       return text("<td class=\"n\" title=\"{}\">{}</td>", with_commas(count), shown);
     };
     std::string row = text("<tr{}><td>{}</td>", is_sum ? " class=\"sum\"" : "", escaped(w.op));
     row += text("<td class=\"bar\"><span class=\"plain\" style=\"width:{}%\"></span><i>{}</i></td>", fixed2(is_sum ? 0 : share * 100),
                 percent(share));
-    if (is_timed) row += text("<td class=\"n\">{}</td>", short_seconds(w.seconds));
+    if (is_measured) row += cell(short_seconds(w.measured));
+    if (is_predicted) row += cell(short_seconds(w.predicted));
     row += amount(w.calls, with_commas(w.calls)) + amount(w.flops.matmul, short_number(double(w.flops.matmul))) +
            amount(w.flops.vector, short_number(double(w.flops.vector))) + amount(w.bytes, human_bytes(w.bytes));
-    if (is_timed) {
-      const auto rate = [&](double work) { return w.seconds > 0 && work > 0 ? short_number(work / w.seconds) : std::string("–"); };
-      row += text("<td class=\"n\">{}</td><td class=\"n\">{}</td>", rate(flops), rate(double(w.bytes)));
-    }
+    const auto rate = [&](double work) { return seconds(w) > 0 && work > 0 ? short_number(work / seconds(w)) : std::string("–"); };
+    if (is_timed) row += cell(rate(double(w.flops.matmul + w.flops.vector))) + cell(rate(double(w.bytes)));
     return row + "</tr>";
   };
   for (const OpWork& w : rows) out += line(w, false);
@@ -163,7 +171,7 @@ std::string verdict(const SummaryRow& row) {
 }
 }  // namespace
 
-std::string work_section(const RunPlan& plan, const CallTimes& times) {
+std::string work_section(const RunPlan& plan, const CallTimes& measured, const CallTimes& predicted) {
   std::vector<TreeItem> items;
   for (const CallRecord& c : plan.calls)
     items.push_back({module_path(c.module), c.op->name, int(pass_of(c.phase, c.recomputed)), c.flops.matmul + c.flops.vector});
@@ -175,7 +183,7 @@ std::string work_section(const RunPlan& plan, const CallTimes& times) {
       "<figure>" + treemap_chart(make_tree(items, "one step"),
                                  {'p', format_flops, "FLOPs of a step by module and operation; the table below has the same numbers."});
   out += "<figcaption>" + legend + "FLOPs of one optimizer step by module and operation. Equal layers are one box.</figcaption></figure>";
-  return out + module_table(plan) + "<h3>By operation</h3>" + op_table(plan, times);
+  return out + module_table(plan) + "<h3>By operation</h3>" + op_table(plan, measured, predicted);
 }
 
 std::string run_section(const RunFiles& run, std::string* data) {
