@@ -103,8 +103,8 @@ std::string device_lines(const RunPlan& plan, const HardwareProfile& device) {
   out += text("  {}: the arena takes {} of its memory; a CUDA context and libraries come on top\n",
               plan.arena.bytes <= int64_t(device.memory.value) ? "fits" : "does not fit",
               percent(plan.arena.bytes, int64_t(device.memory.value)));
-  out += text("  no step is faster than {:.4g} s: each operation at its peak or its bandwidth. At MFU 0.4 it takes {:.4g} s\n", seconds,
-              double(plan.predicted.flops_per_step->model) / peak / 0.4);
+  out += text("  no step is faster than {:.4g} s: each operation at its peak or its bandwidth; MFU would then be {:.2f}\n", seconds,
+              double(plan.predicted.flops_per_step->model) / peak / seconds);
   return out;
 }
 
