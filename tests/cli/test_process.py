@@ -1,4 +1,5 @@
 """The process's resident memory: predicted before the run, explained after it, class by class."""
+import resource
 import unittest
 
 from harness import MIB, TINY, Case
@@ -56,6 +57,18 @@ class Process(Case):
                 self.assertEqual(predicted, measured)
             self.assertTrue(any(line.startswith("process, at its peak") and line.endswith("%") for line in shown), shown)
         self.assertNotIn("process, at its peak", self.done("train", *TINY, "run.dir=c", "--json").err)
+
+    def test_that_cannot_be_probed_is_null_and_the_run_goes_on(self):
+        def no_pipe():
+            resource.setrlimit(resource.RLIMIT_NOFILE, (4, 4))
+
+        result = self.done("bench", "train", *TINY, "--json", preexec_fn=no_pipe)
+        self.assertIn("the process's memory is not predicted, which takes another process: no pipe: Too many open files\n", result.err)
+        process = result.json()["process"]
+        self.assertIsNone(process["predicted_rss_bytes"])
+        self.assertIsNone(process["predicted_arena_bytes"])
+        self.assertEqual(set(process["predicted_runtime"].values()), {None})
+        self.assertGreater(process["runtime"]["libraries"], MIB)
 
     def test_a_probe_is_nothing_for_users(self):
         self.refused(2, "process-probe", "process-probe")

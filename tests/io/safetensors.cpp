@@ -140,6 +140,25 @@ TEST(Safetensors, StreamsFromASourceInPieces) {
   std::string part(1000, '\0');
   file.read_bytes(file.entry("big"), 12345, std::as_writable_bytes(std::span(part)));
   EXPECT_EQ(part, expected.substr(12345, 1000));
+
+  // And into a sink.
+  struct Collected {
+    std::string bytes;
+    size_t largest = 0;
+  } collected;
+  const auto collect = [](void* context, int64_t offset, std::span<const std::byte> bytes) {
+    Collected& c = *static_cast<Collected*>(context);
+    EXPECT_EQ(offset, int64_t(c.bytes.size()));
+    c.bytes.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    c.largest = std::max(c.largest, bytes.size());
+  };
+  file.read("big", {{bytes}, DType::u8}, collect, &collected);
+  EXPECT_EQ(collected.bytes, expected);
+  EXPECT_LE(collected.largest, size_t(kSafetensorsPiece));
+  collected = {};
+  file.read("small", {{}, DType::u8}, collect, &collected);
+  EXPECT_EQ(collected.bytes, "\x09");
+  expect_error(Failure::failed, "is needed", [&] { file.read("big", {{bytes - 1}, DType::u8}, collect, &collected); });
 }
 
 TEST(Safetensors, TypesThatWeDoNotHaveAreListedAndRefusedByName) {
@@ -178,6 +197,10 @@ TEST(Safetensors, ReadingChecksTheSpecTheNameAndTheRange) {
   });
   expect_error(Failure::corrupt, "tensor 'mask' holds 2 at element 1, which is no bool", [&] {
     file.read("mask", {{2}, DType::boolean}, out);
+  });
+  const auto nowhere = [](void*, int64_t, std::span<const std::byte>) { ADD_FAILURE() << "a sink was given what is no bool"; };
+  expect_error(Failure::corrupt, "tensor 'mask' holds 2 at element 1, which is no bool", [&] {
+    file.read("mask", {{2}, DType::boolean}, nowhere, nullptr);
   });
   const auto bytes = std::as_writable_bytes(std::span(out));
   const SafetensorsEntry& entry = file.entry("wte.weight");

@@ -52,7 +52,10 @@ Config narrow(Config config) {
 // A pipe's reading end, closed in programs that are started.
 class Pipe {
  public:
-  Pipe() { check(pipe2(ends_, O_CLOEXEC) == 0, "no pipe: {}", std::strerror(errno)); }
+  Pipe() {
+    const bool made = pipe2(ends_, O_CLOEXEC) == 0;
+    check(made, "no pipe: {}", std::strerror(errno));
+  }
   ~Pipe() {
     close(ends_[0]);
     close_writer();
@@ -78,8 +81,8 @@ class Child {
     words.push_back(nullptr);
     posix_spawn_file_actions_t files;
     posix_spawn_file_actions_init(&files);
+    posix_spawn_file_actions_adddup2(&files, output, 1);  // first: `output` may be 0 or 2 if those were closed
     posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_adddup2(&files, output, 1);
     posix_spawn_file_actions_addopen(&files, 2, "/dev/null", O_WRONLY, 0);
     const int error = posix_spawn(&id_, "/proc/self/exe", &files, nullptr, words.data(), environ);
     posix_spawn_file_actions_destroy(&files);

@@ -295,9 +295,13 @@ class Run {
 
   // Keeps the moment when most was resident.
   void sample_process() {
-    ProcessMemory now = measure_process(&device_);
     std::optional<ProcessMemory>& most = outcome_.process.measured;
-    if (!most || now.total() > most->total()) most = std::move(now);
+    try {
+      ProcessMemory now = measure_process(&device_);
+      if (!most || now.total() > most->total()) most = std::move(now);
+    } catch (const Error& error) {
+      if (!options_.quiet && outcome_.step_seconds.size() == 1) progress_.note(text("the process's memory is not measured: {}", error.what()));
+    }
   }
 
   std::optional<double> utilization(double flops, double seconds) const {

@@ -37,8 +37,9 @@ class MappedMemory final : public RawMemory {
     check_as(Failure::memory, offset + bytes <= reserved_, "out of memory: {} are needed, the system lets this process address {}",
              human_bytes(offset + bytes), human_bytes(reserved_));
     if (!accessible) madvise(base_ + offset, size_t(bytes), MADV_DONTNEED);
-    check_as(Failure::memory, mprotect(base_ + offset, size_t(bytes), accessible ? PROT_READ | PROT_WRITE : PROT_NONE) == 0,
-             "the system refuses to protect {} ({})", human_bytes(bytes), std::strerror(errno));
+    // Apart from the check: arguments are evaluated in any order, errno before the call that sets it.
+    const bool done = mprotect(base_ + offset, size_t(bytes), accessible ? PROT_READ | PROT_WRITE : PROT_NONE) == 0;
+    check_as(Failure::memory, done, "the system refuses to protect {} ({})", human_bytes(bytes), std::strerror(errno));
   }
   std::byte* base() const override { return base_; }
   int64_t reserved() const override { return reserved_; }
@@ -49,8 +50,8 @@ class MappedMemory final : public RawMemory {
     if (end <= usable_) return;
     check_as(Failure::memory, end <= reserved_, "out of memory: {} are needed, the system lets this process address {}", human_bytes(bytes),
              human_bytes(reserved_));
-    check_as(Failure::memory, mprotect(base_ + usable_, size_t(end - usable_), PROT_READ | PROT_WRITE) == 0,
-             "out of memory: the system refuses {} ({})", human_bytes(bytes), std::strerror(errno));
+    const bool opened = mprotect(base_ + usable_, size_t(end - usable_), PROT_READ | PROT_WRITE) == 0;
+    check_as(Failure::memory, opened, "out of memory: the system refuses {} ({})", human_bytes(bytes), std::strerror(errno));
     madvise(base_ + usable_, size_t(end - usable_), MADV_HUGEPAGE);  // a wish; without it the pages are small
     usable_ = end;
   }
