@@ -12,7 +12,7 @@ Array product(const Array& a, const Array& b) {
     // Which matrix of each operand this place of the batch sees.
     const int64_t at_a = &matrices_a.seen_from(p, lead) - matrices_a.values.data(),
                   at_b = &matrices_b.seen_from(p, lead) - matrices_b.values.data();
-    Real* out = &y.values[size_t(Array(lead).index(p) * m * n)];
+    Real* out = y.values.data() + Array(lead).index(p) * m * n;
     for (int64_t i = 0; i < m; ++i)
       for (int64_t j = 0; j < n; ++j)
         for (int64_t c = 0; c < k; ++c) out[i * n + j] += a[(at_a * m + i) * k + c] * b[(at_b * k + c) * n + j];

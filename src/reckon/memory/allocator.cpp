@@ -346,7 +346,10 @@ void Allocator::adopt(const ArenaPlan& plan) {
   if (s.guard != Guard::mapping) s.memory.grow_exactly(plan.bytes);
   s.arena = std::make_unique<ArenaPlan>(plan);
   s.books.ledger.extent = plan.bytes;
-  if (s.guard == Guard::poison && s.base()) std::memset(s.base(), kNaN, size_t(plan.bytes));
+  if (std::byte* base = s.base()) {
+    RECKON_UNPOISON(base, size_t(plan.bytes));  // of an earlier mapping at these addresses
+    if (s.guard == Guard::poison) std::memset(base, kNaN, size_t(plan.bytes));
+  }
 }
 
 void Allocator::reserve_region(int64_t bytes) {

@@ -253,6 +253,7 @@ int64_t column_sums_workspace(DType dtype, int64_t rows, int64_t cols) {
 void column_sums(DType dtype, const void* x, int64_t rows, int64_t cols, int64_t row_stride, DType out_dtype, void* out, bool accumulate,
                  void* workspace) {
   RECKON_ASSERT(is_float(dtype) && is_float(out_dtype));
+  if (cols == 0) return;  // no scratch either
   const Slices slices = slices_of(rows);
   const int64_t bytes = size_of(statistics_dtype(dtype));
   parallel_for(slices.count, [&](int64_t s) {
