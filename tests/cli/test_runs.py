@@ -61,10 +61,16 @@ class Train(Case):
         self.assertGreater(summary["measured"]["tokens_per_second"], 0)
         self.assertFalse((self.folder / "run").exists())
 
+    def test_bench_says_why_there_is_no_time(self):
+        result = self.done("bench", "train", *TINY, "--json")
+        self.assertIsNone(result.json()["predicted"]["step_seconds"])
+        self.assertEqual(result.err.count("bench device"), 1, str(result))
+
     def test_bench_says_that_it_reads_no_data(self):
         result = self.done("bench", "train", *TINY, "data.path=missing.txt", "--json")
         self.check_summary(result.json())
-        self.assertEqual(result.err, "bench train runs on synthetic tokens: data.path is not read\n")
+        self.assertEqual(result.err.splitlines()[0], "bench train runs on synthetic tokens: data.path is not read")
+        self.assertEqual(result.err.count("data.path"), 1, str(result))
         self.assertEqual(self.done("bench", "train", *TINY, "--json").err, "")
         self.assertIn("data.path is not read", self.done("bench", "--help").out)
 

@@ -124,6 +124,29 @@ TEST(Planned, RefusesBeforeItStartsWhatIsOverTheBudget) {
   EXPECT_EQ(runs, 2);
 }
 
+// A larger region takes the place of the smaller one, so the smaller one does not count against the budget.
+TEST(Planned, FitsExactlyIntoWhatItTakesAndAnythingLessIsRefused) {
+  const auto run_both = [](int64_t budget) {
+    const Ref<Device> device = open_cpu(Mode::real);
+    const Net net(*device);
+    const Tensor shorter = batch(*device, 8), longer = batch(*device, 512);
+    PlannedStep step = planned(*device, [&](const Tensors& in) { return net.step(in); });
+    step({shorter});
+    device->allocator().set_budget(budget);
+    try {
+      step({longer});
+    } catch (const Error& error) {
+      EXPECT_EQ(error.exit_code(), 3) << error.what();
+      step({shorter});  // as if nothing had been asked
+      return int64_t(-1);
+    }
+    return device->allocator().ledger().extent;
+  };
+  const int64_t needed = run_both(0);
+  EXPECT_EQ(run_both(needed), needed);
+  EXPECT_EQ(run_both(needed - 1), -1);
+}
+
 TEST(Planned, NamesTheFirstDifference) {
   const Ref<Device> device = open_cpu(Mode::real);
   bool other = false;

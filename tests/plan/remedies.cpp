@@ -64,6 +64,8 @@ TEST(Remedies, ARefusalNamesTheBlockTheHoldersAndTheWayOut) {
     EXPECT_EQ(error.exit_code(), 3);
     EXPECT_THAT(error.what(), HasSubstr("the cheapest change that fits: train.micro_batch=16 train.grad_accum=2"));
     EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos);
+    EXPECT_THAT(error.details(), HasSubstr("the first block beyond"));
+    EXPECT_THAT(error.details(), HasSubstr("also fits: "));
   }
   check_fits(plan, *meta, plan.arena.bytes);
   try {

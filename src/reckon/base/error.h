@@ -22,12 +22,16 @@ enum class Failure : int {
 /// Every error Reckon throws. what() is one clear line: what, where, the limit, the way out.
 class Error : public std::runtime_error {
  public:
-  explicit Error(const std::string& message, Failure kind = Failure::failed) : std::runtime_error(message), kind_(kind) {}
+  /// details: what a person may want to read before that line; "" if nothing.
+  explicit Error(const std::string& message, Failure kind = Failure::failed, const std::string& details = "")
+      : std::runtime_error(message), kind_(kind), details_(details) {}
   Failure kind() const { return kind_; }
+  const std::string& details() const { return details_; }
   int exit_code() const { return static_cast<int>(kind_); }
 
  private:
   Failure kind_;
+  std::string details_;
 };
 
 namespace detail {

@@ -76,6 +76,7 @@ int run_bench_train(const CommandLine& line) {
   }
   const TrainOutcome o = plan_and_train(config, *device, *meta, {.keep_files = false, .quiet = line.json, .runtime = probe_runtime(config)});
   if (line.json) {
+    if (!o.note.empty()) std::fprintf(stderr, "%s\n", o.note.c_str());
     std::fputs(summary_json(o.predicted, o.measured, o.process).c_str(), stdout);
     return 0;
   }

@@ -11,6 +11,7 @@
 #include "reckon/plan/conventions.h"
 #include "reckon/plan/device_profiles.h"
 #include "reckon/plan/remedies.h"
+#include "reckon/plan/time_model.h"
 #include "reckon/plan/why.h"
 
 namespace reckon {
@@ -96,8 +97,7 @@ std::string fit_line(const RunPlan& plan) {
 std::string device_lines(const RunPlan& plan, const HardwareProfile& device) {
   const bool half = plan.config.train.precision == Precision::bf16;
   const double peak = device.peak(half ? PeakType::bf16 : PeakType::fp32);
-  double seconds = 0;
-  for (const CallRecord& c : plan.calls) seconds += std::max(double(c.flops.matmul) / peak, double(c.bytes) / device.bandwidth.value);
+  const double seconds = *bound_step(plan, device).seconds;
   std::string out = text("\non {} ({}, {}/s dense {}, {}/s)\n", device.name, human_bytes(int64_t(device.memory.value)),
                          in_powers(peak, "FLOP"), half ? "bf16" : "fp32", in_powers(device.bandwidth.value, "B"));
   out += text("  {}: the arena takes {} of its memory; a CUDA context and libraries come on top\n",

@@ -36,7 +36,8 @@ std::string_view name_of(Phase phase) { return kPhaseNames[size_t(phase)]; }
 
 int64_t round_block(int64_t bytes) {
   int64_t sum = 0;
-  check_as(Failure::usage, bytes >= 0 && !__builtin_add_overflow(bytes, kBlockAlignment - 1, &sum), "a block of {} bytes is beyond 2^63 - 1 bytes", bytes);
+  check_as(Failure::usage, bytes >= 0 && !__builtin_add_overflow(bytes, kBlockAlignment - 1, &sum),
+           "a block of {} bytes is beyond 2^63 - 1 bytes", bytes);
   return sum & ~(kBlockAlignment - 1);
 }
 
@@ -116,7 +117,8 @@ struct Allocator::State {
     const bool joins = last != books.free_by_offset.end() && last->first + last->second == ledger.extent;
     if (joins) offset = last->first;
     int64_t end = 0;
-    check_as(Failure::usage, !__builtin_add_overflow(offset, bytes, &end), "a block of {} bytes on top of {} is beyond 2^63 - 1 bytes", bytes, offset);
+    check_as(Failure::usage, !__builtin_add_overflow(offset, bytes, &end), "a block of {} bytes on top of {} is beyond 2^63 - 1 bytes",
+             bytes, offset);
     if (!before_rehearsal) memory.grow(end);
     if (joins) remove_free(last);
     ledger.extent = end;
@@ -149,9 +151,9 @@ struct Allocator::State {
     }
     add_free(offset, bytes);
   }
-  // True if place() would stay within the budget.
+  // True if place() would stay within the budget. A rehearsal takes nothing; what it planned is judged when its region is reserved.
   bool within_budget(int64_t bytes) const {
-    if (budget <= 0 || books.free_by_size.lower_bound({bytes, 0}) != books.free_by_size.end()) return true;
+    if (budget <= 0 || before_rehearsal || books.free_by_size.lower_bound({bytes, 0}) != books.free_by_size.end()) return true;
     int64_t offset = books.ledger.extent;
     if (!books.free_by_offset.empty()) {
       const auto last = std::prev(books.free_by_offset.end());
@@ -358,14 +360,22 @@ void Allocator::reserve_region(int64_t bytes) {
   bytes = round_block(bytes);
   if (bytes <= s.region_bytes) return;
   s.check_region_is_free("a larger step", true);
-  if (s.region_bytes > 0 && s.guard != Guard::mapping) s.give_back(s.region_offset, s.region_bytes);
-  s.region_bytes = 0;
   if (s.guard == Guard::mapping) {
     s.region_bytes = bytes;
     return;
   }
-  s.check_budget(bytes, "planned", "all of a step's blocks");
-  s.region_offset = s.place(bytes);
+  // The old region makes room for the new one, and is put back if there is still too little.
+  const auto by_offset = s.books.free_by_offset;
+  const auto by_size = s.books.free_by_size;
+  if (s.region_bytes > 0) s.give_back(s.region_offset, s.region_bytes);
+  try {
+    s.check_budget(bytes, "planned", "all of a step's blocks");
+    s.region_offset = s.place(bytes);
+  } catch (...) {
+    s.books.free_by_offset = by_offset;
+    s.books.free_by_size = by_size;
+    throw;
+  }
   s.region_bytes = bytes;
 }
 

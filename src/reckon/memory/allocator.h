@@ -125,7 +125,8 @@ class Allocator {
   /// From now on every block lies in an arena of exactly plan.bytes, taken from the system at once; only segments of the plan may allocate.
   /// Only before the first block. Throws Error (memory) if the plan is over the budget or the system refuses.
   void adopt(const ArenaPlan& plan);
-  /// A part of the range for the blocks of planned segments that run one at a time; it grows (and may move) between segments.
+  /// A part of the range for the blocks of planned segments that run one at a time; it grows (and may move) between segments. Throws Error
+  /// (memory) if that is over the budget; the region is then what it was.
   void reserve_region(int64_t bytes);
   /// The following calls are a segment's. Segments do not nest: an inner one is part of the outer. True if this one is the outer one.
   /// Throws Error if the arena's plan has no such segment, or if a block of one that failed is still held.

@@ -1,7 +1,6 @@
 #include "reckon/plan/remedies.h"
 
 #include <algorithm>
-#include <cstdio>
 
 #include "reckon/base/text.h"
 #include "reckon/engine/context.h"
@@ -193,9 +192,9 @@ void check_fits(const RunPlan& plan, const Device& meta, int64_t budget, bool sa
     advice = "the cheapest change that fits: " + describe(remedies[0], plan);
     for (size_t i = 1; i < remedies.size(); ++i) lines += text("\nalso fits: {}", describe(remedies[i], plan));
   }
-  std::fprintf(stderr, "%s\n", lines.c_str());
-  fail_as(Failure::memory, "does not fit: the run needs {} and {} is {}; {}", human_bytes(plan.arena.bytes),
-          plan.config.memory.budget_bytes > 0 ? "memory.budget" : "available memory", human_bytes(budget), advice);
+  throw Error(text("does not fit: the run needs {} and {} is {}; {}", human_bytes(plan.arena.bytes),
+                   plan.config.memory.budget_bytes > 0 ? "memory.budget" : "available memory", human_bytes(budget), advice),
+              Failure::memory, lines);
 }
 
 FitGoal fit_goal(std::string_view word) {

@@ -30,7 +30,8 @@ std::vector<Remedy> find_remedies(const Config& config, const Device& meta, int6
 
 /// Why the plan does not fit: the first block beyond the budget, who holds most at the peak; lines without a final newline.
 std::string explain_refusal(const RunPlan& plan, int64_t budget);
-/// Throws Error (memory), one line that names the cheapest remedy, if the plan needs more than the budget; explain_refusal goes to stderr.
+/// Throws Error (memory), one line that names the cheapest remedy, if the plan needs more than the budget; explain_refusal and the other
+/// remedies are its details.
 void check_fits(const RunPlan& plan, const Device& meta, int64_t budget, bool saves = true);
 
 /// What is to be made as large as possible.

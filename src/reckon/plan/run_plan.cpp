@@ -14,36 +14,47 @@ namespace {
 // Live bytes after each event; a running sum over the trace.
 int64_t change(const AllocationEvent& e) { return e.is_alloc ? e.bytes : -e.bytes; }
 
-void find_peaks(std::span<const AllocationEvent> events, std::vector<RunPart>& parts) {
-  int64_t live = 0;
-  for (RunPart& part : parts) {
-    part.peak_bytes = live;
+// Each segment of the recorded run is a part of it.
+std::vector<RunPart> parts_of(std::span<const AllocationEvent> events, std::span<const SegmentMark> marks) {
+  std::vector<RunPart> parts;
+  int64_t live = 0, steps = 0;
+  for (const SegmentMark& mark : marks) {
+    const std::string name = mark.name != "step" ? mark.name : steps++ == 0 ? "first step" : "steady step";
+    RunPart& part = parts.emplace_back(RunPart{name, mark.begin, mark.end, live});
     for (size_t i = part.begin; i < part.end; ++i) part.peak_bytes = std::max(part.peak_bytes, live += change(events[i]));
   }
+  return parts;
 }
 }  // namespace
 
-std::vector<Holder> holders_at_peak(std::span<const AllocationEvent> events) {
+std::vector<size_t> blocks_at_peak(std::span<const AllocationEvent> events) {
   int64_t live = 0, peak = 0;
   size_t at = 0;
   for (size_t i = 0; i < events.size(); ++i) {
     live += change(events[i]);
     if (live > peak) peak = live, at = i + 1;
   }
-  std::map<int64_t, const AllocationEvent*> blocks;  // by serial: in the order of allocation
+  std::map<int64_t, size_t> blocks;  // by serial: in the order of allocation
   for (size_t i = 0; i < at; ++i) {
     if (events[i].is_alloc) {
-      blocks.emplace(events[i].serial, &events[i]);
+      blocks.emplace(events[i].serial, i);
     } else {
       blocks.erase(events[i].serial);
     }
   }
+  std::vector<size_t> indices;
+  for (const auto& [serial, i] : blocks) indices.push_back(i);
+  return indices;
+}
+
+std::vector<Holder> holders_at_peak(std::span<const AllocationEvent> events) {
   std::vector<Holder> holders;
   std::map<std::tuple<Category, uint32_t, std::string_view>, size_t> index;
-  for (const auto& [serial, e] : blocks) {
-    const auto [found, is_new] = index.emplace(std::tuple(e->category, e->module, std::string_view(e->op)), holders.size());
-    if (is_new) holders.push_back({e->category, e->module, e->op});
-    holders[found->second].bytes += e->bytes;
+  for (const size_t i : blocks_at_peak(events)) {
+    const AllocationEvent& e = events[i];
+    const auto [found, is_new] = index.emplace(std::tuple(e.category, e.module, std::string_view(e.op)), holders.size());
+    if (is_new) holders.push_back({e.category, e.module, e.op});
+    holders[found->second].bytes += e.bytes;
     ++holders[found->second].blocks;
   }
   std::stable_sort(holders.begin(), holders.end(), [](const Holder& a, const Holder& b) { return a.bytes > b.bytes; });
@@ -62,15 +73,9 @@ RunPlan plan_run(const Config& config, Device& meta, bool saves, bool evaluates)
   RunPlan plan;
   plan.config = config;
   allocator.record_events(true);
-  const auto end_part = [&](const char* name) {
-    const size_t begin = plan.parts.empty() ? 0 : plan.parts.back().end;
-    plan.parts.push_back({name, begin, allocator.events().size()});
-  };
   TrainStep step(config, meta);
-  end_part("init");
   const SyntheticBatches none(config.model.vocab, 0);
   step.run(0, none);
-  end_part("first step");
   plan.predicted.trace_hash = allocator.trace_hash();
   Meter meter;
   {
@@ -78,15 +83,8 @@ RunPlan plan_run(const Config& config, Device& meta, bool saves, bool evaluates)
     meter.record_calls(true);
     step.run(1, none);
   }
-  end_part("steady step");
-  if (evaluates) {
-    step.evaluate(none, 1);
-    end_part("eval");
-  }
-  if (saves) {
-    save_checkpoint(step, 2);
-    end_part("save");
-  }
+  if (evaluates) step.evaluate(none, 1);
+  if (saves) save_checkpoint(step, 2);
   plan.predicted.parameters = step.parameters().count();
   plan.predicted.memory = allocator.ledger();
   plan.predicted.flops_per_step = meter.total();
@@ -96,7 +94,7 @@ RunPlan plan_run(const Config& config, Device& meta, bool saves, bool evaluates)
   plan.arena = plan_arena(plan.events, allocator.marks());
   plan.predicted.memory->extent = plan.arena.bytes;
   plan.at_peak = holders_at_peak(plan.events);
-  find_peaks(plan.events, plan.parts);
+  plan.parts = parts_of(plan.events, allocator.marks());
   plan.note = predict_time(plan, load_machine_profile(meta.profile().lanes));
   return plan;
 }

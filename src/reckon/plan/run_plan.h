@@ -38,6 +38,8 @@ struct RunPlan {
 RunPlan plan_run(const Config& config, Device& meta, bool saves = true);
 RunPlan plan_run(const Config& config, Device& meta, bool saves, bool evaluates);
 
+/// Indices of the allocations that are live at the first maximum of live bytes, in their order.
+std::vector<size_t> blocks_at_peak(std::span<const AllocationEvent> events);
 /// Holders at the first maximum of live bytes over the events, largest first; ties in the order of their first block.
 std::vector<Holder> holders_at_peak(std::span<const AllocationEvent> events);
 

@@ -49,31 +49,6 @@ std::map<size_t, std::string> shapes_by_event(const RunPlan& plan) {
   return shapes;
 }
 
-struct Live {
-  const AllocationEvent* event;
-  size_t index;
-};
-std::vector<Live> live_at_peak(const RunPlan& plan) {
-  int64_t live = 0, peak = 0;
-  size_t at = 0;
-  for (size_t i = 0; i < plan.events.size(); ++i) {
-    live += plan.events[i].is_alloc ? plan.events[i].bytes : -plan.events[i].bytes;
-    if (live > peak) peak = live, at = i + 1;
-  }
-  std::map<int64_t, Live> blocks;
-  for (size_t i = 0; i < at; ++i) {
-    const AllocationEvent& e = plan.events[i];
-    if (e.is_alloc) {
-      blocks[e.serial] = {&e, i};
-    } else {
-      blocks.erase(e.serial);
-    }
-  }
-  std::vector<Live> list;
-  for (const auto& [serial, block] : blocks) list.push_back(block);
-  return list;
-}
-
 // What the word names: of an event or call, does it belong?
 struct Subject {
   std::string of;
@@ -114,10 +89,10 @@ Explanation explain(const RunPlan& plan, std::string_view word) {
   out.of = subject.of;
   const std::map<size_t, std::string> shapes = shapes_by_event(plan);
   std::map<std::tuple<Category, std::string, std::string, std::string, int64_t>, int64_t> blocks;
-  for (const Live& live : live_at_peak(plan)) {
-    const AllocationEvent& e = *live.event;
+  for (const size_t i : blocks_at_peak(plan.events)) {
+    const AllocationEvent& e = plan.events[i];
     if (!subject.holds(e.category, e.op, e.module)) continue;
-    const auto shape = shapes.find(live.index);
+    const auto shape = shapes.find(i);
     ++blocks[{e.category, without_numbers(module_path(e.module)), e.op, shape == shapes.end() ? "" : shape->second, e.bytes}];
     out.total_bytes += e.bytes;
   }

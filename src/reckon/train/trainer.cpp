@@ -147,6 +147,7 @@ class Run {
 
   TrainOutcome execute(const RunReport& predicted, const ArenaPlan& arena) {
     outcome_.predicted = predicted;
+    outcome_.note = options_.note;
     predict_process(arena.bytes);
     machine_ = load_machine_profile(device_.profile().lanes);
     TrainStep step(config_, device_);

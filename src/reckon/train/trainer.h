@@ -23,6 +23,7 @@ struct TrainOutcome {
   std::string checkpoint;   // the last one saved
   double first_loss = 0;
   std::vector<double> step_seconds;
+  std::string note;         // of the options: a quiet run has not told it
   std::vector<CallRecord> calls;  // of the last step, or of the second if the run was interrupted
 };
 

@@ -2,9 +2,7 @@
 // time and know nothing of tiles, blocks or threads.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/gemm_kernels.cpp"
-#ifndef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
-#endif
+#include "reckon/backend/cpu/vec_targets.h"
 #include <hwy/foreach_target.h>
 // after foreach_target: Highway compiles what follows once per target
 #include <hwy/highway.h>
