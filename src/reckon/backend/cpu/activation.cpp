@@ -10,32 +10,46 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
+// FLOPs an element, as docs/flops.md has them.
+constexpr int cost_of(Activation kind) {
+  return kind == Activation::gelu ? 9 : kind == Activation::silu ? 5 : kind == Activation::sigmoid ? 4 : 1;
+}
+constexpr int back_cost_of(Activation kind) {
+  return kind == Activation::gelu ? 19 : kind == Activation::silu ? 9 : kind == Activation::relu ? 1 : 3;
+}
+
 HWY_INLINE V relu_vec(V x) { return hn::IfThenZeroElse(hn::Lt(x, zero()), x); }  // keeps NaN
 HWY_INLINE V relu_slope_vec(V kept) { return hn::IfThenElseZero(hn::Gt(kept, zero()), set(1.0f)); }
 HWY_INLINE V sigmoid_slope_vec(V y) { return hn::Mul(y, hn::Sub(set(1.0f), y)); }
 HWY_INLINE V tanh_slope_vec(V y) { return hn::Mul(hn::Sub(set(1.0f), y), hn::Add(set(1.0f), y)); }
 HWY_INLINE V sigmoid_plain_vec(V x) { return sigmoid_vec(x); }
 
-template <V (*F)(V)>
+template <V (*F)(V), int kFlops>
 void map(DType dtype, const void* x, void* y, int64_t begin, int64_t end) {
   Reader in(dtype, x);
   Writer out(dtype, y);
   for_chunks(end - begin, [&](int64_t c, int64_t n) RECKON_VEC {
     const float* xs = in.at(begin + c, n);
     float* ys = out.at(begin + c);
-    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(F(part.load(xs + i)), ys + i); });
+    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+      RECKON_COUNT_VECTOR(kFlops * part.count());
+      part.store(F(part.load(xs + i)), ys + i);
+    });
     out.done(begin + c, n);
   });
 }
 
-template <V (*Slope)(V)>
+template <V (*Slope)(V), int kFlops>
 void map_back(DType dtype, const void* dy, const void* kept, void* dx, int64_t begin, int64_t end) {
   Reader in(dtype, kept), grad(dtype, dy);
   Writer out(dtype, dx);
   for_chunks(end - begin, [&](int64_t c, int64_t n) RECKON_VEC {
     const float *xs = in.at(begin + c, n), *dys = grad.at(begin + c, n);
     float* dxs = out.at(begin + c);
-    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(hn::Mul(part.load(dys + i), Slope(part.load(xs + i))), dxs + i); });
+    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+      RECKON_COUNT_VECTOR(kFlops * part.count());
+      part.store(hn::Mul(part.load(dys + i), Slope(part.load(xs + i))), dxs + i);
+    });
     out.done(begin + c, n);
   });
 }
@@ -43,30 +57,30 @@ void map_back(DType dtype, const void* dy, const void* kept, void* dx, int64_t b
 void activation_part(Activation kind, DType dtype, const void* x, void* y, int64_t begin, int64_t end) {
   switch (kind) {
     case Activation::gelu:
-      return map<gelu_vec>(dtype, x, y, begin, end);
+      return map<gelu_vec, cost_of(Activation::gelu)>(dtype, x, y, begin, end);
     case Activation::relu:
-      return map<relu_vec>(dtype, x, y, begin, end);
+      return map<relu_vec, cost_of(Activation::relu)>(dtype, x, y, begin, end);
     case Activation::silu:
-      return map<silu_vec>(dtype, x, y, begin, end);
+      return map<silu_vec, cost_of(Activation::silu)>(dtype, x, y, begin, end);
     case Activation::sigmoid:
-      return map<sigmoid_plain_vec>(dtype, x, y, begin, end);
+      return map<sigmoid_plain_vec, cost_of(Activation::sigmoid)>(dtype, x, y, begin, end);
     case Activation::tanh:
-      return map<tanh_vec>(dtype, x, y, begin, end);
+      return map<tanh_vec, cost_of(Activation::tanh)>(dtype, x, y, begin, end);
   }
 }
 
 void activation_back_part(Activation kind, DType dtype, const void* dy, const void* kept, void* dx, int64_t begin, int64_t end) {
   switch (kind) {
     case Activation::gelu:
-      return map_back<gelu_slope_vec>(dtype, dy, kept, dx, begin, end);
+      return map_back<gelu_slope_vec, back_cost_of(Activation::gelu)>(dtype, dy, kept, dx, begin, end);
     case Activation::relu:
-      return map_back<relu_slope_vec>(dtype, dy, kept, dx, begin, end);
+      return map_back<relu_slope_vec, back_cost_of(Activation::relu)>(dtype, dy, kept, dx, begin, end);
     case Activation::silu:
-      return map_back<silu_slope_vec>(dtype, dy, kept, dx, begin, end);
+      return map_back<silu_slope_vec, back_cost_of(Activation::silu)>(dtype, dy, kept, dx, begin, end);
     case Activation::sigmoid:
-      return map_back<sigmoid_slope_vec>(dtype, dy, kept, dx, begin, end);
+      return map_back<sigmoid_slope_vec, back_cost_of(Activation::sigmoid)>(dtype, dy, kept, dx, begin, end);
     case Activation::tanh:
-      return map_back<tanh_slope_vec>(dtype, dy, kept, dx, begin, end);
+      return map_back<tanh_slope_vec, back_cost_of(Activation::tanh)>(dtype, dy, kept, dx, begin, end);
   }
 }
 
@@ -78,7 +92,10 @@ void swiglu_rows(DType dtype, const void* x, void* y, int64_t width, int64_t beg
       const float *gate = gates.at(row * 2 * width + c, n), *up = ups.at(row * 2 * width + width + c, n);
       float* ys = out.at(row * width + c);
       for_vectors(n,
-                  [&](int64_t i, auto part) RECKON_VEC { part.store(hn::Mul(silu_vec(part.load(gate + i)), part.load(up + i)), ys + i); });
+                  [&](int64_t i, auto part) RECKON_VEC {
+                    RECKON_COUNT_VECTOR(6 * part.count());
+                    part.store(hn::Mul(silu_vec(part.load(gate + i)), part.load(up + i)), ys + i);
+                  });
       out.done(row * width + c, n);
     });
   }
@@ -93,6 +110,7 @@ void swiglu_back_rows(DType dtype, const void* dy, const void* x, void* dx, int6
       const float *gate = gates.at(at_gate, n), *up = ups.at(at_up, n), *dys = grads.at(row * width + c, n);
       float *dgate = dgates.at(at_gate), *dup = dups.at(at_up);
       for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+        RECKON_COUNT_VECTOR(14 * part.count());
         const V g = part.load(gate + i), grad = part.load(dys + i), u = part.load(up + i);
         V s, complement;
         sigmoid_vec(g, s, complement);
@@ -163,11 +181,15 @@ double slope_f64(Activation kind, double kept) {
 }
 
 void swiglu_row_f64(const double* x, double* y, int64_t width) {
-  for (int64_t j = 0; j < width; ++j) y[j] = value_f64(Activation::silu, x[j]) * x[width + j];
+  for (int64_t j = 0; j < width; ++j) {
+    RECKON_COUNT_VECTOR(6);
+    y[j] = value_f64(Activation::silu, x[j]) * x[width + j];
+  }
 }
 
 void swiglu_back_row_f64(const double* dy, const double* x, double* dx, int64_t width) {
   for (int64_t j = 0; j < width; ++j) {
+    RECKON_COUNT_VECTOR(14);
     const double gate = x[j], up = x[width + j];
     dx[j] = dy[j] * up * slope_f64(Activation::silu, gate);
     dx[width + j] = dy[j] * value_f64(Activation::silu, gate);
@@ -179,7 +201,10 @@ void activation(Activation kind, DType dtype, const void* x, void* y, int64_t n)
   RECKON_ASSERT(is_float(dtype));
   parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
     if (dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(activation_part)(kind, dtype, x, y, begin, end);
-    for (int64_t i = begin; i < end; ++i) static_cast<double*>(y)[i] = value_f64(kind, static_cast<const double*>(x)[i]);
+    for (int64_t i = begin; i < end; ++i) {
+      RECKON_COUNT_VECTOR(HWY_STATIC_DISPATCH(cost_of)(kind));
+      static_cast<double*>(y)[i] = value_f64(kind, static_cast<const double*>(x)[i]);
+    }
   });
 }
 
@@ -188,6 +213,7 @@ void activation_back(Activation kind, DType dtype, const void* dy, const void* k
   parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
     if (dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(activation_back_part)(kind, dtype, dy, kept, dx, begin, end);
     for (int64_t i = begin; i < end; ++i) {
+      RECKON_COUNT_VECTOR(HWY_STATIC_DISPATCH(back_cost_of)(kind));
       static_cast<double*>(dx)[i] = static_cast<const double*>(dy)[i] * slope_f64(kind, static_cast<const double*>(kept)[i]);
     }
   });

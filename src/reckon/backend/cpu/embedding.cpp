@@ -28,7 +28,10 @@ void embed_row(const Embedding& a, int64_t from, int64_t at, int64_t to) {
 void add_row(DType dtype, const void* dy, int64_t at, int64_t n, float* to) {
   HWY_ALIGN float buffer[kChunk];
   const float* from = read_chunk(dtype, dy, at, n, buffer);
-  for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(hn::Add(part.load(to + i), part.load(from + i)), to + i); });
+  for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+    RECKON_COUNT_VECTOR(part.count());
+    part.store(hn::Add(part.load(to + i), part.load(from + i)), to + i);
+  });
 }
 
 // Columns [c, c + n) of both gradients, over all rows in order.
@@ -71,6 +74,7 @@ void embed_back_columns_f64(const EmbeddingBack& a, int64_t begin, int64_t n) {
     const double* dy = static_cast<const double*>(a.dy) + i * a.cols;
     const int64_t id = a.ids[i];
     for (int64_t c = begin; c < begin + n; ++c) {
+      RECKON_COUNT_VECTOR((dtable && id >= 0 && id < a.vocab) + (dpositions && i % a.T < a.max_positions));
       if (dtable && id >= 0 && id < a.vocab) dtable[id * a.cols + c] += dy[c];
       if (dpositions && i % a.T < a.max_positions) dpositions[i % a.T * a.cols + c] += dy[c];
     }

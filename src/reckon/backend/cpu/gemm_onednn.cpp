@@ -8,6 +8,7 @@
 #include <mutex>
 #include <string>
 
+#include "reckon/backend/cpu/count.h"
 #include "reckon/backend/cpu/gemm_packed.h"
 
 namespace reckon::cpu {
@@ -53,6 +54,8 @@ class Block final : public OnednnBlock {
                                               {DNNL_ARG_DST, bind(desc_.dst_desc(), c)},
                                               {DNNL_ARG_SCRATCHPAD, bind(desc_.scratchpad_desc(), scratch)}};
     if (bias_) arguments.emplace(DNNL_ARG_BIAS, bind(desc_.bias_desc(), bias));
+    RECKON_COUNT_MATMUL(2 * desc_.dst_desc().dims()[0] * desc_.dst_desc().dims()[1] * desc_.src_desc().dims()[1]);
+    if (bias_) RECKON_COUNT_VECTOR(desc_.dst_desc().dims()[0] * desc_.dst_desc().dims()[1]);
     dnnl::stream stream(engine());
     primitive_.execute(stream, arguments);
   }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "reckon/backend/cpu/count.h"
 #include "reckon/backend/cpu/gemm.h"
 #include "reckon/base/error.h"
 
@@ -80,6 +81,7 @@ void multiply_panel(const Block& block, const Panel& panel, const Panel& next, i
     const char* a = block.a + i * round_up(depth, 2) * kernel.bytes;
     char* to = block.sums + (i * block.ld + at) * bytes;
     prefetch(block.p.b, next, part, parts);
+    RECKON_COUNT_MATMUL(2 * rows * panel.cols * depth);
     if (rows == kernel.mr && panel.cols % kernel.lanes == 0) {
       kernel.multiply(depth, panel.cols, a, block.b, to, block.ld, add);
       continue;
@@ -96,6 +98,7 @@ void finish_panel(const Block& block, int64_t col, int64_t at, int64_t cols) {
   const PackedProduct& p = block.p;
   const bool round = staged(block.kernel, p.c_dtype);
   if (!round && !p.bias) return;
+  if (p.bias) RECKON_COUNT_VECTOR(block.rows * cols);
   char* c = static_cast<char*>(p.c) + (block.row * p.ldc + col) * size_of(p.c_dtype);
   if (p.c_dtype == DType::f64) {
     const double* bias = static_cast<const double*>(p.bias) + col;
@@ -135,6 +138,7 @@ void finish_empty(const PackedProduct& p) {
   for (int64_t i = 0; i < p.m; ++i)
     for (int64_t j = 0; j < p.n; ++j) {
       const int64_t at = i * p.ldc + j;
+      if (p.bias) RECKON_COUNT_VECTOR(1);
       if (p.c_dtype == DType::f64) {
         double& c = static_cast<double*>(p.c)[at];
         c = (p.accumulate ? c : 0) + (p.bias ? static_cast<const double*>(p.bias)[j] : 0);

@@ -27,7 +27,10 @@ void softmax_back_part(const CrossEntropyBack& a, int64_t row, int64_t from, int
     const int64_t c = from + chunk;
     const float* xs = x.at(start + c, n);
     float* dxs = dx.at(start + c);
-    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(hn::Mul(exp_vec(hn::Sub(part.load(xs + i), lse)), scale), dxs + i); });
+    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+      RECKON_COUNT_VECTOR(4 * part.count());  // the target's subtraction follows
+      part.store(hn::Mul(exp_vec(hn::Sub(part.load(xs + i), lse)), scale), dxs + i);
+    });
     if (hit >= c && hit < c + n) dxs[hit - c] -= factor;
     dx.done(start + c, n);
   });
@@ -52,9 +55,15 @@ void lse_rows_f64(const CrossEntropy& a, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     const double* x = static_cast<const double*>(a.logits) + row * a.classes;
     double most = -std::numeric_limits<double>::infinity(), sum = 0;
-    for (int64_t j = 0; j < a.classes; ++j) most = std::fmax(most, x[j]);
+    for (int64_t j = 0; j < a.classes; ++j) {
+      RECKON_COUNT_VECTOR(1);
+      most = std::fmax(most, x[j]);
+    }
     const double shift = std::isinf(most) && most < 0 ? 0 : most;
-    for (int64_t j = 0; j < a.classes; ++j) sum += std::exp(x[j] - shift);
+    for (int64_t j = 0; j < a.classes; ++j) {
+      RECKON_COUNT_VECTOR(3);
+      sum += std::exp(x[j] - shift);
+    }
     static_cast<double*>(a.lse)[row] = shift + std::log(sum);
   }
 }
@@ -63,7 +72,10 @@ void softmax_back_part_f64(const CrossEntropyBack& a, int64_t row, int64_t from,
   const double* x = static_cast<const double*>(a.logits) + row * a.classes;
   double* dx = static_cast<double*>(a.dlogits) + row * a.classes;
   const double lse = static_cast<const double*>(a.lse)[row];
-  for (int64_t j = from; j < to; ++j) dx[j] = (std::exp(x[j] - lse) - (j == a.targets[row])) * factor;
+  for (int64_t j = from; j < to; ++j) {
+    RECKON_COUNT_VECTOR(4);
+    dx[j] = (std::exp(x[j] - lse) - (j == a.targets[row])) * factor;
+  }
 }
 
 double row_loss(const CrossEntropy& a, DType stat, int64_t row) {

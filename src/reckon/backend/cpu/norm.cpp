@@ -17,7 +17,10 @@ HWY_INLINE void row_statistics(const NormForward& a, Reader& x, int64_t at, floa
   if (a.kind == Norm::layer) {
     for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
       const float* xs = x.at(at + c, n);
-      add_sums<1>(n, sum, [&](int64_t i, auto part, V* acc) RECKON_VEC { acc[0] = hn::Add(acc[0], part.load(xs + i)); });
+      add_sums<1>(n, sum, [&](int64_t i, auto part, V* acc) RECKON_VEC {
+        RECKON_COUNT_VECTOR(part.count());
+        acc[0] = hn::Add(acc[0], part.load(xs + i));
+      });
     });
   }
   *mean = float(sum[0] / double(a.cols));
@@ -25,6 +28,7 @@ HWY_INLINE void row_statistics(const NormForward& a, Reader& x, int64_t at, floa
   for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
     const float* xs = x.at(at + c, n);
     add_sums<1>(n, square, [&](int64_t i, auto part, V* acc) RECKON_VEC {
+      RECKON_COUNT_VECTOR((a.kind == Norm::layer ? 3 : 2) * part.count());
       const V off = part.keep(hn::Sub(part.load(xs + i), center));
       acc[0] = hn::MulAdd(off, off, acc[0]);
     });
@@ -48,6 +52,7 @@ void norm_rows(const NormForward& a, int64_t begin, int64_t end) {
       const float* bs = a.b ? b.at(c, n) : nullptr;
       float* ys = y.at(to + c);
       for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+        RECKON_COUNT_VECTOR((1 + (a.kind == Norm::layer) + (ws != nullptr) + (bs != nullptr)) * part.count());
         V v = hn::Mul(hn::Sub(part.load(xs + i), center), scale);
         if (ws) v = hn::Mul(v, part.load(ws + i));
         if (bs) v = hn::Add(v, part.load(bs + i));
@@ -56,6 +61,12 @@ void norm_rows(const NormForward& a, int64_t begin, int64_t end) {
       y.done(to + c, n);
     });
   }
+}
+
+// FLOPs an element of the first pass of backward: what the wanted gradients need of xhat, g = dy * w, its sums, dw and db.
+[[maybe_unused]] HWY_INLINE int sums_cost(const NormBackward& a) {
+  const int layer = a.kind == Norm::layer;
+  return (a.dx || a.dw ? 1 + layer : 0) + (a.dx ? (a.w ? 1 : 0) + layer + 2 : 0) + (a.dw ? 2 : 0) + (a.db ? 1 : 0);
 }
 
 // One row of backward; pdw and pdb [cols] gather the slice's dw and db.
@@ -71,6 +82,7 @@ HWY_INLINE void norm_back_row(const NormBackward& a, BackReaders& in, Writer& dx
     const float *dys = in.dy.at(at_dy + c, n), *xs = in.x.at(at_x + c, n), *ws = a.w ? in.w.at(c, n) : nullptr;
     float *dw = a.dw ? pdw + c : nullptr, *db = a.db ? pdb + c : nullptr;
     add_sums<2>(n, sums, [&](int64_t i, auto part, V* acc) RECKON_VEC {
+      RECKON_COUNT_VECTOR(sums_cost(a) * part.count());
       const V dy = part.load(dys + i), xhat = hn::Mul(hn::Sub(part.load(xs + i), center), scale);
       const V g = hn::Mul(dy, ws ? part.load(ws + i) : one);
       acc[0] = hn::Add(acc[0], g);
@@ -85,6 +97,7 @@ HWY_INLINE void norm_back_row(const NormBackward& a, BackReaders& in, Writer& dx
     const float *dys = in.dy.at(at_dy + c, n), *xs = in.x.at(at_x + c, n), *ws = a.w ? in.w.at(c, n) : nullptr;
     float* dxs = dx.at(to + c);
     for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+      RECKON_COUNT_VECTOR((a.kind == Norm::layer ? 4 : 3) * part.count());  // xhat and g were counted with the sums
       const V xhat = hn::Mul(hn::Sub(part.load(xs + i), center), scale);
       const V g = hn::Mul(part.load(dys + i), ws ? part.load(ws + i) : one);
       part.store(hn::Mul(scale, hn::Sub(g, hn::MulAdd(xhat, mean_gx, mean_g))), dxs + i);
@@ -119,14 +132,23 @@ void norm_row_f64(const NormForward& a, int64_t row) {
   double* y = static_cast<double*>(a.y) + a.y_rows.at(row);
   double mean = 0, square = 0;
   if (a.kind == Norm::layer) {
-    for (int64_t c = 0; c < a.cols; ++c) mean += x[c];
+    for (int64_t c = 0; c < a.cols; ++c) {
+      RECKON_COUNT_VECTOR(1);
+      mean += x[c];
+    }
     mean /= double(a.cols);
   }
-  for (int64_t c = 0; c < a.cols; ++c) square += (x[c] - mean) * (x[c] - mean);
+  for (int64_t c = 0; c < a.cols; ++c) {
+    RECKON_COUNT_VECTOR(a.kind == Norm::layer ? 3 : 2);
+    square += (x[c] - mean) * (x[c] - mean);
+  }
   const double r = 1 / std::sqrt(square / double(a.cols) + a.eps);
   if (a.mean) static_cast<double*>(a.mean)[row] = mean;
   if (a.r) static_cast<double*>(a.r)[row] = r;
-  for (int64_t c = 0; c < a.cols; ++c) y[c] = (x[c] - mean) * r * (w ? w[c] : 1) + (b ? b[c] : 0);
+  for (int64_t c = 0; c < a.cols; ++c) {
+    RECKON_COUNT_VECTOR(1 + (a.kind == Norm::layer) + (w != nullptr) + (b != nullptr));
+    y[c] = (x[c] - mean) * r * (w ? w[c] : 1) + (b ? b[c] : 0);
+  }
 }
 
 void norm_back_row_f64(const NormBackward& a, int64_t row, double* dw, double* db) {
@@ -135,6 +157,7 @@ void norm_back_row_f64(const NormBackward& a, int64_t row, double* dw, double* d
   const double mean = a.kind == Norm::layer ? static_cast<const double*>(a.mean)[row] : 0, r = static_cast<const double*>(a.r)[row];
   double sum_g = 0, sum_gx = 0;
   for (int64_t c = 0; c < a.cols; ++c) {
+    RECKON_COUNT_VECTOR(HWY_STATIC_DISPATCH(sums_cost)(a));
     const double xhat = (x[c] - mean) * r, g = dy[c] * (w ? w[c] : 1);
     sum_g += g;
     sum_gx += g * xhat;
@@ -144,7 +167,10 @@ void norm_back_row_f64(const NormBackward& a, int64_t row, double* dw, double* d
   if (!a.dx) return;
   double* dx = static_cast<double*>(a.dx) + a.dx_rows.at(row);
   const double mean_g = a.kind == Norm::layer ? sum_g / double(a.cols) : 0, mean_gx = sum_gx / double(a.cols);
-  for (int64_t c = 0; c < a.cols; ++c) dx[c] = r * (dy[c] * (w ? w[c] : 1) - mean_g - (x[c] - mean) * r * mean_gx);
+  for (int64_t c = 0; c < a.cols; ++c) {
+    RECKON_COUNT_VECTOR(a.kind == Norm::layer ? 4 : 3);
+    dx[c] = r * (dy[c] * (w ? w[c] : 1) - mean_g - (x[c] - mean) * r * mean_gx);
+  }
 }
 }  // namespace
 

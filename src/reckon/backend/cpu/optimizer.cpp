@@ -24,6 +24,11 @@ HWY_INLINE void store_master(V master, uint16_t* high, uint16_t* low) {
   hn::StoreU(hn::TruncateTo(D16(), bits), D16(), low);
 }
 
+// FLOPs a parameter, as docs/flops.md has them.
+[[maybe_unused]] constexpr int cost_of(Optimizer kind) {
+  return kind == Optimizer::adamw ? 16 : kind == Optimizer::adagrad ? 8 : kind == Optimizer::momentum ? 6 : 4;
+}
+
 struct Factors {
   V clip, decay, lr, beta1, rest1, beta2, rest2, step, root, eps;
 };
@@ -122,8 +127,13 @@ void step_part(const OptimizerStep& a, int64_t begin, int64_t end) {
   }
   const int64_t N = lanes();
   int64_t i = begin;
-  for (; i + N <= end; i += N) step_vector<kind, halves>(f, arrays, i);
-  if (i < end) step_rest<kind, halves>(f, arrays, i, end - i);
+  for (; i + N <= end; i += N) {
+    RECKON_COUNT_VECTOR(cost_of(kind) * N);
+    step_vector<kind, halves>(f, arrays, i);
+  }
+  if (i == end) return;
+  RECKON_COUNT_VECTOR(cost_of(kind) * (end - i));
+  step_rest<kind, halves>(f, arrays, i, end - i);
 }
 
 void optimizer_part(const OptimizerStep& a, int64_t begin, int64_t end) {
@@ -160,6 +170,7 @@ void optimizer_part_f64(const OptimizerStep& a, int64_t begin, int64_t end) {
   const double lr = s[kLearningRate], beta1 = s[kBeta1], beta2 = s[kBeta2], eps = s[kEpsilon];
   double *p = static_cast<double*>(a.p), *m = static_cast<double*>(a.m), *v = static_cast<double*>(a.v);
   for (int64_t i = begin; i < end; ++i) {
+    RECKON_COUNT_VECTOR(HWY_STATIC_DISPATCH(cost_of)(a.kind));
     const double g = static_cast<const double*>(a.g)[i] * s[kClip];
     double weight = p[i] * (1 - lr * a.weight_decay);
     switch (a.kind) {
@@ -196,7 +207,11 @@ void optimizer_step(const OptimizerStep& a) {
 
 void clip_coefficient(const double* squares, int64_t count, DType loss_dtype, const void* loss, double* scalars) {
   double sum = 0;
-  for (int64_t i = 0; i < count; ++i) sum += squares[i];
+  for (int64_t i = 0; i < count; ++i) {
+    RECKON_COUNT_VECTOR(1);
+    sum += squares[i];
+  }
+  RECKON_COUNT_VECTOR(2);  // root and ratio
   const double norm = std::sqrt(sum) * std::abs(scalars[kGradScale]), limit = scalars[kMaxNorm];
   scalars[kGradNorm] = norm;
   scalars[kClip] = (limit == 0 ? 1.0 : std::min(1.0, limit / (norm + 1e-6))) * scalars[kGradScale];

@@ -47,7 +47,10 @@ void random_fill(bool normal, DType dtype, void* data, uint64_t key, int64_t fir
     const int64_t skip = i % 4, most = 4 * kBlocks - skip, n = end - i < most ? end - i : most;
     random_part(normal, key, i / 4, values);
     float* place = write_place(dtype, data, i - first, out);
-    for_vectors(n, [&](int64_t j, auto part) RECKON_VEC { part.store(hn::MulAdd(part.load(values + skip + j), vs, vb), place + j); });
+    for_vectors(n, [&](int64_t j, auto part) RECKON_VEC {
+      RECKON_COUNT_VECTOR(10 * part.count());
+      part.store(hn::MulAdd(part.load(values + skip + j), vs, vb), place + j);
+    });
     write_chunk(dtype, data, i - first, n, out);
     i += n;
   }
@@ -157,7 +160,10 @@ struct Truncation {
 void normal_part(DType dtype, void* data, int64_t n, uint64_t key, int64_t first, double mean, double std) {
   if (dtype != DType::f64)
     return HWY_DYNAMIC_DISPATCH(random_fill)(true, dtype, data, key, first, first, first + n, float(mean), float(std));
-  for (int64_t i = 0; i < n; ++i) static_cast<double*>(data)[i] = mean + std * normal_f64(key, first + i);
+  for (int64_t i = 0; i < n; ++i) {
+    RECKON_COUNT_VECTOR(10);
+    static_cast<double*>(data)[i] = mean + std * normal_f64(key, first + i);
+  }
 }
 }  // namespace
 
@@ -167,7 +173,10 @@ void fill_uniform(DType dtype, void* data, int64_t n, uint64_t key, int64_t firs
     if (dtype != DType::f64) {
       return HWY_DYNAMIC_DISPATCH(random_fill)(false, dtype, data, key, first, first + begin, first + end, float(low), float(high - low));
     }
-    for (int64_t i = begin; i < end; ++i) static_cast<double*>(data)[i] = low + (high - low) * uniform_f64(key, first + i);
+    for (int64_t i = begin; i < end; ++i) {
+      RECKON_COUNT_VECTOR(10);
+      static_cast<double*>(data)[i] = low + (high - low) * uniform_f64(key, first + i);
+    }
   });
 }
 

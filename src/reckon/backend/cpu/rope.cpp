@@ -33,6 +33,7 @@ void turn_heads(const RopeShape& s, const void* from, void* to, const float* cos
     float* to_x = write_place(s.dtype, to, at, low);
     float* to_y = write_place(s.dtype, to, at + half, high);
     for_vectors(half, [&](int64_t i, auto part) RECKON_VEC {
+      RECKON_COUNT_VECTOR(6 * part.count());  // of two elements
       const V a = part.load(x + i), b = part.load(y + i), c = part.load(cos + i), n = hn::Mul(direction, part.load(sin + i));
       part.store(hn::Sub(hn::Mul(a, c), hn::Mul(b, n)), to_x + i);
       part.store(hn::Add(hn::Mul(b, c), hn::Mul(a, n)), to_y + i);
@@ -54,6 +55,7 @@ void turn_heads_f64(const RopeShape& s, const double* from, double* to, const do
   const int64_t half = s.head_dim / 2;
   for (int64_t h = 0; h < s.rotated_heads; ++h, from += s.head_dim, to += s.head_dim) {
     for (int64_t i = 0; i < half; ++i) {
+      RECKON_COUNT_VECTOR(6);
       const double x = from[i], y = from[i + half], c = cos[i], n = sign * sin[i];
       to[i] = x * c - y * n;
       to[i + half] = y * c + x * n;

@@ -29,13 +29,19 @@ void scatter(DType dtype, void* data, int64_t at, int64_t stride, int64_t n, con
   for (int64_t i = 0; i < n; ++i) to[i * stride] = halves[i];
 }
 
-template <class F>
+template <int kFlops = 1, class F>
 HWY_INLINE void apply1(const float* x, float* y, int64_t n, F f) {
-  for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(f(part.load(x + i)), y + i); });
+  for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+    RECKON_COUNT_VECTOR(kFlops * part.count());
+    part.store(f(part.load(x + i)), y + i);
+  });
 }
 template <class F>
 HWY_INLINE void apply2(const float* a, const float* b, float* y, int64_t n, F f) {
-  for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(f(part.load(a + i), part.load(b + i)), y + i); });
+  for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+    RECKON_COUNT_VECTOR(part.count());
+    part.store(f(part.load(a + i), part.load(b + i)), y + i);
+  });
 }
 
 void unary_floats(Unary op, const float* x, float* y, int64_t n) {
@@ -77,7 +83,10 @@ void binary_floats(Binary op, const float* a, const float* b, float* y, int64_t 
     case Binary::min:
       return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return with_nan(u, v, hn::Min(u, v)); });
     case Binary::pow:
-      for (int64_t i = 0; i < n; ++i) y[i] = __builtin_powf(a[i], b[i]);
+      for (int64_t i = 0; i < n; ++i) {
+        RECKON_COUNT_VECTOR(1);
+        y[i] = __builtin_powf(a[i], b[i]);
+      }
   }
 }
 
@@ -117,7 +126,7 @@ void axpby_part(DType x_dtype, float alpha, const void* x, DType y_dtype, float 
     if (y) {
       apply2(xv, read_chunk(y_dtype, y, at, n, ys), place, n, [&](V u, V v) RECKON_VEC { return hn::MulAdd(va, u, hn::Mul(vb, v)); });
     } else {
-      apply1(xv, place, n, [&](V u) RECKON_VEC { return hn::MulAdd(va, u, vb); });
+      apply1<2>(xv, place, n, [&](V u) RECKON_VEC { return hn::MulAdd(va, u, vb); });
     }
     write_chunk(y_dtype, out, at, n, outs);
   });
@@ -165,7 +174,10 @@ void affine(DType dtype, const void* x, double alpha, double beta, void* y, int6
   RECKON_ASSERT(is_float(dtype));
   parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
     if (dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(axpby_part)(dtype, float(alpha), x, dtype, float(beta), nullptr, y, begin, end);
-    for (int64_t i = begin; i < end; ++i) static_cast<double*>(y)[i] = alpha * static_cast<const double*>(x)[i] + beta;
+    for (int64_t i = begin; i < end; ++i) {
+      RECKON_COUNT_VECTOR(2);
+      static_cast<double*>(y)[i] = alpha * static_cast<const double*>(x)[i] + beta;
+    }
   });
 }
 
@@ -174,7 +186,10 @@ void axpby(DType x_dtype, double alpha, const void* x, DType y_dtype, double bet
   parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
     if (y_dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(axpby_part)(x_dtype, float(alpha), x, y_dtype, float(beta), y, out, begin, end);
     const double *xs = static_cast<const double*>(x), *ys = static_cast<const double*>(y);
-    for (int64_t i = begin; i < end; ++i) static_cast<double*>(out)[i] = alpha * xs[i] + beta * ys[i];
+    for (int64_t i = begin; i < end; ++i) {
+      RECKON_COUNT_VECTOR(1);  // both factors are 1: a sum
+      static_cast<double*>(out)[i] = alpha * xs[i] + beta * ys[i];
+    }
   });
 }
 }  // namespace reckon::cpu

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "reckon/backend/cpu/count.h"
 #include "reckon/backend/cpu/rows.h"
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
@@ -16,7 +17,10 @@ void each1(const Loop& loop, const void* x, void* y, int64_t begin, int64_t end,
   walk(loop, begin, end, [&](int64_t n, const int64_t* at) {
     const double* from = static_cast<const double*>(x) + at[1];
     double* to = static_cast<double*>(y) + at[0];
-    for (int64_t i = 0; i < n; ++i) to[i * sy] = f(from[i * sx]);
+    for (int64_t i = 0; i < n; ++i) {
+      RECKON_COUNT_VECTOR(1);
+      to[i * sy] = f(from[i * sx]);
+    }
   });
 }
 
@@ -26,7 +30,10 @@ void each2(const Loop& loop, const void* a, const void* b, void* out, int64_t be
   walk(loop, begin, end, [&](int64_t n, const int64_t* at) {
     const T *u = static_cast<const T*>(a) + at[1], *v = static_cast<const T*>(b) + at[2];
     Out* to = static_cast<Out*>(out) + at[0];
-    for (int64_t i = 0; i < n; ++i) to[i * so] = f(u[i * sa], v[i * sb]);
+    for (int64_t i = 0; i < n; ++i) {
+      RECKON_COUNT_VECTOR(1);
+      to[i * so] = f(u[i * sa], v[i * sb]);
+    }
   });
 }
 

@@ -13,7 +13,10 @@ HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
 HWY_INLINE double sum_of(const float* x, int64_t n) {
   double sum[1] = {0};
-  add_sums<1>(n, sum, [&](int64_t i, auto part, V* acc) RECKON_VEC { acc[0] = hn::Add(acc[0], part.load(x + i)); });
+  add_sums<1>(n, sum, [&](int64_t i, auto part, V* acc) RECKON_VEC {
+    RECKON_COUNT_VECTOR(part.count());
+    acc[0] = hn::Add(acc[0], part.load(x + i));
+  });
   return sum[0];
 }
 
@@ -21,6 +24,7 @@ HWY_INLINE double sum_of(const float* x, int64_t n) {
 HWY_INLINE double max_of(const float* x, int64_t n) {
   V most = set(-__builtin_inff()), numbers = hn::VecFromMask(D(), is_number(zero()));
   for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+    RECKON_COUNT_VECTOR(part.count());
     const V v = part.load(x + i);
     most = hn::Max(most, part.keep_or(v, most));
     numbers = hn::And(numbers, hn::VecFromMask(D(), is_number(v)));
@@ -62,6 +66,7 @@ void reduce_block(bool max, DType dtype, const void* x, int64_t at, int64_t n, c
     for (int64_t r = 0; r < rows; ++r) {
       const float* xs = read_chunk(dtype, x, at + from[0] + r * inner.inner_stride(0), n, buffer);
       for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+        RECKON_COUNT_VECTOR(part.count());
         const V v = part.load(xs + i), old = part.load(most + i);
         const V greater = hn::IfThenElse(is_number(old), hn::IfThenElse(is_number(v), hn::Max(old, v), v), old);
         part.store(max ? greater : hn::Add(old, v), most + i);
@@ -94,7 +99,10 @@ void column_sums_part(DType dtype, const void* x, int64_t cols, int64_t row_stri
   for (int64_t row = begin; row < end; ++row) {
     for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
       const float* xs = in.at(row * row_stride + c, n);
-      for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(hn::Add(part.load(to + c + i), part.load(xs + i)), to + c + i); });
+      for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+        RECKON_COUNT_VECTOR(part.count());
+        part.store(hn::Add(part.load(to + c + i), part.load(xs + i)), to + c + i);
+      });
     });
   }
 }
@@ -112,9 +120,13 @@ double squares_part(DType dtype, const void* x, int64_t begin, int64_t end) {
     for (; i + 4 * N <= n; i += 4 * N) {
       const auto u = hn::PromoteTo(dd, hn::LoadU(df, xs + i)), v = hn::PromoteTo(dd, hn::LoadU(df, xs + i + N));
       const auto w = hn::PromoteTo(dd, hn::LoadU(df, xs + i + 2 * N)), z = hn::PromoteTo(dd, hn::LoadU(df, xs + i + 3 * N));
+      RECKON_COUNT_VECTOR(2 * 4 * N);
       a = hn::MulAdd(u, u, a), b = hn::MulAdd(v, v, b), c = hn::MulAdd(w, w, c), d = hn::MulAdd(z, z, d);
     }
-    for (; i < n; ++i) rest += double(xs[i]) * double(xs[i]);
+    for (; i < n; ++i) {
+      RECKON_COUNT_VECTOR(2);
+      rest += double(xs[i]) * double(xs[i]);
+    }
   });
   return hn::GetLane(hn::SumOfLanes(dd, hn::Add(hn::Add(a, b), hn::Add(c, d)))) + rest;
 }
@@ -182,7 +194,10 @@ void reduce_part_f64(bool max, const double* x, const Loop& outer, int64_t k0, i
       double result = max ? -std::numeric_limits<double>::infinity() : 0;
       walk(inner, begin, end, [&](int64_t count, const int64_t* from) {
         const double* xs = x + at[1] + c * outer_stride + from[0];
-        for (int64_t i = 0; i < count; ++i) result = joined(max, result, xs[i * stride]);
+        for (int64_t i = 0; i < count; ++i) {
+          RECKON_COUNT_VECTOR(1);
+          result = joined(max, result, xs[i * stride]);
+        }
       });
       *out = result;
     }
@@ -264,7 +279,10 @@ void column_sums(DType dtype, const void* x, int64_t rows, int64_t cols, int64_t
       return HWY_DYNAMIC_DISPATCH(column_sums_part)(dtype, x, cols, row_stride, begin, end, reinterpret_cast<float*>(to));
     double* sums = reinterpret_cast<double*>(to);
     for (int64_t row = begin; row < end; ++row)
-      for (int64_t c = 0; c < cols; ++c) sums[c] += static_cast<const double*>(x)[row * row_stride + c];
+      for (int64_t c = 0; c < cols; ++c) {
+        RECKON_COUNT_VECTOR(1);
+        sums[c] += static_cast<const double*>(x)[row * row_stride + c];
+      }
   });
   sum_slices(workspace, dtype == DType::f64, slices.count, cols, cols, out, out_dtype, accumulate);
 }
@@ -276,7 +294,10 @@ void sum_of_squares(DType dtype, const void* x, int64_t n, double* out, void* wo
   *out = sum_flat(n, workspace, [&](int64_t begin, int64_t end) {
     if (dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(squares_part)(dtype, x, begin, end);
     double sum = 0;
-    for (int64_t i = begin; i < end; ++i) sum += static_cast<const double*>(x)[i] * static_cast<const double*>(x)[i];
+    for (int64_t i = begin; i < end; ++i) {
+      RECKON_COUNT_VECTOR(2);
+      sum += static_cast<const double*>(x)[i] * static_cast<const double*>(x)[i];
+    }
     return sum;
   });
 }

@@ -21,6 +21,7 @@ void softmax_rows(bool log, DType dtype, const void* x, void* y, int64_t cols, i
       const float* xs = in.at(row * cols + c, n);
       float* ys = out.at(row * cols + c);
       for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+        RECKON_COUNT_VECTOR(part.count());  // divide, or subtract the logarithm: the exponential was counted with the sum
         const V off = hn::Sub(part.load(xs + i), most);
         part.store(log ? hn::Sub(off, rest) : hn::Mul(exp_vec(off), rest), ys + i);
       });
@@ -37,6 +38,7 @@ void softmax_back_rows(bool log, DType dtype, const void* dy, const void* y, voi
     for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
       const float *dys = grad.at(row * cols + c, n), *ys = kept.at(row * cols + c, n);
       add_sums<1>(n, sum, [&](int64_t i, auto part, V* acc) RECKON_VEC {
+        RECKON_COUNT_VECTOR((log ? 1 : 2) * part.count());
         acc[0] = log ? hn::Add(acc[0], part.load(dys + i)) : hn::MulAdd(part.load(dys + i), part.load(ys + i), acc[0]);
       });
     });
@@ -45,6 +47,7 @@ void softmax_back_rows(bool log, DType dtype, const void* dy, const void* y, voi
       const float *dys = grad.at(row * cols + c, n), *ys = kept.at(row * cols + c, n);
       float* dxs = out.at(row * cols + c);
       for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+        RECKON_COUNT_VECTOR((log ? 3 : 2) * part.count());
         const V d = part.load(dys + i), v = part.load(ys + i);
         part.store(log ? hn::NegMulAdd(exp_vec(v), total, d) : hn::Mul(v, hn::Sub(d, total)), dxs + i);
       });
@@ -70,16 +73,31 @@ HWY_EXPORT(softmax_back_rows);
 
 void softmax_row_f64(bool log, const double* x, double* y, int64_t cols) {
   double most = -std::numeric_limits<double>::infinity(), sum = 0;
-  for (int64_t j = 0; j < cols; ++j) most = std::fmax(most, x[j]);
+  for (int64_t j = 0; j < cols; ++j) {
+    RECKON_COUNT_VECTOR(1);
+    most = std::fmax(most, x[j]);
+  }
   if (std::isinf(most) && most < 0) most = 0;
-  for (int64_t j = 0; j < cols; ++j) sum += std::exp(x[j] - most);
-  for (int64_t j = 0; j < cols; ++j) y[j] = log ? x[j] - most - std::log(sum) : std::exp(x[j] - most) / sum;
+  for (int64_t j = 0; j < cols; ++j) {
+    RECKON_COUNT_VECTOR(3);
+    sum += std::exp(x[j] - most);
+  }
+  for (int64_t j = 0; j < cols; ++j) {
+    RECKON_COUNT_VECTOR(1);
+    y[j] = log ? x[j] - most - std::log(sum) : std::exp(x[j] - most) / sum;
+  }
 }
 
 void softmax_back_row_f64(bool log, const double* dy, const double* y, double* dx, int64_t cols) {
   double sum = 0;
-  for (int64_t j = 0; j < cols; ++j) sum += log ? dy[j] : dy[j] * y[j];
-  for (int64_t j = 0; j < cols; ++j) dx[j] = log ? dy[j] - std::exp(y[j]) * sum : y[j] * (dy[j] - sum);
+  for (int64_t j = 0; j < cols; ++j) {
+    RECKON_COUNT_VECTOR(log ? 1 : 2);
+    sum += log ? dy[j] : dy[j] * y[j];
+  }
+  for (int64_t j = 0; j < cols; ++j) {
+    RECKON_COUNT_VECTOR(log ? 3 : 2);
+    dx[j] = log ? dy[j] - std::exp(y[j]) * sum : y[j] * (dy[j] - sum);
+  }
 }
 }  // namespace
 

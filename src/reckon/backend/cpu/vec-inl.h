@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "reckon/backend/cpu/count.h"
 #include "reckon/tensor/dtype.h"
 
 // For every lambda that touches vectors: its instruction set, and no call in the inner loop.
@@ -46,6 +47,7 @@ struct Whole {
   HWY_INLINE void store(V v, float* p) const { hn::StoreU(v, D(), p); }
   HWY_INLINE V keep(V v) const { return v; }
   HWY_INLINE V keep_or(V v, V) const { return v; }
+  HWY_INLINE int64_t count() const { return lanes(); }
 };
 struct Tail {
   M mask;
@@ -53,6 +55,7 @@ struct Tail {
   HWY_INLINE void store(V v, float* p) const { hn::BlendedStore(v, mask, D(), p); }
   HWY_INLINE V keep(V v) const { return hn::IfThenElseZero(mask, v); }
   HWY_INLINE V keep_or(V v, V other) const { return hn::IfThenElse(mask, v, other); }
+  HWY_INLINE int64_t count() const { return int64_t(hn::CountTrue(D(), mask)); }
 };
 
 /// body(i, part) for the vectors that cover [0, n).

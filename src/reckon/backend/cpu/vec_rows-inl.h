@@ -17,12 +17,16 @@ HWY_INLINE float max_of(const float* x, int64_t n) {
   V a = set(-__builtin_inff()), b = a, c = a, d = a;
   int64_t i = 0;
   for (; i + 4 * N <= n; i += 4 * N) {
+    RECKON_COUNT_VECTOR(4 * N);
     a = hn::Max(a, hn::LoadU(D(), x + i));
     b = hn::Max(b, hn::LoadU(D(), x + i + N));
     c = hn::Max(c, hn::LoadU(D(), x + i + 2 * N));
     d = hn::Max(d, hn::LoadU(D(), x + i + 3 * N));
   }
-  for_vectors(n - i, [&](int64_t j, auto part) RECKON_VEC { a = hn::Max(a, part.keep_or(part.load(x + i + j), a)); });
+  for_vectors(n - i, [&](int64_t j, auto part) RECKON_VEC {
+    RECKON_COUNT_VECTOR(part.count());
+    a = hn::Max(a, part.keep_or(part.load(x + i + j), a));
+  });
   return max_lanes(hn::Max(hn::Max(a, b), hn::Max(c, d)));
 }
 
@@ -46,6 +50,7 @@ HWY_INLINE ExpSum log_sum_exp(Reader& x, int64_t at, int64_t n) {
     const V shift = set(most == none ? 0.0f : most);
     double more[1] = {0};
     add_sums<1>(count, more, [&](int64_t i, auto part, V* acc) RECKON_VEC {
+      RECKON_COUNT_VECTOR(3 * part.count());  // subtract, exp, sum
       acc[0] = hn::Add(acc[0], part.keep(exp_vec(hn::Sub(part.load(xs + i), shift))));
     });
     sum += more[0];
