@@ -116,9 +116,17 @@ void call_rows(Calls& c, int64_t s) {
   c.add(op::log_softmax_back, {x, y});
   const Tensor w = c.make({10}), statistic = c.make({6, 3 + s});
   c.add(op::layer_norm, {x, w, w}, NormParams{1e-5});
-  c.add(op::layer_norm_back, {x, y, w, statistic, statistic}, NormParams{1e-5});
+  c.add(op::layer_norm, {x, w}, NormParams{1e-5}, {}, "without bias");
+  const auto needs = [](uint32_t bits) { return Params(NormParams{1e-5}, bits); };
+  const Tensors layer{x, y, w, statistic, statistic}, rms{x, y, w, statistic};
+  c.add(op::layer_norm_back, layer, needs(0b111));
+  c.add(op::layer_norm_back, layer, needs(0b001), {}, "dx only");
+  c.add(op::layer_norm_back, layer, needs(0b010), {}, "dw only");
+  c.add(op::layer_norm_back, layer, needs(0b100), {}, "db only");
   c.add(op::rms_norm, {x, w}, NormParams{1e-5});
-  c.add(op::rms_norm_back, {x, y, w, statistic}, NormParams{1e-5});
+  c.add(op::rms_norm_back, rms, needs(0b11));
+  c.add(op::rms_norm_back, rms, needs(0b01), {}, "dx only");
+  c.add(op::rms_norm_back, rms, needs(0b10), {}, "dw only");
 }
 
 void call_products(Calls& c, int64_t s) {
@@ -140,7 +148,9 @@ void call_transformer(Calls& c, int64_t s) {
   const QkNormParams q{1e-6, int32_t(H), int32_t(KV), int32_t(D)};
   const Names heads{{"M", B * T}, {"H", H}, {"KV", KV}, {"D", D}};
   c.add(op::qk_norm, {qkv, w, w}, q, heads);
-  c.add(op::qk_norm_back, {qkv, qkv, w, w, c.make({B * T, H + KV})}, q, heads);
+  const Tensors back{qkv, qkv, w, w, c.make({B * T, H + KV})};
+  c.add(op::qk_norm_back, back, Params(q, 0b111), heads);
+  c.add(op::qk_norm_back, back, Params(q, 0b101), heads, "dx and dwk");
   const Tensor ids = c.make({B, T}, DType::i32);
   c.add(op::embedding, {c.make({V, 8 + s}), ids});
   c.add(op::embedding_back, {c.make({B, T, 8 + s}), ids}, EmbeddingParams{int32_t(V), false});

@@ -10,6 +10,9 @@ void check_norm(const Plan& p, size_t weights) {
   for (size_t i = 1; i <= weights; ++i)
     check(p.in[i] == TensorSpec{{p.in[0].shape.last()}, p.in[0].dtype}, "weight {} does not match the last axis of x {}", p.in[i], p.in[0]);
 }
+// FLOPs an element of a norm's backward pass: xhat; with dx also dy * weight, the row's sums and dx itself; then dw and db.
+int64_t back_cost(bool layer, bool dx, bool dw, bool db) { return (dx || dw ? 1 + layer : 0) + (dx ? 6 + 2 * layer : 0) + 2 * dw + db; }
+
 // in: x, weight (, bias) -> y, mean, rstd
 void plan_layer_norm(Plan& p) {
   check_norm(p, p.in.size() - 1);
@@ -17,7 +20,7 @@ void plan_layer_norm(Plan& p) {
   p.output(x);
   p.output(x.shape.without_last(), statistics_dtype(x.dtype));
   p.output(x.shape.without_last(), statistics_dtype(x.dtype));
-  p.vector_flops({8, x.numel()});
+  p.vector_flops({p.in.size() > 2 ? 8 : 7, x.numel()});
 }
 // in: dy, x, weight, mean, rstd -> dx, dw, db as needed (needs bits 0, 1, 2)
 void plan_layer_norm_back(Plan& p) {
@@ -25,7 +28,7 @@ void plan_layer_norm_back(Plan& p) {
   if (p.needs(0)) p.output(p.in[1]);
   if (p.needs(1)) p.output(p.in[2].shape, statistics_dtype(p.in[2].dtype));
   if (p.needs(2)) p.output(p.in[2].shape, statistics_dtype(p.in[2].dtype));
-  p.vector_flops({13, p.in[1].numel()});
+  p.vector_flops({back_cost(true, p.needs(0), p.needs(1), p.needs(2)), p.in[1].numel()});
 }
 // in: x, weight -> y, rstd
 void plan_rms_norm(Plan& p) {
@@ -39,7 +42,7 @@ void plan_rms_norm_back(Plan& p) {
   check(p.in[0] == p.in[1], "dy {} does not match x {}", p.in[0], p.in[1]);
   if (p.needs(0)) p.output(p.in[1]);
   if (p.needs(1)) p.output(p.in[2].shape, statistics_dtype(p.in[2].dtype));
-  p.vector_flops({9, p.in[1].numel()});
+  p.vector_flops({back_cost(false, p.needs(0), p.needs(1), false), p.in[1].numel()});
 }
 
 // The outputs that were computed, put back at their inputs; parameter gradients leave in the parameter's dtype.
@@ -79,7 +82,9 @@ void plan_qk_norm_back(Plan& p) {
   if (p.needs(0)) p.output(p.in[1]);
   for (int i = 1; i <= 2; ++i)
     if (p.needs(i)) p.output(p.in[2].shape, statistics_dtype(p.in[2].dtype));
-  p.vector_flops({9, p.in[1].shape.rows(), int64_t(q.heads) + q.kv_heads, q.head_dim});
+  const int64_t elements = checked_product({p.in[1].shape.rows(), q.head_dim});
+  const auto work = [&](int64_t heads, bool dw) { return checked_product({back_cost(false, p.needs(0), dw, false), elements, heads}); };
+  p.flops.vector = checked_sum({work(q.heads, p.needs(1)), work(q.kv_heads, p.needs(2))});
 }
 Tensors vjp_qk_norm(Vjp& v) {
   const uint32_t needs = v.needs & 0b111u;

@@ -109,7 +109,9 @@ void plan_attention_cached(Plan& p) {                                           
   check_cache(p, a, 1, 2, 3);
   const int64_t B = p.in[0].shape[0], T = p.in[0].shape[1], longest = p.in[1].shape[2];
   p.output({B, T, int64_t(a.heads) * a.head_dim}, p.in[0].dtype);
-  p.matmul_flops({4, B, T, a.heads, a.head_dim, longest});  // a bound: the position is not known to the plan
+  // bounds: the position is not known to the plan
+  p.matmul_flops({4, B, T, a.heads, a.head_dim, longest});
+  p.vector_flops({5, B, T, a.heads, longest});
 }
 
 // ---- cross-entropy. in: logits [..., V], targets i32 [...] -> loss [], lse [rows], count [] of targets that are not ignored

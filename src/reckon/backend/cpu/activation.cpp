@@ -91,11 +91,10 @@ void swiglu_rows(DType dtype, const void* x, void* y, int64_t width, int64_t beg
     for_chunks(width, [&](int64_t c, int64_t n) RECKON_VEC {
       const float *gate = gates.at(row * 2 * width + c, n), *up = ups.at(row * 2 * width + width + c, n);
       float* ys = out.at(row * width + c);
-      for_vectors(n,
-                  [&](int64_t i, auto part) RECKON_VEC {
-                    RECKON_COUNT_VECTOR(6 * part.count());
-                    part.store(hn::Mul(silu_vec(part.load(gate + i)), part.load(up + i)), ys + i);
-                  });
+      for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+        RECKON_COUNT_VECTOR(6 * part.count());
+        part.store(hn::Mul(silu_vec(part.load(gate + i)), part.load(up + i)), ys + i);
+      });
       out.done(row * width + c, n);
     });
   }

@@ -152,6 +152,7 @@ void gradient_rows(const RowTask& task, const RowTask& next, float* dk_sum, floa
       const int64_t count = std::min(kKeys, b.r.last[kRows - 1] + 1 - key);
       if (count <= 0) continue;
       if (key + kKeys > b.r.last[kRows - 1]) fetch_block(task, b, next, next.row + i * kRows, ahead);
+      RECKON_COUNT_VECTOR(8 * seen_pairs(b.r, key, count));  // the pass over keys that there may be repeats these, and is not counted
       tile_gradients(g, b, key, count, t, ahead);
       add_query_gradient(g, b, key, count, t, ahead);
       if (dk_sum) add_key_gradients(g, b, key, count, t, dk_sum + key * width, dv_sum + key * width);

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "reckon/backend/cpu/attention.h"
+#include "reckon/backend/cpu/count.h"
 #include "reckon/base/parallel.h"
 
 namespace reckon::cpu::detail {
@@ -75,13 +76,6 @@ constexpr int64_t backward_scratch(int64_t head_dim) {
 /// One pass per (batch, kv head) costs 5 products but has few tasks; a pass over query rows and one over keys cost 7 and divide at will.
 /// Both give the same bits, so the choice may look at the lanes.
 constexpr bool one_pass(int64_t groups, int64_t lanes) { return ceil_div(groups, lanes) * lanes * 5 <= groups * 7; }
-
-/// In a counting build, which tests make, every product says here how many multiply-adds it executes.
-#ifdef RECKON_COUNT_WORK
-void count_multiply_adds(int64_t count);
-#else
-inline void count_multiply_adds(int64_t) {}
-#endif
 
 /// Attends the task's rows over all keys they see; writes out and lse. The row is a multiple of kRows and rows at most kForwardSpan *
 /// kRows. `next` is what this thread will probably do next: only a hint of what to fetch into the cache.

@@ -34,7 +34,8 @@ void forward_rows_f64(const HeadGroup& g, int64_t row, int64_t rows, double* sco
     const double* q = query_row<const double*>(g, g.q, g.q_stride, row);
     double* out = query_row<double*>(g, g.out, g.out_stride, row);
     const int64_t keys = last_key(g, row) + 1;
-    count_multiply_adds(2 * keys * D);
+    RECKON_COUNT_MATMUL(4 * keys * D);
+    RECKON_COUNT_VECTOR(5 * keys);
     for (int64_t j = 0; j < keys; ++j) scores[j] = g.scale * dot(q, key_row(g, g.k, j), D);
     const double largest = *std::max_element(scores, scores + keys);
     double sum = 0;
@@ -57,7 +58,8 @@ void backward_f64(const HeadGroup& g, const HeadGroupBack& back) {
     double* dq = query_row<double*>(g, back.dq, g.q_stride, row);
     const double delta = dot(dout, query_row<const double*>(g, g.out, g.out_stride, row), D), lse = *lse_of(g, row);
     std::fill(dq, dq + D, 0.0);
-    count_multiply_adds(5 * (last_key(g, row) + 1) * D);
+    RECKON_COUNT_MATMUL(10 * (last_key(g, row) + 1) * D);
+    RECKON_COUNT_VECTOR(8 * (last_key(g, row) + 1));
     for (int64_t j = 0; j <= last_key(g, row); ++j) {
       const double* k = key_row(g, g.k, j);
       const double p = std::exp(g.scale * dot(q, k, D) - lse);

@@ -132,6 +132,7 @@ void attend_rows(const RowTask& task, const RowTask& next, float* scratch) {
         ahead.add_queries(g, g.out, g.out_stride, r.first);
         ahead.add_queries(next.g, next.g.q, next.g.q_stride, next.row + b * kRows);
       }
+      RECKON_COUNT_VECTOR(5 * seen_pairs(r, key, count));  // scale, maximum, subtract, exp, sum
       tile_scores(g, r, key, count, k_tile, block[b].transposed, scores, ahead);
       for (int64_t vec = 0; vec < r.vecs; ++vec) softmax_vec(seen_keys(r, vec, key, count), count, vec * kLanes, block[b].softmax, scores);
       add_values(g, r, block[b].softmax, key, count, scores, v_tile, block[b].out, ahead);

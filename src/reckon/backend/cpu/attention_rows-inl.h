@@ -113,6 +113,12 @@ HWY_INLINE Seen seen_keys(const Rows& r, int64_t vec, int64_t first_key, int64_t
   const int64_t low = r.last[vec * kLanes] - first_key + 1, high = r.last[vec * kLanes + kLanes - 1] - first_key + 1;
   return {std::clamp<int64_t>(low, 0, count), std::clamp<int64_t>(high, 0, count), load(last)};
 }
+/// Pairs of a row and a key of the tile that count.
+[[maybe_unused]] HWY_INLINE int64_t seen_pairs(const Rows& r, int64_t first_key, int64_t count) {
+  int64_t pairs = 0;
+  for (int64_t i = 0; i < r.rows; ++i) pairs += std::clamp<int64_t>(r.last[i] - first_key + 1, 0, count);
+  return pairs;
+}
 /// Lanes that see this key of the tile.
 HWY_INLINE hn::Mask<Floats> sees(const Seen& seen, int64_t key) { return hn::Ge(seen.last, all(float(key))); }
 }  // namespace reckon::cpu::detail::HWY_NAMESPACE

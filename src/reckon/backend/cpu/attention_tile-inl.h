@@ -181,7 +181,7 @@ HWY_INLINE void product_rows(Product& p, int64_t& rows, int vecs) {
 /// The product for `rows` rows and `vecs` vectors of columns.
 template <bool kAlongK, Into kInto>
 HWY_INLINE void product(Product p, int64_t rows, int64_t vecs) {
-  count_multiply_adds(rows * vecs * kLanes * p.k);
+  RECKON_COUNT_MATMUL(2 * rows * vecs * kLanes * p.k);
   while (vecs > 0) {
     const int chunk = int(ceil_div(vecs, ceil_div(vecs, kTileVecs)));  // 5 vectors are 3 + 2, not 4 + 1
     Product q = p;

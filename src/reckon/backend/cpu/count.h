@@ -1,5 +1,5 @@
-// backend/cpu/count: the work that kernels do, counted in their own loops, in builds with RECKON_COUNT; elsewhere the macros are nothing.
-// A trip counts the FLOPs that docs/flops.md gives it, for the elements that it covers. It knows no plan.
+// backend/cpu/count: the work that kernels do, counted in their own loops where RECKON_COUNT is defined, as for tests/counting; elsewhere the
+// macros are nothing. A trip counts the FLOPs that docs/flops.md gives it, for the elements that it covers. It knows no plan.
 #pragma once
 #include <cstdint>
 

@@ -1,0 +1,122 @@
+// What kernels count in their loops is what the plan of each call says, to the integer: for every case of every operation, and for whole
+// training steps.
+#include <gtest/gtest.h>
+
+#include "reckon/backend/cpu/count.h"
+#include "reckon/cli/op_cases_judge.h"
+#include "reckon/engine/backward.h"
+#include "reckon/engine/context.h"
+#include "reckon/engine/meter.h"
+#include "reckon/ops/ops.h"
+#include "reckon/ops/step_scalars.h"
+#include "tests/support/watched_device.h"
+#include "tests/train/small_runs.h"
+
+namespace small {
+namespace {
+struct Launch {
+  int id;
+  cpu::Counted counted;
+  int64_t unseen = 0;    // planned vector FLOPs of rows without a target, which a plan cannot see
+  bool skipped = false;  // an update that is not made because a gradient is not finite
+};
+std::vector<Launch> launches;
+
+int64_t unseen_of(int id, const KernelArgs& k) {
+  if (id != k_cross_entropy_back) return 0;
+  int64_t rows = 0;
+  for (int64_t i = 0; i < k.in[2].numel(); ++i) rows += k.in[2].data<int32_t>()[i] == kIgnoredTarget;
+  return 4 * rows * k.in[1].shape().last();
+}
+bool is_update(int id) { return id == k_sgd_step || id == k_momentum_step || id == k_adagrad_step || id == k_adamw_step; }
+
+void count(int id, Kernel kernel, const KernelArgs& args) {
+  cpu::take_counted();
+  Launch launch{id, {}, unseen_of(id, args), is_update(id) && args.in[0].data<double>()[kOk] == 0};
+  kernel(args);
+  launch.counted = cpu::take_counted();
+  launches.push_back(launch);
+}
+
+// Every launch of a meter's records against what was counted.
+void expect_counted(const Meter& meter) {
+  size_t next = 0;
+  for (const CallRecord& call : meter.calls()) {
+    if (call.op->traits.own_kernel) continue;
+    ASSERT_LT(next, launches.size()) << call.op->name;
+    const Launch& launch = launches[next++];
+    ASSERT_EQ(launch.id, call.op->id) << call.op->name;
+    if (launch.id == k_attention_cached) {  // the plan has a bound, for the longest cache
+      EXPECT_LE(launch.counted.vector, call.flops.vector);
+      EXPECT_EQ(launch.counted.vector > 0, call.flops.vector > 0);
+      continue;
+    }
+    EXPECT_EQ(launch.counted.matmul, call.flops.matmul) << call.op->name;
+    EXPECT_EQ(launch.counted.vector + launch.unseen, launch.skipped ? 0 : call.flops.vector) << call.op->name;
+  }
+  EXPECT_EQ(next, launches.size());
+}
+
+TEST(Counted, EveryCaseOfEveryOperation) {
+  watched::around = count;
+  for (const OpCase& c : op_cases())
+    for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::f16}) {
+      if (!c.runs_with(dtype)) continue;
+      SCOPED_TRACE(to_string(c) + " " + std::string(name_of(dtype)));
+      const Ref<Device> device = watched::open_watched({"cpu", 2});
+      launches.clear();
+      Meter meter;
+      meter.record_calls(true);
+      const MeterScope scope(meter);
+      bits_of(c, *device, dtype);
+      expect_counted(meter);
+    }
+}
+
+// Work is not done, nor planned, for gradients that nobody wants.
+TEST(Counted, NormsOfWhichOnlySomeGradientsAreWanted) {
+  watched::around = count;
+  const Ref<Device> device = watched::open_watched({"cpu", 2});
+  const auto run = [&](const std::vector<Shape>& shapes, auto norm) {
+    for (uint32_t wanted = 1; wanted < 1u << shapes.size(); ++wanted) {
+      SCOPED_TRACE(text("wanted {:#b}", wanted));
+      Tensors in;
+      for (size_t i = 0; i < shapes.size(); ++i) {
+        in.push_back(empty(*device, {shapes[i], DType::f32}));
+        fill_normal_(in.back(), i);
+        if (wanted >> i & 1u) in.back().set_requires_grad();
+      }
+      launches.clear();
+      Meter meter;
+      meter.record_calls(true);
+      const MeterScope scope(meter);
+      const Tensor y = norm(in);
+      backward(y, zeros(*device, y.spec()));
+      expect_counted(meter);
+    }
+  };
+  run({{3, 21}, {21}, {21}}, [](const Tensors& in) { return layer_norm(in[0], in[1], in[2], 1e-5); });
+  run({{3, 21}, {21}}, [](const Tensors& in) { return layer_norm(in[0], in[1], Tensor(), 1e-5); });
+  run({{3, 21}, {21}}, [](const Tensors& in) { return rms_norm(in[0], in[1], 1e-5); });
+  run({{3, 7 * 5}, {5}, {5}}, [](const Tensors& in) { return qk_norm(in[0], in[1], in[2], 3, 2, 5, 1e-5); });
+}
+
+TEST(Counted, WholeTrainingSteps) {
+  watched::around = count;
+  for (const char* name : {"gpt2", "llama", "qwen", "cruncher"})
+    for (const char* precision : {"fp32", "bf16"})
+      for (const char* recompute : {"none", "full"}) {
+        SCOPED_TRACE(text("{} {} recompute={}", name, precision, recompute));
+        const Config c = config(name, {text("train.precision={}", precision), text("train.recompute={}", recompute), "train.grad_accum=2"});
+        const Ref<Device> device = watched::open_watched({"cpu", 2});
+        TrainStep step(c, *device);
+        launches.clear();
+        Meter meter;
+        meter.record_calls(true);
+        const MeterScope scope(meter);
+        step.run(0, SyntheticBatches(c.model.vocab, 3));
+        expect_counted(meter);
+      }
+}
+}  // namespace
+}  // namespace small
