@@ -15,7 +15,8 @@ CATEGORIES = "parameter gradient optimizer master activation temporary data comm
 PHASES = "init data forward backward step eval save".split()
 RUNTIME = "heap stacks program libraries generated_code files system unnamed".split()
 MIB = 1 << 20
-LONGEST = 120  # seconds; nothing here takes more than a few, but machines stall
+SLOWNESS = int(os.environ.get("RECKON_SLOWNESS", "1"))  # how much slower than a release build the program may be
+LONGEST = 120 * SLOWNESS  # seconds; nothing here takes more than a few, but machines stall
 
 
 def limit_file_size(size):

@@ -184,7 +184,7 @@ class Interrupted(Case):
             with self.subTest(arguments[0]):
                 got, took, err = self.interrupt_early(how, *arguments)
                 self.assertEqual(got, code, err)
-                self.assertLess(took, 5, err)
+                self.assertLess(took, 5 * SLOWNESS, err)
                 self.assertTrue(err.endswith("reckon: interrupted; nothing was kept of what had been begun\n"), err)
                 self.assertEqual(self.files(), before)
 
