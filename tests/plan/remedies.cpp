@@ -32,8 +32,12 @@ TEST(Remedies, EachFitsAsPlannedAndKeepsTheTokensOfAStep) {
       EXPECT_EQ(plan.arena.bytes, r.arena_bytes) << share;
       EXPECT_LE(plan.arena.bytes, budget);
       EXPECT_EQ(plan.predicted.flops_per_step->matmul, r.hardware_flops);
-      if (r.reach != Reach::sequence) EXPECT_EQ(plan.config.train.micro_batch * plan.config.train.grad_accum, 24);
-      if (r.reach == Reach::schedule) EXPECT_EQ(plan.config.optim.name, today.config.optim.name);
+      if (r.reach != Reach::sequence) {
+        EXPECT_EQ(plan.config.train.micro_batch * plan.config.train.grad_accum, 24);
+      }
+      if (r.reach == Reach::schedule) {
+        EXPECT_EQ(plan.config.optim.name, today.config.optim.name);
+      }
       ++found;
     }
   }

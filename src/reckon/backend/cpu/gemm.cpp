@@ -1,7 +1,8 @@
 // backend/cpu/gemm: which engine multiplies, how a product is cut into tasks, and the scratch they share.
 //
-// Measured on a Zen 5 core, shares of the best product: float32 88-99 % packed, 72-96 % oneDNN (input gradients suffer); bfloat16 to
-// bfloat16 95 % oneDNN, but packed wins weight gradients, which oneDNN wants transposed first, and very long depths.
+// Measured on two Zen 5 cores, shares of the best product: float32 forward 96-97 % oneDNN, 85-91 % packed (in a 124M step 466 against 424
+// GFLOP/s); input gradients 88-95 % packed, 86 % oneDNN; a head of 50,304 columns equal forward, and 83 % packed against 72 % backward.
+// bfloat16 96-100 % oneDNN, but packed wins weight gradients, which oneDNN wants transposed first, and very long depths.
 #include "reckon/backend/cpu/gemm.h"
 
 #include <algorithm>
@@ -39,8 +40,11 @@ bool onednn_takes(const GemmShape& s) {
 bool wants_onednn(const GemmShape& s, GemmEngine engine) {
   constexpr int64_t kThinRows = 8;      // too few to cut: the packed engine cuts columns
   constexpr int64_t kLongDepth = 8192;  // oneDNN walks all of k at once
+  constexpr int64_t kWideRows = 16384;  // of a head: no gain, and the packed engine cuts columns too
   if (engine != GemmEngine::best) return engine == GemmEngine::onednn;
-  if (s.a != DType::bf16 || s.m <= kThinRows) return false;
+  if (s.m <= kThinRows) return false;
+  if (s.a == DType::f32) return s.trans_b && !s.trans_a && s.n < kWideRows;
+  if (s.a != DType::bf16) return false;
   return onednn_has_matrix_registers() || (!s.trans_a && s.k < kLongDepth);
 }
 

@@ -17,7 +17,8 @@ struct GemmShape {
   DType bias_dtype = DType::f32;
 };
 
-/// Which engine multiplies. `best` is a pure function of shape and instruction set: oneDNN for most bfloat16, our packed engine elsewhere.
+/// Which engine multiplies. `best` is a pure function of shape and instruction set: oneDNN for most bfloat16 and for
+/// float32 times a transposed matrix, our packed engine elsewhere.
 /// Tests and benchmarks ask for one; `onednn` falls back to `packed` where rule 4.1 of the design refuses it.
 enum class GemmEngine : uint8_t { best, packed, onednn };
 
