@@ -7,7 +7,7 @@ import signal
 import time
 import unittest
 
-from harness import CORRUPT, FAILED, INTERRUPTED, MEMORY, TERMINATED, TINY, USAGE, Case, without_root_rights
+from harness import CORRUPT, FAILED, INTERRUPTED, MEMORY, SLOWNESS, TERMINATED, TINY, USAGE, Case, without_root_rights
 
 # Signals arrive within the first quarter of these steps of some milliseconds, so that the run is still there.
 STEPS = 120
