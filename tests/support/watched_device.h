@@ -49,8 +49,12 @@ class WatchedDevice final : public Device {
  public:
   explicit WatchedDevice(const DeviceProfile& profile) : Device(profile, Mode::real, new Pages, table()) {}
   Ref<Device> open_meta() const override { return open_cpu(Mode::meta, profile()); }
-  void copy_in(void* device, const void* host, size_t bytes) override { std::memcpy(device, host, bytes); }
-  void copy_out(void* host, const void* device, size_t bytes) override { std::memcpy(host, device, bytes); }
+  void copy_in(void* device, const void* host, size_t bytes) override {
+    if (bytes > 0) std::memcpy(device, host, bytes);
+  }
+  void copy_out(void* host, const void* device, size_t bytes) override {
+    if (bytes > 0) std::memcpy(host, device, bytes);
+  }
   void synchronize() override {}
   int64_t count_nonfinite(const void* data, DType dtype, int64_t count) override { return cpu::count_nonfinite(dtype, data, count); }
 };
