@@ -77,6 +77,20 @@ TEST(AttentionBackward, WithoutMask) {
   }
 }
 
+AttentionShape windowed(AttentionShape s, int64_t window) {
+  s.window = window;
+  return s;
+}
+
+TEST(AttentionBackward, AWindowHidesWhatLiesFarBack) {
+  for (DType dtype : {DType::f32, DType::f64, DType::bf16, DType::f16})
+    for (int64_t window : {1, 2, 7, 31, 64, 65, 129, 199, 250})
+      for (int lanes : {1, 5}) {
+        expect_backward(windowed({1, 200, 2, 1, 20, dtype}, window), lanes);
+        expect_backward(windowed({1, 130, 7, 1, 16, dtype}, window), lanes);
+      }
+}
+
 TEST(AttentionBackward, OwnScale) {
   AttentionShape s{1, 100, 2, 1, 32};
   s.scale = 0.5;
@@ -95,7 +109,8 @@ TEST(AttentionBackward, BitsDoNotDependOnThreadsOrLanes) {
   const int before = thread_count();
   for (DType dtype : {DType::f32, DType::f64, DType::bf16, DType::f16}) {
     for (const AttentionShape& s : {AttentionShape{1, 400, 3, 1, 48, dtype}, AttentionShape{1, 333, 1, 1, 64, dtype},
-                                    AttentionShape{3, 65, 4, 2, 40, dtype}, AttentionShape{1, 200, 2, 1, 20, dtype, false}}) {
+                                    AttentionShape{3, 65, 4, 2, 40, dtype}, AttentionShape{1, 200, 2, 1, 20, dtype, false},
+                                    windowed({1, 400, 3, 1, 48, dtype}, 100), windowed({3, 150, 4, 2, 40, dtype}, 10)}) {
       set_thread_count(1);
       Call one(s, 1);
       one.forward();

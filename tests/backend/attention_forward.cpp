@@ -53,6 +53,29 @@ TEST(AttentionForward, WithoutMaskEveryTokenSeesAll) {
   }
 }
 
+AttentionShape windowed(AttentionShape s, int64_t window) {
+  s.window = window;
+  return s;
+}
+
+// Windows smaller and larger than a tile, a vector and a group's tokens; some rows see nothing of a block's first tile.
+TEST(AttentionForward, AWindowHidesWhatLiesFarBack) {
+  for (DType dtype : {DType::f32, DType::f64, DType::bf16, DType::f16})
+    for (int64_t window : {1, 2, 7, 31, 63, 64, 65, 100, 129, 299, 300, 400}) {
+      expect_forward(windowed({1, 300, 2, 1, 20, dtype}, window));
+      expect_forward(windowed({2, 130, 7, 1, 16, dtype}, window));
+    }
+  expect_forward(windowed({1, 500, 2, 1, 16}, 90), 12);
+  expect_forward(windowed({1, 700, 65, 1, 4}, 3));
+}
+
+TEST(AttentionForward, AWindowAsLongAsTheSequenceChangesNoBit) {
+  Call all({1, 200, 3, 1, 24}, 2), seen(windowed({1, 200, 3, 1, 24}, 200), 2);
+  all.forward();
+  seen.forward();
+  EXPECT_TRUE(all.out.same_bits(seen.out) && all.lse.same_bits(seen.lse));
+}
+
 TEST(AttentionForward, OwnScaleAndLargeScores) {
   AttentionShape s{1, 100, 2, 2, 32};
   s.scale = 0.75;

@@ -104,30 +104,31 @@ inline Reference reference_attention(const cpu::AttentionShape& s, const std::ve
   for (int64_t b = 0; b < B; ++b) {
     for (int64_t h = 0; h < H; ++h) {
       for (int64_t t = 0; t < T; ++t) {
+        const int64_t first = s.causal && s.window > 0 ? std::max<int64_t>(t + 1 - s.window, 0) : 0;
         const int64_t keys = s.causal ? t + 1 : T, kv = h / (H / KV);
         const int64_t q = (b * T + t) * width + h * D, o = ((b * T + t) * H + h) * D;
         auto k = [&](int64_t j) { return (b * T + j) * width + (H + kv) * D; };
         auto v = [&](int64_t j) { return k(j) + KV * D; };
         double sum = 0;
-        for (int64_t j = 0; j < keys; ++j) {
+        for (int64_t j = first; j < keys; ++j) {
           double score = 0;
           for (int64_t d = 0; d < D; ++d) score += qkv[size_t(q + d)] * qkv[size_t(k(j) + d)];
           sum += std::exp(p[size_t(j)] = score * scale);
         }
         const double lse = r.lse[size_t((b * H + h) * T + t)] = std::log(sum);
-        for (int64_t j = 0; j < keys; ++j) p[size_t(j)] = std::exp(p[size_t(j)] - lse);
-        for (int64_t j = 0; j < keys; ++j) {
+        for (int64_t j = first; j < keys; ++j) p[size_t(j)] = std::exp(p[size_t(j)] - lse);
+        for (int64_t j = first; j < keys; ++j) {
           for (int64_t d = 0; d < D; ++d) r.out[size_t(o + d)] += p[size_t(j)] * qkv[size_t(v(j) + d)];
         }
-        for (int64_t j = 0; j < keys; ++j) mass[size_t((b * KV + kv) * T + j)] += p[size_t(j)];
+        for (int64_t j = first; j < keys; ++j) mass[size_t((b * KV + kv) * T + j)] += p[size_t(j)];
         if (dout.empty()) continue;
         double mean = 0;
-        for (int64_t j = 0; j < keys; ++j) {
+        for (int64_t j = first; j < keys; ++j) {
           dp[size_t(j)] = 0;
           for (int64_t d = 0; d < D; ++d) dp[size_t(j)] += dout[size_t(o + d)] * qkv[size_t(v(j) + d)];
           mean += p[size_t(j)] * dp[size_t(j)];
         }
-        for (int64_t j = 0; j < keys; ++j) {
+        for (int64_t j = first; j < keys; ++j) {
           const double ds = scale * p[size_t(j)] * (dp[size_t(j)] - mean);
           for (int64_t d = 0; d < D; ++d) {
             r.dqkv[size_t(q + d)] += ds * qkv[size_t(k(j) + d)];
@@ -164,7 +165,8 @@ inline Tolerance tolerance(const cpu::AttentionShape& s, const Reference& r, dou
 
 inline std::string describe(const cpu::AttentionShape& s) {
   return "B" + std::to_string(s.batch) + " T" + std::to_string(s.tokens) + " H" + std::to_string(s.heads) + " KV" +
-         std::to_string(s.kv_heads) + " D" + std::to_string(s.head_dim) + " " + to_string(s.dtype) + (s.causal ? "" : " full");
+         std::to_string(s.kv_heads) + " D" + std::to_string(s.head_dim) + " " + to_string(s.dtype) + (s.causal ? "" : " full") +
+         (s.window > 0 ? " window " + std::to_string(s.window) : "");
 }
 
 /// One call's buffers.

@@ -66,6 +66,15 @@ TEST(CountedAttention, ExecutesWhatItBooks) {
     for (const DType dtype : {DType::bf16, DType::f16, DType::f64})
       for (const bool causal : {true, false}) expect_booked({1, 131, 6, 3, 24, dtype, causal});
     expect_booked({1, 40, 65, 1, 4, DType::f32});  // one token's heads fill more than a block of rows
+    for (const int64_t T : {1, 64, 65, 127, 200, 390})
+      for (const int64_t window : {1, 5, 16, 63, 64, 65, 100, 128, 500})
+        for (const int heads : {1, 3}) {
+          AttentionShape s{1, T, heads, 1, 20, DType::f32};
+          s.window = window;
+          expect_booked(s);
+          s.dtype = DType::f64;
+          expect_booked(s);
+        }
     expect_booked({0, 10, 2, 1, 4, DType::f32});
     expect_booked({1, 0, 2, 1, 4, DType::f32});
   });

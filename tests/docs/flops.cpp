@@ -142,7 +142,7 @@ void call_products(Calls& c, int64_t s) {
 }
 
 void call_transformer(Calls& c, int64_t s) {
-  const int64_t B = 2, T = 9 + s, H = 6, KV = 3, D = 4 + 2 * s, R = 5, L = 31, V = 17;
+  const int64_t B = 2, T = 9 + s, H = 6, KV = 3, D = 4 + 2 * s, R = 5, L = 31, V = 17, W = 5;
   const int64_t width = (H + 2 * KV) * D;
   const Tensor qkv = c.make({B, T, width}), out = c.make({B, T, H * D}), lse = c.make({B, H, T}), w = c.make({D});
   const QkNormParams q{1e-6, int32_t(H), int32_t(KV), int32_t(D)};
@@ -156,16 +156,19 @@ void call_transformer(Calls& c, int64_t s) {
   c.add(op::embedding_back, {c.make({B, T, 8 + s}), ids}, EmbeddingParams{int32_t(V), false});
   c.add(op::embedding_back, {c.make({B, T, 8 + s}), ids, c.make({V, 8 + s})}, EmbeddingParams{int32_t(V), true}, {}, "adding");
   c.add(op::rope, {qkv}, RopeParams{1e4, int32_t(R), int32_t(D), false, false}, {{"B", B}, {"T", T}, {"R", R}, {"D", D}});
-  const Names scores{{"B", B}, {"T", T}, {"H", H}, {"D", D}, {"L", L}};
+  const Names scores{{"B", B}, {"T", T}, {"H", H}, {"D", D}, {"L", L}, {"W", W}};
   for (const bool causal : {true, false}) {
-    const AttentionParams a{0.5, int32_t(H), int32_t(KV), int32_t(D), causal};
+    const AttentionParams a{0.5, 0, int32_t(H), int32_t(KV), int32_t(D), causal};
     c.add(op::attention, {qkv}, a, scores, causal ? "causal" : "full");
     c.add(op::attention_back, {out, qkv, out, lse}, a, scores, causal ? "causal" : "full");
   }
-  const AttentionParams a{0.5, int32_t(H), int32_t(KV), int32_t(D), true};
+  const AttentionParams a{0.5, 0, int32_t(H), int32_t(KV), int32_t(D), true}, near{0.5, W, int32_t(H), int32_t(KV), int32_t(D), true};
+  c.add(op::attention, {qkv}, near, scores, "window of W");
+  c.add(op::attention_back, {out, qkv, out, lse}, near, scores, "window of W");
   const Tensor cache = c.make({B, KV, L, D}), position = c.make({1}, DType::i64);
   c.add(op::kv_append, {qkv, cache, cache, position}, a);
   c.add(op::attention_cached, {qkv, cache, cache, position}, a, scores);
+  c.add(op::attention_cached, {qkv, cache, cache, position}, near, scores, "window of W");
   const Tensor logits = c.make({B, T, V}), statistic = c.make({B * T});
   c.add(op::cross_entropy, {logits, ids});
   c.add(op::cross_entropy_back, {c.make({}), logits, ids, statistic, c.make({})});

@@ -48,6 +48,7 @@ Axes decoder_axes() {
                {all_of("model.proj_bias", {"false", "true"})},
                {all_of("model.mlp_bias", {"false", "true"})},
                {all_of("model.qk_norm", {"false", "true"})},
+               {all_of("model.sliding_window", {"0", "5", "100"})},
                {all_of("model.tied_head", {"false", "true"})},
                {all_of("model.vocab", {"11", "64", "131", "300"})},
                {all_of("train.seq_len", {"1", "2", "7", "16", "33", "64", "130"})},

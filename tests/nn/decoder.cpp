@@ -26,6 +26,7 @@ ModelConfig architecture(const std::string& name) {
   c.max_seq_len = 48;
   c.init_std = 0.2;  // far from uniform predictions
   if (name == "qwen") c.qk_norm = c.qkv_bias = c.tied_head = true;
+  if (name == "mistral") c.sliding_window = 9;
   return c;
 }
 
@@ -36,7 +37,9 @@ std::vector<int32_t> some_tokens(int64_t count, int64_t vocab) {
 }
 
 struct Model {
-  Model(const ModelConfig& c, DType dtype) : device(open_cpu(Mode::real)), decoder(c) { decoder.parameters().materialize(*device, {dtype, false}, 5); }
+  Model(const ModelConfig& c, DType dtype) : device(open_cpu(Mode::real)), decoder(c) {
+    decoder.parameters().materialize(*device, {dtype, false}, 5);
+  }
   // [B, T, V]
   std::vector<double> whole(const std::vector<int32_t>& ids, int64_t B = 1) {
     const NoGrad guard;
@@ -47,7 +50,8 @@ struct Model {
 };
 
 // Logits of the last token of each piece of `tokens` [B, T], fed one after another.
-std::vector<std::vector<double>> in_pieces(Model& m, const std::vector<int32_t>& ids, int64_t B, const std::vector<int64_t>& pieces, DType dtype) {
+std::vector<std::vector<double>> in_pieces(Model& m, const std::vector<int32_t>& ids, int64_t B, const std::vector<int64_t>& pieces,
+                                           DType dtype) {
   const NoGrad guard;
   const int64_t T = int64_t(ids.size()) / B;
   KvCache cache(*m.device, m.decoder.config(), B, T + 3, dtype);
@@ -58,7 +62,8 @@ std::vector<std::vector<double>> in_pieces(Model& m, const std::vector<int32_t>&
     for (int64_t b = 0; b < B; ++b) part.insert(part.end(), ids.begin() + b * T + at, ids.begin() + b * T + at + n);
     std::iota(places.begin(), places.end(), int32_t(at));
     cache.position.write(&at, sizeof at);
-    all.push_back(m.decoder.next_logits(from_values<int32_t>(*m.device, {B, n}, part), from_values<int32_t>(*m.device, {n}, places), cache).to_vector());
+    all.push_back(m.decoder.next_logits(from_values<int32_t>(*m.device, {B, n}, part), from_values<int32_t>(*m.device, {n}, places), cache)
+                      .to_vector());
     at += n;
   }
   EXPECT_EQ(at, T);
@@ -98,7 +103,8 @@ TEST_P(KvCaches, give_the_logits_of_the_whole_sequence) {
       ASSERT_EQ(got[piece].size(), size_t(B * V));
       for (int64_t b = 0; b < B; ++b)
         for (int64_t v = 0; v < V; ++v)
-          ASSERT_NEAR(got[piece][size_t(b * V + v)], expected[size_t((b * T + at - 1) * V + v)], allowed) << "position " << at - 1 << " of row " << b << ", token " << v;
+          ASSERT_NEAR(got[piece][size_t(b * V + v)], expected[size_t((b * T + at - 1) * V + v)], allowed)
+              << "position " << at - 1 << " of row " << b << ", token " << v;
     }
   }
 }
@@ -112,13 +118,31 @@ TEST_P(KvCaches, logits_depend_on_the_past_only) {
   ids[11] = (ids[11] + 1) % int32_t(c.vocab);
   const std::vector<double> after = m.whole(ids);
   for (int64_t t = 0; t < 20; ++t) {
-    const auto row = [&](const std::vector<double>& all) { return std::vector<double>(all.begin() + t * c.vocab, all.begin() + (t + 1) * c.vocab); };
+    const auto row = [&](const std::vector<double>& all) {
+      return std::vector<double>(all.begin() + t * c.vocab, all.begin() + (t + 1) * c.vocab);
+    };
     EXPECT_EQ(row(before) == row(after), t < 11) << "position " << t << (t < 11 ? " saw the future" : " does not see token 11");
   }
 }
+// One layer hands a token on to the window - 1 tokens after it.
+TEST(Decoder, a_window_ends_what_a_layer_sees) {
+  ModelConfig c = architecture("mistral");
+  c.layers = 1;
+  Model m(c, DType::f64);
+  std::vector<int32_t> ids = some_tokens(20, c.vocab);
+  const std::vector<double> before = m.whole(ids);
+  ids[3] = (ids[3] + 1) % int32_t(c.vocab);
+  const std::vector<double> after = m.whole(ids);
+  for (int64_t t = 0; t < 20; ++t) {
+    const bool same = std::equal(before.begin() + t * c.vocab, before.begin() + (t + 1) * c.vocab, after.begin() + t * c.vocab);
+    EXPECT_EQ(same, t < 3 || t >= 3 + c.sliding_window) << "position " << t;
+  }
+}
 INSTANTIATE_TEST_SUITE_P(Models, KvCaches,
-                         ::testing::Values(Case{"gpt2", DType::f64}, Case{"llama", DType::f64}, Case{"qwen", DType::f64}, Case{"gpt2", DType::f32}, Case{"llama", DType::f32},
-                                           Case{"qwen", DType::f32}, Case{"gpt2", DType::bf16}, Case{"llama", DType::bf16}, Case{"qwen", DType::bf16}),
+                         ::testing::Values(Case{"mistral", DType::f64}, Case{"mistral", DType::bf16}, Case{"gpt2", DType::f64},
+                                           Case{"llama", DType::f64}, Case{"qwen", DType::f64}, Case{"gpt2", DType::f32},
+                                           Case{"llama", DType::f32}, Case{"qwen", DType::f32}, Case{"gpt2", DType::bf16},
+                                           Case{"llama", DType::bf16}, Case{"qwen", DType::bf16}),
                          [](const auto& info) { return std::string(info.param.model) + "_" + to_string(info.param.dtype); });
 
 TEST(Decoder, refuses_what_its_position_table_cannot_hold) {

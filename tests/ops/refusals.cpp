@@ -58,6 +58,9 @@ TEST_F(Ops, ShapesThatDoNotFitAreRefused) {
   EXPECT_THAT(error_of([&] { rope(f({2, 6}), 1, 2, 1e4); }), HasSubstr("[B, T, heads D]"));
   EXPECT_THAT(error_of([&] { attention(f({1, 2, 8}), 2, 1, 3); }), HasSubstr("is not [B, T, 12]"));
   EXPECT_THAT(error_of([&] { attention(f({1, 2, 21}), 3, 2, 3); }), HasSubstr("not a multiple"));
+  EXPECT_THAT(error_of([&] { attention(f({1, 2, 12}), 2, 1, 3, true, 0, -1); }), HasSubstr("a window of -1 tokens"));
+  EXPECT_THAT(error_of([&] { attention(f({1, 2, 12}), 2, 1, 3, false, 0, 4); }), HasSubstr("attention causal"));
+  EXPECT_THAT(error_of([&] { attention_plain(f({1, 2, 12}), 2, 1, 3, false, 0, 4); }), HasSubstr("attention causal"));
   EXPECT_THAT(error_of([&] { attention(f({1, 1, 257 * 3}), 1, 1, 257); }), HasSubstr("outside 1 to 256"));
   EXPECT_THAT(error_of([&] { cross_entropy(f({2, 3}), ids({0, 1, 2})); }), HasSubstr("targets"));
   EXPECT_THAT(error_of([&] { max(f({2, 0}), {1}); }), HasSubstr("empty axis"));
@@ -122,13 +125,15 @@ TEST_F(Ops, ACastPassesTheGradientOnInTheTypeOfItsInput) {
 
 TEST_F(Ops, FusedAttentionIsPlainAttention) {
   for (const auto& [heads, kv_heads, T] : {std::array<int64_t, 3>{1, 1, 5}, {4, 2, 33}, {3, 1, 70}, {2, 2, 129}})
-    for (const bool causal : {true, false}) {
-      const int64_t D = 6;
+    for (const int64_t window : {-1, 0, 4, 40}) {  // -1: without a mask
+      const int64_t D = 6, seen = std::max<int64_t>(window, 0);
+      const bool causal = window >= 0;
       Tensor fused = empty(*device_, {{2, T, (heads + 2 * kv_heads) * D}, DType::f64});
       fill_normal_(fused, uint64_t(T));
       Tensor plain = from_values<double>(*device_, fused.shape(), fused.to_vector());
       fused.set_requires_grad(), plain.set_requires_grad();
-      const Tensor a = attention(fused, heads, kv_heads, D, causal), b = attention_plain(plain, heads, kv_heads, D, causal);
+      const Tensor a = attention(fused, heads, kv_heads, D, causal, 0, seen);
+      const Tensor b = attention_plain(plain, heads, kv_heads, D, causal, 0, seen);
       Tensor seed = empty(*device_, a.spec());
       fill_normal_(seed, 3);
       backward(a, seed), backward(b, seed);

@@ -81,13 +81,15 @@ void add_ranges(CaseList& list) {
   list.op("causal_mask", false, kOnce);
   for (const int64_t queries : {0, 1, 2, 5, 33, 130})
     for (const int64_t more : {0, 1, 7, 64})
-      list.add(
-          {}, [=](Device& device, DType, const Tensors&) { return causal_mask(device, queries, queries + more); },
-          [=](const Arrays&) {
-            Array y(Shape{queries, queries + more});
-            for_each_place(y.shape, [&](const Place& p) { y[y.index(p)] = p[1] <= p[0] + more; });
-            return y;
-          });
+      for (const int64_t window : {0, 1, 6})
+        list.add(
+            {}, [=](Device& device, DType, const Tensors&) { return causal_mask(device, queries, queries + more, window); },
+            [=](const Arrays&) {
+              Array y(Shape{queries, queries + more});
+              for_each_place(y.shape,
+                             [&](const Place& p) { y[y.index(p)] = p[1] <= p[0] + more && (window == 0 || p[1] + window > p[0] + more); });
+              return y;
+            });
   list.op("from_values", false, kOnce);
   for (const Arrangement& a : arrangements())
     list.add(

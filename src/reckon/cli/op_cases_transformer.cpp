@@ -136,7 +136,7 @@ const Heads kHeads[] = {
     {1, 200, Lay::plain, 1, 1, 12, 0},
 };
 
-Array attention_reference(const Array& qkv, const Heads& h, bool causal, bool stored) {
+Array attention_reference(const Array& qkv, const Heads& h, bool causal, int64_t window, bool stored) {
   Array y(Shape{h.B, h.T, h.heads * h.head_dim});
   const int64_t D = h.head_dim, group = h.heads / h.kv_heads;
   std::vector<Real> keys(size_t(h.T * D)), values(size_t(h.T * D));
@@ -148,9 +148,11 @@ Array attention_reference(const Array& qkv, const Heads& h, bool causal, bool st
           keys[size_t(t * D + d)] = qkv[(b * h.T + t) * h.width() + kv * D + d];
           values[size_t(t * D + d)] = qkv[(b * h.T + t) * h.width() + (kv + h.kv_heads) * D + d];
         }
-      for (int64_t t = 0; t < h.T; ++t)
-        attend(&qkv.values[size_t((b * h.T + t) * h.width() + head * D)], keys.data(), values.data(), causal ? t + 1 : h.T, D,
-               h.used_scale(), stored, &y.values[size_t((b * h.T + t) * h.heads * D + head * D)]);
+      for (int64_t t = 0; t < h.T; ++t) {
+        const int64_t first = window > 0 ? std::max<int64_t>(t + 1 - window, 0) : 0;
+        attend(&qkv.values[size_t((b * h.T + t) * h.width() + head * D)], &keys[size_t(first * D)], &values[size_t(first * D)],
+               (causal ? t + 1 : h.T) - first, D, h.used_scale(), stored, &y.values[size_t((b * h.T + t) * h.heads * D + head * D)]);
+      }
     }
   return y;
 }
@@ -160,10 +162,15 @@ void add_attention(CaseList& list, bool plain) {
   int at = 0;
   for (const Heads& h : kHeads) {
     const bool causal = at++ % 4 != 3;
-    list.add(
-        {CaseInput(Shape{h.B, h.T, h.width()}, h.lay).range(-1.5, 1.5)},
-        [=](const Tensors& x) { return (plain ? attention_plain : attention)(x[0], h.heads, h.kv_heads, h.head_dim, causal, h.scale); },
-        [=](const Arrays& x) { return attention_reference(x[0], h, causal, plain); });
+    for (const int64_t window : {int64_t(0), h.T / 3 + 1}) {
+      if (window > 0 && !causal) continue;
+      list.add(
+          {CaseInput(Shape{h.B, h.T, h.width()}, h.lay).range(-1.5, 1.5)},
+          [=](const Tensors& x) {
+            return (plain ? attention_plain : attention)(x[0], h.heads, h.kv_heads, h.head_dim, causal, h.scale, window);
+          },
+          [=](const Arrays& x) { return attention_reference(x[0], h, causal, window, plain); });
+    }
   }
 }
 
@@ -173,11 +180,12 @@ void add_attention_with_cache(CaseList& list) {
   for (const Heads& h : kHeads) {
     if (h.B == 0 || h.T == 0 || h.T > 150) continue;
     const int64_t position = at++ % 3 == 0 ? 0 : at * 3, longest = position + h.T + at % 2 * 5, D = h.head_dim;
+    const int64_t window = at % 4 == 0 ? h.T / 2 + 2 : 0;
     const CaseInput cache(Shape{h.B, h.kv_heads, longest, D});
     list.add(
         {CaseInput(Shape{h.B, h.T, h.width()}, h.lay).range(-1.5, 1.5), cache, cache, CaseInput::of({1}, DType::i64, {double(position)})},
         [=](const Tensors& x) {
-          const Tensor y = attention_with_cache(x[0], x[1], x[2], x[3], h.heads, h.kv_heads, D, h.scale);
+          const Tensor y = attention_with_cache(x[0], x[1], x[2], x[3], h.heads, h.kv_heads, D, h.scale, window);
           return Tensors{y, x[1], x[2]};
         },
         [=](const Arrays& x) {
@@ -193,8 +201,9 @@ void add_attention_with_cache(CaseList& list) {
           for (int64_t b = 0; b < h.B; ++b)
             for (int64_t head = 0; head < h.heads; ++head)
               for (int64_t t = 0; t < h.T; ++t) {
-                const size_t start = size_t((b * h.kv_heads + head / (h.heads / h.kv_heads)) * longest * D);
-                attend(&x[0].values[size_t((b * h.T + t) * h.width() + head * D)], &k.values[start], &v.values[start], position + t + 1, D,
+                const int64_t end = position + t + 1, first = window > 0 ? std::max<int64_t>(end - window, 0) : 0;
+                const size_t start = size_t(((b * h.kv_heads + head / (h.heads / h.kv_heads)) * longest + first) * D);
+                attend(&x[0].values[size_t((b * h.T + t) * h.width() + head * D)], &k.values[start], &v.values[start], end - first, D,
                        h.used_scale(), false, &y.values[size_t((b * h.T + t) * h.heads * D + head * D)]);
               }
           return Arrays{y, k, v};
@@ -205,7 +214,7 @@ void add_attention_with_cache(CaseList& list) {
       {CaseInput(Shape{1, 2, 24}), CaseInput(Shape{1, 1, 300, 6}), CaseInput(Shape{1, 1, 300, 6}), CaseInput::of({1}, DType::i64, {0})},
       [=](const Tensors& x) { return attention_with_cache(x[0], x[1], x[2], x[3], 2, 1, 6, 0); },
       [=](const Arrays& x) {
-        return attention_reference(x[0], {1, 2, Lay::plain, 2, 1, 6, 0}, true, false);
+        return attention_reference(x[0], {1, 2, Lay::plain, 2, 1, 6, 0}, true, 0, false);
       });
 }
 

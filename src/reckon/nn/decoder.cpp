@@ -85,9 +85,9 @@ Tensor DecoderBlock::attend(const Tensor& x, KvCache* cache) const {
   if (q_norm_) y = qk_norm(y, q_norm_->value, k_norm_->value, c.heads, c.kv_heads, c.head_dim, c.norm_eps);
   if (c.position == PositionKind::rope) y = rope(std::move(y), c.heads + c.kv_heads, c.head_dim, c.rope_theta, cache ? cache->position : Tensor());
   if (cache) {
-    y = attention_with_cache(y, cache->k[size_t(index_)], cache->v[size_t(index_)], cache->position, c.heads, c.kv_heads, c.head_dim);
+    y = attention_with_cache(y, cache->k[size_t(index_)], cache->v[size_t(index_)], cache->position, c.heads, c.kv_heads, c.head_dim, 0, c.sliding_window);
   } else {
-    y = attention(y, c.heads, c.kv_heads, c.head_dim);
+    y = attention(y, c.heads, c.kv_heads, c.head_dim, true, 0, c.sliding_window);
   }
   return proj_(y);
 }

@@ -180,6 +180,8 @@ void validate(const ModelConfig& c) {
     check_integer("model.d_ff", c.d_ff, kMaxInnerWidth);
     check_integer("model.vocab", c.vocab, kMaxVocab);
     check_integer("model.max_seq_len", c.max_seq_len, kMaxSeqLen);
+    check_as(Failure::usage, c.sliding_window >= 0 && c.sliding_window <= kMaxSeqLen, "model.sliding_window = {}: it must be 0 to {}",
+             c.sliding_window, kMaxSeqLen);
     check_number("model.norm_eps", c.norm_eps, kMinNormEps, kMaxNormEps);
     check_number("model.rope_theta", c.rope_theta, kMinRopeTheta, kMaxRopeTheta);
     check_attention(c);

@@ -57,8 +57,9 @@ struct ModelConfig {
   bool qkv_bias = true;
   bool proj_bias = true;  // attention output projection
   bool mlp_bias = true;
-  bool norm_bias = true;  // layer_norm only
-  bool qk_norm = false;   // RMSNorm over head_dim on q and k before RoPE
+  bool norm_bias = true;       // layer_norm only
+  bool qk_norm = false;        // RMSNorm over head_dim on q and k before RoPE
+  int64_t sliding_window = 0;  // tokens that attention sees, the own included; 0: all before it
   bool tied_head = true;
   InitKind init = InitKind::normal;
   double init_std = 0.02;        // normal and trunc_normal (cut at +-3 std)

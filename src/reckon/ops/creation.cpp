@@ -44,7 +44,9 @@ Tensor from_bytes(Device& device, const TensorSpec& spec, const void* host, int6
   t.write(host, bytes);
   return t;
 }
-Tensor causal_mask(Device& device, int64_t queries, int64_t keys) { return call_on(device, op::causal_mask, {}, MaskParams{queries, keys})[0]; }
+Tensor causal_mask(Device& device, int64_t queries, int64_t keys, int64_t window) {
+  return call_on(device, op::causal_mask, {}, MaskParams{queries, keys, window})[0];
+}
 void fill_uniform_(const Tensor& x, uint64_t key, double low, double high) {
   call(op::random, {x}, RandomParams{RandomParams::uniform, key, low, high});
 }

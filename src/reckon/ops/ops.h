@@ -17,7 +17,7 @@ template <class T>
 Tensor from_values(Device& device, const Shape& shape, std::span<const T> values);
 Tensor from_bytes(Device& device, const TensorSpec& spec, const void* host, int64_t bytes);
 /// bool [queries, keys]: true where a query may look: key <= query + (keys - queries).
-Tensor causal_mask(Device& device, int64_t queries, int64_t keys);
+Tensor causal_mask(Device& device, int64_t queries, int64_t keys, int64_t window = 0);
 
 // Random fills write x in place; element i is a function of (key, i) only. A leaf may be filled, a
 // result of a recorded operation only under NoGrad.
@@ -109,13 +109,15 @@ Tensor embedding(const Tensor& table, const Tensor& ids);
 Tensor rope(Tensor x, int64_t rotated_heads, int64_t head_dim, double theta, const Tensor& position = {});
 /// Attention over packed qkv [B, T, (H + 2 KV) D] -> [B, T, H D]; softmax of q k^T * scale (0: 1 / sqrt(D)). Only the log-sum-exp of each
 /// row is kept for backward. Dao et al. 2022, arXiv:2205.14135.
-Tensor attention(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal = true, double scale = 0);
+/// window: a token sees itself and the window - 1 tokens before it (sliding window, Beltagy et al. 2020, arXiv:2004.05150), which needs
+/// causal; 0: all before it.
+Tensor attention(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal = true, double scale = 0, int64_t window = 0);
 /// The same by plain matmul, mask and softmax: the reference, with T x T scores in memory.
-Tensor attention_plain(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal = true, double scale = 0);
+Tensor attention_plain(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal = true, double scale = 0, int64_t window = 0);
 /// Writes the keys and values of new rows into caches [B, KV, max_T, D] at position (i64 [1]) and attends over everything up to each row.
 /// Has no gradient: throws Error, and writes nothing, if one is recorded for qkv or a cache.
 Tensor attention_with_cache(const Tensor& qkv, const Tensor& k_cache, const Tensor& v_cache, const Tensor& position, int64_t heads, int64_t kv_heads,
-                            int64_t head_dim, double scale = 0);
+                            int64_t head_dim, double scale = 0, int64_t window = 0);
 
 // ---- losses --------------------------------------------------------------------------------------------------------------------------
 /// Targets with this value take no part in the loss.

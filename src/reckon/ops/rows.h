@@ -39,7 +39,7 @@ struct ArangeParams {
   DType dtype;
 };
 struct MaskParams {
-  int64_t queries, keys;
+  int64_t queries, keys, window;
 };
 struct SliceParams {
   int32_t axis;
@@ -76,6 +76,7 @@ struct RopeParams {
 };
 struct AttentionParams {
   double scale;
+  int64_t window;  // keys that a token sees at most, itself included; 0: no limit
   int32_t heads, kv_heads, head_dim;
   bool causal;
 };

@@ -65,11 +65,14 @@ int64_t packed_width(const AttentionParams& a) { return checked_multiply(a.heads
 void check_qkv(const Plan& p, const AttentionParams& a, size_t i = 0) {
   check(a.heads > 0 && a.kv_heads > 0 && a.heads % a.kv_heads == 0, "{} heads are not a multiple of {} key-value heads", a.heads, a.kv_heads);
   check(a.head_dim >= 1 && a.head_dim <= 256, "head_dim {} is outside 1 to 256", a.head_dim);
+  check(a.window == 0 || (a.window > 0 && a.causal), "a window of {} tokens; it must be positive, and attention causal", a.window);
   check(is_float(p.in[i].dtype) && p.in[i].shape.rank() == 3 && p.in[i].shape.last() == packed_width(a), "qkv {} is not [B, T, {}]", p.in[i], packed_width(a));
 }
 // Pairs of query and key that count.
 int64_t score_count(const AttentionParams& a, int64_t B, int64_t T) {
-  return checked_product({B, a.heads, a.causal ? checked_multiply(T, T + 1) / 2 : checked_multiply(T, T)});
+  const int64_t unseen = a.window > 0 && a.window < T ? T - a.window : 0;  // tokens that the window hides from the last one
+  const int64_t pairs = a.causal ? checked_multiply(T, T + 1) / 2 - checked_multiply(unseen, unseen + 1) / 2 : checked_multiply(T, T);
+  return checked_product({B, a.heads, pairs});
 }
 
 void plan_attention(Plan& p) {
@@ -110,8 +113,9 @@ void plan_attention_cached(Plan& p) {                                           
   const int64_t B = p.in[0].shape[0], T = p.in[0].shape[1], longest = p.in[1].shape[2];
   p.output({B, T, int64_t(a.heads) * a.head_dim}, p.in[0].dtype);
   // bounds: the position is not known to the plan
-  p.matmul_flops({4, B, T, a.heads, a.head_dim, longest});
-  p.vector_flops({5, B, T, a.heads, longest});
+  const int64_t seen = a.window > 0 ? std::min(a.window, longest) : longest;
+  p.matmul_flops({4, B, T, a.heads, a.head_dim, seen});
+  p.vector_flops({5, B, T, a.heads, seen});
 }
 
 // ---- cross-entropy. in: logits [..., V], targets i32 [...] -> loss [], lse [rows], count [] of targets that are not ignored
@@ -153,16 +157,17 @@ Tensor rope(Tensor x, int64_t rotated_heads, int64_t head_dim, double theta, con
 }
 
 namespace {
-AttentionParams attention_params(int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal, double scale) {
-  return {scale != 0 ? scale : 1.0 / std::sqrt(double(head_dim)), int32_t(heads), int32_t(kv_heads), int32_t(head_dim), causal};
+AttentionParams attention_params(int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal, double scale, int64_t window) {
+  return {scale != 0 ? scale : 1.0 / std::sqrt(double(head_dim)), window, int32_t(heads), int32_t(kv_heads), int32_t(head_dim), causal};
 }
 }  // namespace
 
-Tensor attention(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal, double scale) {
-  return call(op::attention, tensors(qkv), attention_params(heads, kv_heads, head_dim, causal, scale))[0];
+Tensor attention(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal, double scale, int64_t window) {
+  return call(op::attention, tensors(qkv), attention_params(heads, kv_heads, head_dim, causal, scale, window))[0];
 }
 
-Tensor attention_plain(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal, double scale) {
+Tensor attention_plain(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal, double scale, int64_t window) {
+  check(window == 0 || (window > 0 && causal), "attention_plain: a window of {} tokens; it must be positive, and attention causal", window);
   check(kv_heads > 0 && heads % kv_heads == 0 && qkv.rank() == 3 && qkv.shape().last() == (heads + 2 * kv_heads) * head_dim, "attention_plain: qkv {} is not [B, T, ({} + 2 {}) {}]",
         qkv, heads, kv_heads, head_dim);
   const int64_t B = qkv.shape()[0], T = qkv.shape()[1], group = heads / kv_heads, D = head_dim;
@@ -172,14 +177,14 @@ Tensor attention_plain(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64
   const Tensor k = unsqueeze(permute(slice(split, 2, heads, heads + kv_heads), {0, 2, 1, 3}), 2);
   const Tensor v = unsqueeze(permute(slice(split, 2, heads + kv_heads, heads + 2 * kv_heads), {0, 2, 1, 3}), 2);
   Tensor scores = affine(matmul(q, transpose(k)), scale != 0 ? scale : 1.0 / std::sqrt(double(D)));
-  if (causal) scores = where(causal_mask(qkv.device(), T, T), scores, full(qkv.device(), {Shape{}, qkv.dtype()}, -INFINITY));
+  if (causal) scores = where(causal_mask(qkv.device(), T, T, window), scores, full(qkv.device(), {Shape{}, qkv.dtype()}, -INFINITY));
   const Tensor out = matmul(softmax(scores), v);
   return reshape(permute(reshape(out, {B, heads, T, D}), {0, 2, 1, 3}), {B, T, heads * D});
 }
 
 Tensor attention_with_cache(const Tensor& qkv, const Tensor& k_cache, const Tensor& v_cache, const Tensor& position, int64_t heads, int64_t kv_heads,
-                            int64_t head_dim, double scale) {
-  const AttentionParams a = attention_params(heads, kv_heads, head_dim, true, scale);
+                            int64_t head_dim, double scale, int64_t window) {
+  const AttentionParams a = attention_params(heads, kv_heads, head_dim, true, scale, window);
   // Refused before the caches are written, not between the two operations.
   check(!tracked({qkv, k_cache, v_cache}), "attention_with_cache: has no gradient rule, but an input requires one: use it under NoGrad");
   call(op::kv_append, tensors(qkv, k_cache, v_cache, position), a);

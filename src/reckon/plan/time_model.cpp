@@ -43,6 +43,14 @@ std::vector<double> attention_extents(const CallRecord& call) {
   return {double(qkv[0] * p.kv_heads), double(p.heads / p.kv_heads), double(qkv[1]), double(p.head_dim)};
 }
 
+// Attention is measured without a window: what one leaves of its work.
+double share_in_window(const CallRecord& call) {
+  if (!is_attention(call)) return 1;
+  const auto p = call.params.as<AttentionParams>();
+  const double T = attention_extents(call)[2], hidden = p.window > 0 ? std::max(T - double(p.window), 0.0) : 0;
+  return 1 - hidden * (hidden + 1) / (T * (T + 1));
+}
+
 // Attention's work is quadratic in its tokens, the third of four axes; all other work is linear in each extent.
 double growth(const TimeTable& table, size_t axis) { return table.axes.size() == 4 && axis == 2 ? 2 : 1; }
 
@@ -153,7 +161,7 @@ std::optional<double> predict_seconds(const CallRecord& call, const MachineProfi
   const TimeKey key = time_key(call);
   const TimeTable* table = find_table(profile, key.table);
   if (!table || table->axes.size() != key.at.size()) return {};
-  return interpolate(*table, key.at);
+  return interpolate(*table, key.at) * share_in_window(call);
 }
 
 StepTime predict_step(const RunPlan& plan, const MachineProfile& profile) {

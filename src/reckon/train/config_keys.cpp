@@ -78,6 +78,8 @@ std::span<const ConfigKey> config_table() {
       boolean("model.mlp_bias", FIELD(model.mlp_bias), "Bias on the MLP's matrices."),
       boolean("model.norm_bias", FIELD(model.norm_bias), "Bias of layer_norm; rms_norm has none."),
       boolean("model.qk_norm", FIELD(model.qk_norm), "RMSNorm over each head's queries and keys, before RoPE (Qwen3)."),
+      integer("model.sliding_window", FIELD(model.sliding_window), 0, kMaxSeqLen,
+              "Tokens that attention sees, the own included (Mistral); 0: all before it."),
       boolean("model.tied_head", FIELD(model.tied_head), "The output head is the embedding matrix."),
       word("model.init", FIELD(model.init), words_of(InitKind()), {}, "Distribution of the initial weights."),
       number("model.init_std", FIELD(model.init_std), 0, kMaxInitStd, "Standard deviation for normal and trunc_normal (cut at 3 of them)."),

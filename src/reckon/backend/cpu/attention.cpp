@@ -14,7 +14,7 @@ namespace reckon::cpu {
 namespace detail {
 void assert_shape(const AttentionShape& s) {
   RECKON_ASSERT(s.batch >= 0 && s.tokens >= 0 && s.kv_heads >= 1 && s.heads >= 1 && s.heads % s.kv_heads == 0);
-  RECKON_ASSERT(s.head_dim >= 1 && s.head_dim <= kMaxHeadDim && is_float(s.dtype));
+  RECKON_ASSERT(s.head_dim >= 1 && s.head_dim <= kMaxHeadDim && is_float(s.dtype) && s.window >= 0);
 }
 
 int64_t forward_lane_bytes(const AttentionShape& s, int64_t keys) {
@@ -31,6 +31,7 @@ HeadGroup common_group(const AttentionShape& s) {
   g.query_tokens = s.tokens;
   g.keys = s.tokens;
   g.causal = s.causal;
+  g.window = s.causal ? s.window : 0;
   g.scale = s.scale != 0 ? s.scale : 1 / std::sqrt(double(s.head_dim));
   return g;
 }

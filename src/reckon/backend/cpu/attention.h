@@ -18,6 +18,7 @@ struct AttentionShape {
   DType dtype = DType::f32;  // of qkv, out and their gradients: f32, f64, bf16 or f16; sums are float32, or float64 for f64
   bool causal = true;        // token t sees tokens 0..t; otherwise all of them
   double scale = 0;          // of the scores; 0 stands for 1 / sqrt(head_dim)
+  int64_t window = 0;        // causal: token t sees itself and the window - 1 tokens before it; 0 stands for all before it
 };
 
 /// Scratch bytes, 64-byte aligned, for up to `lanes` threads. Never less when an extent grows. Forward: independent of T (f64: one row of

@@ -66,24 +66,28 @@ HWY_INLINE void load_block(const HeadGroup& g, const HeadGroupBack& back, int64_
 /// p = 2^(score - lse) and ds = p * (dp - delta) for one vector of rows; both are zero where the mask hides the key.
 HWY_INLINE void gradients_vec(const Seen& seen, int64_t count, int64_t at, const Block& b, float* p, float* ds) {
   const Vec lse2 = load(b.lse2 + at), delta = load(b.delta + at);
+  const auto masked = [&](int64_t j) RECKON_VEC {
+    const int64_t i = j * kScoreStride + at;
+    const auto mask = sees(seen, j);
+    const Vec probability = hn::IfThenElseZero(mask, exp2(hn::Sub(load(p + i), lse2)));
+    store(probability, p + i);
+    store(hn::IfThenElseZero(mask, hn::Mul(probability, hn::Sub(load(ds + i), delta))), ds + i);
+  };
+  const auto hidden = [&](int64_t j) RECKON_VEC {
+    store(hn::Zero(Floats()), p + j * kScoreStride + at);
+    store(hn::Zero(Floats()), ds + j * kScoreStride + at);
+  };
   int64_t j = 0;
+  for (; j < seen.none; ++j) hidden(j);
+  for (; j < seen.part; ++j) masked(j);
   for (; j < seen.all; ++j) {
     const int64_t i = j * kScoreStride + at;
     const Vec probability = exp2(hn::Sub(load(p + i), lse2));
     store(probability, p + i);
     store(hn::Mul(probability, hn::Sub(load(ds + i), delta)), ds + i);
   }
-  for (; j < seen.some; ++j) {
-    const int64_t i = j * kScoreStride + at;
-    const auto mask = sees(seen, j);
-    const Vec probability = hn::IfThenElseZero(mask, exp2(hn::Sub(load(p + i), lse2)));
-    store(probability, p + i);
-    store(hn::IfThenElseZero(mask, hn::Mul(probability, hn::Sub(load(ds + i), delta))), ds + i);
-  }
-  for (; j < count; ++j) {
-    store(hn::Zero(Floats()), p + j * kScoreStride + at);
-    store(hn::Zero(Floats()), ds + j * kScoreStride + at);
-  }
+  for (; j < seen.some; ++j) masked(j);
+  for (; j < count; ++j) hidden(j);
 }
 
 /// p and ds [key][row] of the block and the loaded tile of keys first_key + [0, count).
@@ -99,9 +103,10 @@ HWY_INLINE void add_query_gradient(const HeadGroup& g, const Block& b, int64_t f
   for (int64_t i = 0; i < b.r.rows; i += kTileRows) {
     ahead.fetch();
     const int64_t rows = std::min<int64_t>(kTileRows, b.r.rows - i);
-    const int64_t keys = std::min(count, b.r.last[i + rows - 1] - first_key + 1);
+    const int64_t start = std::max<int64_t>(b.r.from[i] - first_key, 0);
+    const int64_t keys = std::min(count, b.r.last[i + rows - 1] - first_key + 1) - start;
     if (keys <= 0) continue;
-    const Product p{t.ds + i, kScoreStride, t.k, width, b.dq + i * width, width, keys, nullptr};
+    const Product p{t.ds + start * kScoreStride + i, kScoreStride, t.k + start * width, width, b.dq + i * width, width, keys, nullptr};
     product<false, Into::add>(p, rows, width / kLanes);
   }
 }
@@ -113,7 +118,9 @@ HWY_INLINE void add_key_gradients(const HeadGroup& g, const Block& b, int64_t fi
   for (int64_t j = 0; j < count; j += kTileRows) {
     const int64_t keys = std::min<int64_t>(kTileRows, count - j), start = std::max<int64_t>(first_row(g, first_key + j) - b.r.first, 0);
     if (start >= b.r.rows) break;
-    const int64_t rows = b.r.rows - start, score = j * kScoreStride + start;
+    const int64_t end = std::min(b.r.rows, end_row(g, first_key + j + keys - 1) - b.r.first);
+    const int64_t rows = end - start, score = j * kScoreStride + start;
+    if (rows <= 0) continue;
     product<true, Into::add>({t.ds + score, kScoreStride, b.q + start * width, width, dk_sum + j * width, width, rows, nullptr}, keys,
                              width / kLanes);
     product<true, Into::add>({t.p + score, kScoreStride, b.dout + start * width, width, dv_sum + j * width, width, rows, nullptr}, keys,
@@ -140,17 +147,18 @@ void gradient_rows(const RowTask& task, const RowTask& next, float* dk_sum, floa
   }
   const int64_t keys = last_key(g, end - 1) + 1;
   Ahead ahead;
-  for (int64_t key = 0; key < keys; key += kKeys) {
+  for (int64_t key = first_tile(g, task.row); key < keys; key += kKeys) {
     load_key_rows(g, g.k, key, std::min(kKeys, keys - key), t.k);
     load_key_rows(g, g.v, key, std::min(kKeys, keys - key), t.v);
     const bool last_tile = key + kKeys >= keys;
     const HeadGroup& then = last_tile ? next.g : g;
-    ahead.add_keys(then, then.k, last_tile ? 0 : key + kKeys, then.keys);
-    ahead.add_keys(then, then.v, last_tile ? 0 : key + kKeys, then.keys);
+    const int64_t then_key = last_tile ? first_tile(next.g, next.row) : key + kKeys;
+    ahead.add_keys(then, then.k, then_key, then.keys);
+    ahead.add_keys(then, then.v, then_key, then.keys);
     for (int64_t i = 0; i < blocks; ++i) {
       const Block& b = block[i];
       const int64_t count = std::min(kKeys, b.r.last[kRows - 1] + 1 - key);
-      if (count <= 0) continue;
+      if (count <= 0 || b.r.from[0] >= key + kKeys) continue;
       if (key + kKeys > b.r.last[kRows - 1]) fetch_block(task, b, next, next.row + i * kRows, ahead);
       RECKON_COUNT_VECTOR(8 * seen_pairs(b.r, key, count));  // the pass over keys that there may be repeats these, and is not counted
       tile_gradients(g, b, key, count, t, ahead);
@@ -185,7 +193,8 @@ void gradient_keys(const HeadGroup& g, const HeadGroupBack& back, int64_t key, f
   load_key_rows(g, g.v, key, keys, t.v);
   Block block;
   Ahead ahead;
-  for (int64_t row = first_row(g, key) / kRows * kRows; row < row_count(g); row += kRows) {
+  const int64_t end = end_row(g, key + keys - 1);
+  for (int64_t row = first_row(g, key) / kRows * kRows; row < end; row += kRows) {
     load_block(g, back, row, false, t.rest, block);
     // The tile ends where the other pass ends it, so that both add the same numbers in the same order.
     const int64_t count = std::min(kKeys, block.r.last[kRows - 1] + 1 - key);

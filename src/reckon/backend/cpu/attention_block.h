@@ -32,6 +32,7 @@ struct HeadGroup {
   int64_t first_position;  // position of query token 0 among the keys
   int64_t keys;
   bool causal;
+  int64_t window;  // keys that a row sees at most, itself included; 0: no limit
   double scale;
   const char* q;  // token t, head g: q + t * q_stride + g * head_dim
   const char* k;  // key j: k + j * kv_stride
@@ -56,14 +57,23 @@ struct RowTask {
   int64_t row, rows;
 };
 
-/// Query rows, and the last key that a row sees.
+/// Query rows, and the first and last key that a row sees.
 inline int64_t row_count(const HeadGroup& g) { return g.query_tokens * g.group; }
 inline int64_t last_key(const HeadGroup& g, int64_t row) { return g.causal ? g.first_position + row / g.group : g.keys - 1; }
-/// First query row that sees this key.
+inline int64_t first_key(const HeadGroup& g, int64_t row) {
+  return g.window > 0 ? std::max<int64_t>(g.first_position + row / g.group + 1 - g.window, 0) : 0;
+}
+/// The first query row that sees this key, and the first one after those that do.
 inline int64_t first_row(const HeadGroup& g, int64_t key) {
   const int64_t token = g.causal ? key - g.first_position : 0;
   return (token > 0 ? token : 0) * g.group;
 }
+inline int64_t end_row(const HeadGroup& g, int64_t key) {
+  return g.window > 0 ? std::clamp<int64_t>(key - g.first_position + g.window, 0, g.query_tokens) * g.group : row_count(g);
+}
+
+/// The first key of the first tile that this row, and so any after it, sees. Tiles lie where they lie without a window.
+inline int64_t first_tile(const HeadGroup& g, int64_t row) { return first_key(g, row) / kKeys * kKeys; }
 
 /// Floats of one lane's scratch.
 constexpr int64_t forward_scratch(int64_t head_dim) {

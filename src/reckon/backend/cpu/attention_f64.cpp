@@ -33,15 +33,15 @@ void forward_rows_f64(const HeadGroup& g, int64_t row, int64_t rows, double* sco
   for (; row < end; ++row) {
     const double* q = query_row<const double*>(g, g.q, g.q_stride, row);
     double* out = query_row<double*>(g, g.out, g.out_stride, row);
-    const int64_t keys = last_key(g, row) + 1;
-    RECKON_COUNT_MATMUL(4 * keys * D);
-    RECKON_COUNT_VECTOR(5 * keys);
-    for (int64_t j = 0; j < keys; ++j) scores[j] = g.scale * dot(q, key_row(g, g.k, j), D);
-    const double largest = *std::max_element(scores, scores + keys);
+    const int64_t first = first_key(g, row), keys = last_key(g, row) + 1;
+    RECKON_COUNT_MATMUL(4 * (keys - first) * D);
+    RECKON_COUNT_VECTOR(5 * (keys - first));
+    for (int64_t j = first; j < keys; ++j) scores[j] = g.scale * dot(q, key_row(g, g.k, j), D);
+    const double largest = *std::max_element(scores + first, scores + keys);
     double sum = 0;
-    for (int64_t j = 0; j < keys; ++j) sum += scores[j] = std::exp(scores[j] - largest);
+    for (int64_t j = first; j < keys; ++j) sum += scores[j] = std::exp(scores[j] - largest);
     std::fill(out, out + D, 0.0);
-    for (int64_t j = 0; j < keys; ++j) add_scaled(out, scores[j] / sum, key_row(g, g.v, j), D);
+    for (int64_t j = first; j < keys; ++j) add_scaled(out, scores[j] / sum, key_row(g, g.v, j), D);
     if (g.lse) *lse_of(g, row) = largest + std::log(sum);
   }
 }
@@ -58,9 +58,10 @@ void backward_f64(const HeadGroup& g, const HeadGroupBack& back) {
     double* dq = query_row<double*>(g, back.dq, g.q_stride, row);
     const double delta = dot(dout, query_row<const double*>(g, g.out, g.out_stride, row), D), lse = *lse_of(g, row);
     std::fill(dq, dq + D, 0.0);
-    RECKON_COUNT_MATMUL(10 * (last_key(g, row) + 1) * D);
-    RECKON_COUNT_VECTOR(8 * (last_key(g, row) + 1));
-    for (int64_t j = 0; j <= last_key(g, row); ++j) {
+    const int64_t first = first_key(g, row), end = last_key(g, row) + 1;
+    RECKON_COUNT_MATMUL(10 * (end - first) * D);
+    RECKON_COUNT_VECTOR(8 * (end - first));
+    for (int64_t j = first; j < end; ++j) {
       const double* k = key_row(g, g.k, j);
       const double p = std::exp(g.scale * dot(q, k, D) - lse);
       const double ds = g.scale * p * (dot(dout, key_row(g, g.v, j), D) - delta);

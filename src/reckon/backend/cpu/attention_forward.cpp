@@ -27,23 +27,29 @@ struct Softmax {
 HWY_INLINE void softmax_vec(const Seen& seen, int64_t count, int64_t at, Softmax& softmax, float* scores) {
   float* column = scores + at;
   const Vec before = load(softmax.largest + at);
+  const Vec nothing = all(-HUGE_VALF);
   Vec largest = before, other = before;
-  int64_t j = 0;
+  const auto mask = [&](int64_t j) RECKON_VEC {
+    const Vec masked = hn::IfThenElse(sees(seen, j), load(column + j * kScoreStride), nothing);
+    store(masked, column + j * kScoreStride);
+    largest = hn::Max(largest, masked);
+  };
+  int64_t j = seen.none;
+  for (; j < seen.part; ++j) mask(j);
   for (; j + 2 <= seen.all; j += 2) {
     largest = hn::Max(largest, load(column + j * kScoreStride));
     other = hn::Max(other, load(column + (j + 1) * kScoreStride));
   }
   for (; j < seen.all; ++j) largest = hn::Max(largest, load(column + j * kScoreStride));
-  for (; j < seen.some; ++j) {
-    const Vec masked = hn::IfThenElse(sees(seen, j), load(column + j * kScoreStride), all(-HUGE_VALF));
-    store(masked, column + j * kScoreStride);
-    largest = hn::Max(largest, masked);
-  }
+  for (; j < seen.some; ++j) mask(j);
   largest = hn::Max(largest, other);
-  const Vec factor = exp2(hn::Sub(before, largest));
+  // A row whose window begins in a later tile has seen nothing yet.
+  const Vec shift = hn::IfThenElse(hn::Eq(largest, nothing), hn::Zero(Floats()), largest);
+  const Vec factor = exp2(hn::Sub(before, shift));
   Vec sum = hn::Mul(load(softmax.sum + at), factor);
-  for (j = 0; j < seen.some; ++j) {
-    const Vec p = exp2(hn::Sub(load(column + j * kScoreStride), largest));
+  for (j = 0; j < seen.none; ++j) store(hn::Zero(Floats()), column + j * kScoreStride);
+  for (; j < seen.some; ++j) {
+    const Vec p = exp2(hn::Sub(load(column + j * kScoreStride), shift));
     sum = hn::Add(sum, p);
     store(p, column + j * kScoreStride);
   }
@@ -60,9 +66,10 @@ HWY_INLINE void add_values(const HeadGroup& g, const Rows& r, const Softmax& sof
   for (int64_t i = 0; i < r.rows; i += kTileRows) {
     ahead.fetch();
     const int64_t rows = std::min<int64_t>(kTileRows, r.rows - i);
-    const int64_t keys = std::min(count, r.last[i + rows - 1] - first_key + 1);
-    if (keys <= 0) continue;  // nothing seen: the factor is exactly 1
-    const Product product_of{p + i, kScoreStride, values, width, out + i * width, width, keys, softmax.factor + i};
+    const int64_t start = std::max<int64_t>(r.from[i] - first_key, 0), keys = std::min(count, r.last[i + rows - 1] - first_key + 1) - start;
+    if (keys <= 0) continue;  // nothing seen: the factor is exactly 1, or out is still 0
+    const Product product_of{
+        p + start * kScoreStride + i, kScoreStride, values + start * width, width, out + i * width, width, keys, softmax.factor + i};
     product<false, Into::scale_and_add>(product_of, rows, width / kLanes);
   }
 }
@@ -117,17 +124,18 @@ void attend_rows(const RowTask& task, const RowTask& next, float* scratch) {
   }
   const int64_t keys = last_key(g, end - 1) + 1;
   Ahead ahead;
-  for (int64_t key = 0; key < keys; key += kKeys) {
+  for (int64_t key = first_tile(g, row); key < keys; key += kKeys) {
     load_key_rows(g, g.k, key, std::min(kKeys, keys - key), k_tile);
     load_key_rows(g, g.v, key, std::min(kKeys, keys - key), v_tile);
     const bool last_tile = key + kKeys >= keys;
     const HeadGroup& then = last_tile ? next.g : g;
-    ahead.add_keys(then, then.k, last_tile ? 0 : key + kKeys, then.keys);
-    ahead.add_keys(then, then.v, last_tile ? 0 : key + kKeys, then.keys);
+    const int64_t then_key = last_tile ? first_tile(next.g, next.row) : key + kKeys;
+    ahead.add_keys(then, then.k, then_key, then.keys);
+    ahead.add_keys(then, then.v, then_key, then.keys);
     for (int64_t b = 0; b < blocks; ++b) {
       const Rows& r = block[b].r;
       const int64_t count = std::min(kKeys, r.last[kRows - 1] + 1 - key);
-      if (count <= 0) continue;
+      if (count <= 0 || r.from[0] >= key + kKeys) continue;
       if (key + kKeys > r.last[kRows - 1]) {
         ahead.add_queries(g, g.out, g.out_stride, r.first);
         ahead.add_queries(next.g, next.g.q, next.g.q_stride, next.row + b * kRows);

@@ -20,8 +20,9 @@ inline constexpr float kLn2 = 0.693147180559945309f;
 /// Query rows [first, first + rows) of a group. Row i is lane i of the score vectors; lanes beyond `rows` hold zeros and count for nothing.
 struct Rows {
   int64_t first, rows;
-  int64_t vecs;         // vectors that hold the rows
-  int64_t last[kRows];  // last key that each lane sees; never falls. Lanes beyond `rows` repeat the last row's
+  int64_t vecs;  // vectors that hold the rows
+  // The first and last key that each lane sees; they never fall. Lanes beyond `rows` repeat the last row's.
+  int64_t from[kRows], last[kRows];
 };
 
 HWY_INLINE Rows rows_of(const HeadGroup& g, int64_t first) {
@@ -29,7 +30,11 @@ HWY_INLINE Rows rows_of(const HeadGroup& g, int64_t first) {
   r.first = first;
   r.rows = std::min(kRows, row_count(g) - first);
   r.vecs = ceil_div(r.rows, kLanes);
-  for (int64_t i = 0; i < kRows; ++i) r.last[i] = last_key(g, first + std::min(i, r.rows - 1));
+  for (int64_t i = 0; i < kRows; ++i) {
+    const int64_t row = first + std::min(i, r.rows - 1);
+    r.from[i] = first_key(g, row);
+    r.last[i] = last_key(g, row);
+  }
   return r;
 }
 
@@ -92,35 +97,49 @@ class Ahead {
 HWY_INLINE void tile_scores(const HeadGroup& g, const Rows& r, int64_t first_key, int64_t count, const float* keys, const float* transposed,
                             float* scores, Ahead& ahead) {
   const int64_t width = padded(g.head_dim);
-  int64_t skip = 0;  // vectors above the diagonal
+  int64_t skip = 0, end = 0;  // vectors [skip, end) are between the diagonal and the window's edge
   for (int64_t j = 0; j < count; j += kTileRows) {
     ahead.fetch();
+    const int64_t rows = std::min<int64_t>(kTileRows, count - j);
     while (skip < r.vecs && r.last[skip * kLanes + kLanes - 1] < first_key + j) ++skip;
+    while (end < r.vecs && r.from[end * kLanes] < first_key + j + rows) ++end;
+    if (skip >= end) continue;
     const Product p{keys + j * width, width,  transposed + skip * kLanes, kRows, scores + j * kScoreStride + skip * kLanes, kScoreStride,
                     g.head_dim,       nullptr};
-    product<true, Into::set>(p, std::min<int64_t>(kTileRows, count - j), r.vecs - skip);
+    product<true, Into::set>(p, rows, end - skip);
   }
 }
 
-/// For one vector of rows and one tile of keys: keys [0, all) are seen by every lane, [all, some) by some of them, the rest by none.
+/// For one vector of rows and one tile of keys: keys [part, all) are seen by every lane, [none, part) and [all, some) by some of them, the
+/// rest by none.
 struct Seen {
-  int64_t all, some;
-  Vec last;  // last key of each lane, counted in the tile
+  int64_t none, part, all, some;
+  Vec from, last;  // first and last key of each lane, counted in the tile
 };
 HWY_INLINE Seen seen_keys(const Rows& r, int64_t vec, int64_t first_key, int64_t count) {
-  float last[kLanes];
-  for (int64_t i = 0; i < kLanes; ++i) last[i] = float(std::clamp<int64_t>(r.last[vec * kLanes + i] - first_key, -1, count));
-  const int64_t low = r.last[vec * kLanes] - first_key + 1, high = r.last[vec * kLanes + kLanes - 1] - first_key + 1;
-  return {std::clamp<int64_t>(low, 0, count), std::clamp<int64_t>(high, 0, count), load(last)};
+  float from[kLanes], last[kLanes];
+  const int64_t lane = vec * kLanes, end = lane + kLanes - 1;
+  for (int64_t i = 0; i < kLanes; ++i) {
+    from[i] = float(std::clamp<int64_t>(r.from[lane + i] - first_key, 0, count));
+    last[i] = float(std::clamp<int64_t>(r.last[lane + i] - first_key, -1, count));
+  }
+  const auto in_tile = [&](int64_t key) { return std::clamp<int64_t>(key - first_key, 0, count); };
+  Seen seen{in_tile(r.from[lane]), in_tile(r.from[end]), in_tile(r.last[lane] + 1), in_tile(r.last[end] + 1), load(from), load(last)};
+  if (seen.part > seen.all) seen.part = seen.all = seen.none;  // a window so small that no key is seen by all
+  return seen;
 }
 /// Pairs of a row and a key of the tile that count.
 [[maybe_unused]] HWY_INLINE int64_t seen_pairs(const Rows& r, int64_t first_key, int64_t count) {
   int64_t pairs = 0;
-  for (int64_t i = 0; i < r.rows; ++i) pairs += std::clamp<int64_t>(r.last[i] - first_key + 1, 0, count);
+  for (int64_t i = 0; i < r.rows; ++i)
+    pairs += std::clamp<int64_t>(r.last[i] - first_key + 1, 0, count) - std::clamp<int64_t>(r.from[i] - first_key, 0, count);
   return pairs;
 }
 /// Lanes that see this key of the tile.
-HWY_INLINE hn::Mask<Floats> sees(const Seen& seen, int64_t key) { return hn::Ge(seen.last, all(float(key))); }
+HWY_INLINE hn::Mask<Floats> sees(const Seen& seen, int64_t key) {
+  const Vec at = all(float(key));
+  return hn::And(hn::Ge(seen.last, at), hn::Le(seen.from, at));
+}
 }  // namespace reckon::cpu::detail::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 #endif

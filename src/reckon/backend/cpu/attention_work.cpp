@@ -54,10 +54,70 @@ struct Cut {
   }
 };
 
+/// Keys [from, last] that each row of a block sees.
+struct Band {
+  int64_t rows;
+  int64_t from[kRows], last[kRows];
+};
+
+/// A tile of keys that the diagonal or the window's edge crosses.
+Work band_tile(const Cut& cut, const Band& b, int64_t first_key, int64_t keys) {
+  const int64_t width = padded(cut.head_dim), lanes = cut.vector_floats, vecs = ceil_div(b.rows, lanes);
+  const auto last_of = [&](int64_t vec) { return b.last[std::min((vec + 1) * lanes, b.rows) - 1]; };
+  Work w;
+  int64_t skip = 0, end = 0, hidden_rows = 0, end_rows = 0;
+  for (int64_t j = 0; j < keys; j += kStrip) {
+    const int64_t count = std::min(kStrip, keys - j), key = first_key + j;
+    while (skip < vecs && last_of(skip) < key) ++skip;
+    while (end < vecs && b.from[end * lanes] < key + count) ++end;
+    while (hidden_rows < b.rows && b.last[hidden_rows] < key) ++hidden_rows;
+    while (end_rows < b.rows && b.from[end_rows] < key + count) ++end_rows;
+    w.scores += count * std::max<int64_t>(end - skip, 0) * lanes * cut.head_dim;
+    w.key_sums += count * std::max<int64_t>(end_rows - hidden_rows, 0) * width;
+  }
+  for (int64_t i = 0; i < b.rows; i += kStrip) {
+    const int64_t count = std::min(kStrip, b.rows - i), start = std::max<int64_t>(b.from[i] - first_key, 0);
+    w.row_sums += count * std::max<int64_t>(std::min(keys, b.last[i + count - 1] - first_key + 1) - start, 0) * width;
+  }
+  return w;
+}
+
+/// The query rows of one head group with a window: tile by tile until the window has left the first key, from there on 64 tokens are like
+/// the 64 before them.
+Work window_work(const AttentionShape& s, int vector_floats) {
+  const Cut cut{s.head_dim, vector_floats};
+  const int64_t T = s.tokens, group = s.heads / s.kv_heads, rows = T * group;
+  const auto block = [&](int64_t first) {
+    Band b;
+    b.rows = std::min(kRows, rows - first);
+    for (int64_t i = 0; i < b.rows; ++i) {
+      b.last[i] = (first + i) / group;
+      b.from[i] = std::max<int64_t>(b.last[i] + 1 - s.window, 0);
+    }
+    Work sum;
+    const int64_t end = b.last[b.rows - 1] + 1;
+    for (int64_t key = b.from[0] / kKeys * kKeys; key < end; key += kKeys) {
+      const int64_t keys = std::min(kKeys, end - key);
+      const bool seen = b.from[b.rows - 1] <= key && b.last[0] >= key + keys - 1;
+      sum.add(seen ? cut.seen_tile(b.rows, keys) : band_tile(cut, b, key, keys), 1);
+    }
+    return sum;
+  };
+  static_assert(kRows == kKeys);
+  const int64_t period = kRows * group, steady = std::min(ceil_div(s.window, kKeys) + 1, T / kKeys) * period, whole = T / kKeys * period;
+  Work sum;
+  for (int64_t first = 0; first < steady; first += kRows) sum.add(block(first), 1);
+  if (whole > steady)
+    for (int64_t first = steady; first < steady + period; first += kRows) sum.add(block(first), (whole - steady) / period);
+  for (int64_t first = whole; first < rows; first += kRows) sum.add(block(first), 1);
+  return sum;
+}
+
 /// The query rows of one head group over all keys.
 Work group_work(const AttentionShape& s, int vector_floats) {
   const Cut cut{s.head_dim, vector_floats};
   const int64_t T = s.tokens, group = s.heads / s.kv_heads, tiles = T / kKeys, rest = T % kKeys;
+  if (s.causal && s.window > 0 && s.window < T) return window_work(s, vector_floats);
   Work sum;
   if (!s.causal) {
     const int64_t rows = T * group;
@@ -83,7 +143,8 @@ Work group_work(const AttentionShape& s, int vector_floats) {
 
 /// Of the f64 loops: one multiply-add for each pair that counts and value of a head, a product.
 Wide pair_work(const AttentionShape& s) {
-  const Wide T = s.tokens, pairs = s.causal ? T * (T + 1) / 2 : T * T;
+  const Wide T = s.tokens, unseen = s.causal && s.window > 0 && s.window < s.tokens ? T - s.window : 0;
+  const Wide pairs = s.causal ? (T * (T + 1) - unseen * (unseen + 1)) / 2 : T * T;
   return pairs * s.batch * s.heads * s.head_dim;
 }
 

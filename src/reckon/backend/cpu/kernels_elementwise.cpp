@@ -114,8 +114,10 @@ void kernel::causal_mask(const KernelArgs& k) {
   const auto m = k.as<MaskParams>();
   bool* mask = k.out[0].data<bool>();
   parallel_range(m.queries, rows_per_task(m.keys), [&](int64_t begin, int64_t end) {
-    for (int64_t q = begin; q < end; ++q)
-      for (int64_t key = 0; key < m.keys; ++key) mask[q * m.keys + key] = key <= q + (m.keys - m.queries);
+    for (int64_t q = begin; q < end; ++q) {
+      const int64_t last = q + (m.keys - m.queries), first = m.window > 0 ? last + 1 - m.window : 0;
+      for (int64_t key = 0; key < m.keys; ++key) mask[q * m.keys + key] = first <= key && key <= last;
+    }
   });
 }
 void kernel::slice_back(const KernelArgs& k) {  // zeros, with dy where the slice was

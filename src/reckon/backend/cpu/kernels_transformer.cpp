@@ -97,7 +97,7 @@ void kernel::qk_norm_back(const KernelArgs& k) {
 namespace {
 AttentionShape attention_shape(const TensorSpec& qkv, const AttentionParams& a) {
   return {.batch = qkv.shape[0], .tokens = qkv.shape[1], .heads = a.heads, .kv_heads = a.kv_heads, .head_dim = a.head_dim, .dtype = qkv.dtype, .causal = a.causal,
-          .scale = a.scale};
+          .scale = a.scale, .window = a.window};
 }
 RopeShape rope_shape(const TensorSpec& x, const RopeParams& r) {
   return {.rows = x.shape.rows(), .tokens = x.shape[1], .width = x.shape.last(), .rotated_heads = r.rotated_heads, .head_dim = r.head_dim, .theta = r.theta, .dtype = x.dtype};
