@@ -139,6 +139,10 @@ TEST(CountedAttention, LongSequencesAreCountedAtOnce) {
   const int64_t work = cpu::attention_work(s, 16), needed = 2 * ((int64_t(1) << 47) + (int64_t(1) << 23));
   EXPECT_GT(work, needed);
   EXPECT_LT(double(work), 17 * double(needed) / 2 * 1.001) << "a head of 1 fills vectors of 16 in one of two products";
+  AttentionShape near = s;
+  near.window = near.tokens / 2;
+  EXPECT_LT(cpu::attention_work(near, 16), work);
+  EXPECT_GT(cpu::attention_work(near, 16), work / 4 * 3) << "three quarters of the pairs";
   EXPECT_THROW(cpu::attention_work({int64_t(1) << 20, int64_t(1) << 24, 1, 1, 256, DType::f32}, 16), Error);
 }
 }  // namespace

@@ -158,11 +158,11 @@ void call_transformer(Calls& c, int64_t s) {
   c.add(op::rope, {qkv}, RopeParams{1e4, int32_t(R), int32_t(D), false, false}, {{"B", B}, {"T", T}, {"R", R}, {"D", D}});
   const Names scores{{"B", B}, {"T", T}, {"H", H}, {"D", D}, {"L", L}, {"W", W}};
   for (const bool causal : {true, false}) {
-    const AttentionParams a{0.5, 0, int32_t(H), int32_t(KV), int32_t(D), causal};
+    const AttentionParams a{0.5, int32_t(H), int32_t(KV), int32_t(D), causal};
     c.add(op::attention, {qkv}, a, scores, causal ? "causal" : "full");
     c.add(op::attention_back, {out, qkv, out, lse}, a, scores, causal ? "causal" : "full");
   }
-  const AttentionParams a{0.5, 0, int32_t(H), int32_t(KV), int32_t(D), true}, near{0.5, W, int32_t(H), int32_t(KV), int32_t(D), true};
+  const AttentionParams a{0.5, int32_t(H), int32_t(KV), int32_t(D), true}, near{0.5, int32_t(H), int32_t(KV), int32_t(D), true, W};
   c.add(op::attention, {qkv}, near, scores, "window of W");
   c.add(op::attention_back, {out, qkv, out, lse}, near, scores, "window of W");
   const Tensor cache = c.make({B, KV, L, D}), position = c.make({1}, DType::i64);

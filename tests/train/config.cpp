@@ -32,6 +32,7 @@ const std::map<std::string, std::string> kSamples = {
     {"model.mlp_bias", "false"},
     {"model.norm_bias", "false"},
     {"model.qk_norm", "true"},
+    {"model.sliding_window", "7"},
     {"model.tied_head", "false"},
     {"model.init", "trunc_normal"},
     {"model.init_std", "0.041666666666666664"},

@@ -101,6 +101,7 @@ TEST(ConfigCounts, WhatIsAcceptedStaysBelowItsBounds) {
     if (coin()) c.train.precision = Precision::bf16;
     if (coin()) c.model.mlp = MlpKind::swiglu;
     if (coin()) c.model.qk_norm = true;
+    if (coin()) c.model.sliding_window = 1 + int64_t(random() % 300);
     if (coin()) c.model.norm = NormKind::rms_norm;
     if (coin()) c.model.tied_head = false;
     const std::string what =

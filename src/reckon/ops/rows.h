@@ -76,9 +76,9 @@ struct RopeParams {
 };
 struct AttentionParams {
   double scale;
-  int64_t window;  // keys that a token sees at most, itself included; 0: no limit
   int32_t heads, kv_heads, head_dim;
   bool causal;
+  int64_t window = 0;  // keys that a token sees at most, itself included; 0: no limit
 };
 struct OptimizerParams {
   double weight_decay;

@@ -158,7 +158,7 @@ Tensor rope(Tensor x, int64_t rotated_heads, int64_t head_dim, double theta, con
 
 namespace {
 AttentionParams attention_params(int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal, double scale, int64_t window) {
-  return {scale != 0 ? scale : 1.0 / std::sqrt(double(head_dim)), window, int32_t(heads), int32_t(kv_heads), int32_t(head_dim), causal};
+  return {scale != 0 ? scale : 1.0 / std::sqrt(double(head_dim)), int32_t(heads), int32_t(kv_heads), int32_t(head_dim), causal, window};
 }
 }  // namespace
 

@@ -27,7 +27,7 @@ GridPoint linear_point(const OpDef& op, DType dtype, const Extents& e) {
 }
 
 GridPoint attention_point(const OpDef& op, DType dtype, const Extents& e) {
-  const AttentionParams p{1 / std::sqrt(double(e[3])), 0, int32_t(e[1]), 1, int32_t(e[3]), true};
+  const AttentionParams p{1 / std::sqrt(double(e[3])), int32_t(e[1]), 1, int32_t(e[3]), true};
   const TensorSpec qkv{{e[0], e[2], (e[1] + 2) * e[3]}, dtype}, out{{e[0], e[2], e[1] * e[3]}, dtype}, lse{{e[0], e[1], e[2]}, DType::f32};
   if (&op == &op::attention) return {&op, p, {qkv}};
   return {&op, p, {out, qkv, out, lse}};

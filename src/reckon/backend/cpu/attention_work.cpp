@@ -82,42 +82,10 @@ Work band_tile(const Cut& cut, const Band& b, int64_t first_key, int64_t keys) {
   return w;
 }
 
-/// The query rows of one head group with a window: tile by tile until the window has left the first key, from there on 64 tokens are like
-/// the 64 before them.
-Work window_work(const AttentionShape& s, int vector_floats) {
-  const Cut cut{s.head_dim, vector_floats};
-  const int64_t T = s.tokens, group = s.heads / s.kv_heads, rows = T * group;
-  const auto block = [&](int64_t first) {
-    Band b;
-    b.rows = std::min(kRows, rows - first);
-    for (int64_t i = 0; i < b.rows; ++i) {
-      b.last[i] = (first + i) / group;
-      b.from[i] = std::max<int64_t>(b.last[i] + 1 - s.window, 0);
-    }
-    Work sum;
-    const int64_t end = b.last[b.rows - 1] + 1;
-    for (int64_t key = b.from[0] / kKeys * kKeys; key < end; key += kKeys) {
-      const int64_t keys = std::min(kKeys, end - key);
-      const bool seen = b.from[b.rows - 1] <= key && b.last[0] >= key + keys - 1;
-      sum.add(seen ? cut.seen_tile(b.rows, keys) : band_tile(cut, b, key, keys), 1);
-    }
-    return sum;
-  };
-  static_assert(kRows == kKeys);
-  const int64_t period = kRows * group, steady = std::min(ceil_div(s.window, kKeys) + 1, T / kKeys) * period, whole = T / kKeys * period;
-  Work sum;
-  for (int64_t first = 0; first < steady; first += kRows) sum.add(block(first), 1);
-  if (whole > steady)
-    for (int64_t first = steady; first < steady + period; first += kRows) sum.add(block(first), (whole - steady) / period);
-  for (int64_t first = whole; first < rows; first += kRows) sum.add(block(first), 1);
-  return sum;
-}
-
-/// The query rows of one head group over all keys.
-Work group_work(const AttentionShape& s, int vector_floats) {
+/// The query rows of one head group over all keys, or all before them.
+Work unlimited_work(const AttentionShape& s, int vector_floats) {
   const Cut cut{s.head_dim, vector_floats};
   const int64_t T = s.tokens, group = s.heads / s.kv_heads, tiles = T / kKeys, rest = T % kKeys;
-  if (s.causal && s.window > 0 && s.window < T) return window_work(s, vector_floats);
   Work sum;
   if (!s.causal) {
     const int64_t rows = T * group;
@@ -139,6 +107,45 @@ Work group_work(const AttentionShape& s, int vector_floats) {
     sum.add(cut.seen_tile(rows, kKeys), tiles);
   }
   return sum;
+}
+
+/// The query rows of one head group with a window: as without one until the window leaves the first key; then 64 tokens are like the 64
+/// before them, and only the tiles at both ends of what a block sees are cut.
+Work window_work(const AttentionShape& s, int vector_floats) {
+  const Cut cut{s.head_dim, vector_floats};
+  const int64_t T = s.tokens, group = s.heads / s.kv_heads, rows = T * group;
+  const auto block = [&](int64_t first) {
+    Band b;
+    b.rows = std::min(kRows, rows - first);
+    for (int64_t i = 0; i < b.rows; ++i) {
+      b.last[i] = (first + i) / group;
+      b.from[i] = std::max<int64_t>(b.last[i] + 1 - s.window, 0);
+    }
+    Work sum;
+    const int64_t end = b.last[b.rows - 1] + 1;
+    // Tiles [seen, cut_again) are seen by all rows.
+    const int64_t seen = ceil_div(b.from[b.rows - 1], kKeys) * kKeys, cut_again = std::max(seen, (b.last[0] + 1) / kKeys * kKeys);
+    sum.add(cut.seen_tile(b.rows, kKeys), (cut_again - seen) / kKeys);
+    for (int64_t key = b.from[0] / kKeys * kKeys; key < end; key += kKeys) {
+      if (key == seen) key = cut_again;
+      if (key < end) sum.add(band_tile(cut, b, key, std::min(kKeys, end - key)), 1);
+    }
+    return sum;
+  };
+  static_assert(kRows == kKeys);
+  const int64_t period = kRows * group, whole = T / kKeys * period;  // rows
+  const int64_t start = std::min(s.window / kKeys * period, whole), steady = std::min(ceil_div(s.window, kKeys) * period, whole);
+  AttentionShape before = s;
+  before.tokens = start / group;
+  Work sum = unlimited_work(before, vector_floats);
+  for (int64_t first = start; first < steady; first += kRows) sum.add(block(first), 1);
+  for (int64_t first = steady; first < std::min(steady + period, whole); first += kRows) sum.add(block(first), (whole - steady) / period);
+  for (int64_t first = whole; first < rows; first += kRows) sum.add(block(first), 1);
+  return sum;
+}
+
+Work group_work(const AttentionShape& s, int vector_floats) {
+  return s.causal && s.window > 0 && s.window < s.tokens ? window_work(s, vector_floats) : unlimited_work(s, vector_floats);
 }
 
 /// Of the f64 loops: one multiply-add for each pair that counts and value of a head, a product.
