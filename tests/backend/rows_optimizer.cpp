@@ -13,12 +13,13 @@ std::vector<double> scalars(int step) {
   std::vector<double> s(kStepScalars);
   s[kLearningRate] = 0.01 / step, s[kBeta1] = 0.9, s[kBeta2] = 0.95, s[kEpsilon] = 1e-8;
   s[kBiasFactor1] = 1 - std::pow(0.9, step), s[kBiasFactor2] = 1 - std::pow(0.95, step);
-  s[kClip] = 0.5, s[kOk] = 1, s[kGradScale] = 1;
+  s[kClip] = 0.5, s[kOk] = 1, s[kLossScale] = 1;
   return s;
 }
 
 struct State {
   Buffer p, residual, m, v;
+  Buffer master = Buffer(DType::f32, 0);
 };
 
 Buffer gradient(DType dtype, int64_t n, int step) { return uniform(statistics_dtype(dtype), n, 100 + uint64_t(step)); }
@@ -26,6 +27,7 @@ Buffer gradient(DType dtype, int64_t n, int step) { return uniform(statistics_dt
 void run_step(Optimizer kind, State& s, const Buffer& g, const std::vector<double>& scalars) {
   OptimizerStep a{.kind = kind, .dtype = s.p.dtype(), .n = s.p.size(), .p = s.p.data(), .g = g.data(), .m = s.m.data(), .v = s.v.data()};
   if (s.p.dtype() == DType::bf16) a.residual = s.residual.as<uint16_t>();
+  if (s.p.dtype() == DType::f16) a.master = s.master.as<float>();
   a.weight_decay = kDecay, a.scalars = scalars.data();
   optimizer_step(a);
 }
@@ -36,6 +38,7 @@ State start(DType dtype, int64_t n) {
   for (int64_t i = 0; i < n; ++i) s.p.set(i, master[i]);
   Buffer copy = master;
   if (dtype == DType::bf16) split_master(copy.as<float>(), s.p.data(), s.residual.as<uint16_t>(), n);
+  if (dtype == DType::f16) s.master = master;
   return s;
 }
 
@@ -92,6 +95,22 @@ TEST(RowsOptimizer, HalvesAreTheFloatRunBitByBit) {
   });
 }
 
+TEST(RowsOptimizer, MastersOfFloat16AreTheFloatRunBitByBit) {
+  on_every_target([] {
+    for (const Optimizer kind : kKinds)
+      for (const int64_t n : {0, 1, 31, 17003}) {
+        State whole = start(DType::f32, n), copied = start(DType::f16, n);
+        for (int step = 1; step <= 4; ++step) {
+          const Buffer g = gradient(DType::f32, n, step);
+          run_step(kind, whole, g, scalars(step));
+          run_step(kind, copied, g, scalars(step));
+        }
+        EXPECT_TRUE(copied.master.same_bytes(whole.p) && copied.m.same_bytes(whole.m) && copied.v.same_bytes(whole.v));
+        for (int64_t i = 0; i < n; ++i) ASSERT_EQ(copied.p[i], double(float(float16(float(whole.p[i]))))) << i;
+      }
+  });
+}
+
 TEST(RowsOptimizer, SplitAndJoinAreInverse) {
   Buffer master(DType::f32, 1 << 18), p(DType::bf16, 1 << 18), residual(DType::bf16, 1 << 18), joined(DType::f32, 1 << 18);
   for (int64_t i = 0; i < master.size(); ++i) master.as<uint32_t>()[i] = uint32_t(i << 14) + uint32_t(i * 2654435761u % 16384u);
@@ -102,7 +121,7 @@ TEST(RowsOptimizer, SplitAndJoinAreInverse) {
 
 TEST(RowsOptimizer, SkipsWhenNotOk) {
   for (const Optimizer kind : kKinds)
-    for (const DType dtype : {DType::f32, DType::f64, DType::bf16}) {
+    for (const DType dtype : kFloats) {
       State s = start(dtype, 100);
       const State before = s;
       Buffer g = gradient(dtype, 100, 1);
@@ -111,18 +130,18 @@ TEST(RowsOptimizer, SkipsWhenNotOk) {
       sc[kOk] = 0;
       run_step(kind, s, g, sc);
       EXPECT_TRUE(s.p.same_bytes(before.p) && s.residual.same_bytes(before.residual) && s.m.same_bytes(before.m) &&
-                  s.v.same_bytes(before.v));
+                  s.v.same_bytes(before.v) && s.master.same_bytes(before.master));
     }
 }
 
 TEST(RowsOptimizer, SameBytesOnAnyThreads) {
   for (const Optimizer kind : kKinds)
-    for (const DType dtype : {DType::f32, DType::f64, DType::bf16}) {
+    for (const DType dtype : kFloats) {
       const Buffer g = gradient(dtype, 100003, 1);
       expect_same_on_any_threads([&] {
         State s = start(dtype, g.size());
         run_step(kind, s, g, scalars(1));
-        return std::vector<Buffer>{s.p, s.residual, s.m, s.v};
+        return std::vector<Buffer>{s.p, s.residual, s.m, s.v, s.master};
       });
     }
 }
@@ -141,13 +160,42 @@ TEST(RowsOptimizer, ClipCoefficient) {
   clip_coefficient(squares, 3, DType::f32, &bad, s.data());
   EXPECT_EQ(s[kClip], 1);
   EXPECT_EQ(s[kOk], 0);
-  s[kMaxNorm] = 0, s[kGradScale] = 0.25;  // gradients of a loss scaled by 4
+  s[kMaxNorm] = 0, s[kLossScale] = 4;
   clip_coefficient(squares, 3, DType::f32, nullptr, s.data());
   EXPECT_EQ(s[kGradNorm], 1.25);
   EXPECT_EQ(s[kClip], 0.25);
   EXPECT_EQ(s[kOk], 1);
   clip_coefficient(&inf, 1, DType::f32, &loss, s.data());
   EXPECT_EQ(s[kOk], 0);
+  EXPECT_EQ(s[kLossScale], 4) << "without an interval the scale is static";
+  EXPECT_EQ(s[kGoodSteps], 0);
+}
+
+// Steps of +: finite gradients, -: infinite ones, !: a loss that is not a number.
+TEST(RowsOptimizer, LossScaleFollowsTheSteps) {
+  struct Course {
+    const char* steps;
+    double start, end, good;
+  };
+  for (const Course& c :
+       {Course{"+", 8, 8, 1}, Course{"++", 8, 8, 2}, Course{"+++", 8, 16, 0}, Course{"+++++++", 8, 32, 1}, Course{"++-", 8, 4, 0},
+        Course{"++-++", 8, 4, 2}, Course{"++!+++", 8, 8, 0}, Course{"----", 8, 1, 0}, Course{"-----", 8, 1, 0}, Course{"-", 1.5, 1, 0}}) {
+    SCOPED_TRACE(c.steps);
+    auto s = scalars(1);
+    s[kLossScale] = c.start, s[kGrowthInterval] = 3, s[kMaxNorm] = 0;
+    for (const char* step = c.steps; *step; ++step) {
+      const double before = s[kLossScale], squares = *step == '-' ? std::numeric_limits<double>::infinity() : before * before * 9;
+      const float loss = *step == '!' ? std::nanf("") : 2;
+      clip_coefficient(&squares, 1, DType::f32, &loss, s.data());
+      EXPECT_EQ(s[kOk], *step == '+');
+      EXPECT_EQ(s[kUsedScale], before);
+      if (*step != '+') continue;
+      EXPECT_DOUBLE_EQ(s[kGradNorm], 3);
+      EXPECT_DOUBLE_EQ(s[kClip], 1 / before);
+    }
+    EXPECT_EQ(s[kLossScale], c.end);
+    EXPECT_EQ(s[kGoodSteps], c.good);
+  }
 }
 }  // namespace
 }  // namespace reckon::cpu

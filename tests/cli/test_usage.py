@@ -164,7 +164,7 @@ class Refused(Case):
             "model.layers=1.5": "expects an integer",
             "model.layers=0": "expects an integer from 1 to 65536, got 0",
             "model.layers=99999999999999999999": "from 1 to 65536, got 99999999999999999999",
-            "train.precision=fp33": "fp32 or bf16",
+            "train.precision=fp33": "fp32, bf16 or fp16",
             "train.precision=fp8": "not available in this version",
             "optim.lr=fast": "expects a number",
             "optim.lr=nan": "optim.lr",

@@ -28,7 +28,7 @@ int64_t unseen_of(int id, const KernelArgs& k) {
   for (int64_t i = 0; i < k.in[2].numel(); ++i) rows += k.in[2].data<int32_t>()[i] == kIgnoredTarget;
   return 4 * rows * k.in[1].shape().last();
 }
-bool is_update(int id) { return id == k_sgd_step || id == k_momentum_step || id == k_adagrad_step || id == k_adamw_step; }
+bool is_update(int id) { return id == k_sgd_step || id == k_momentum_step || id == k_adagrad_step || id == k_adamw_step || id == k_adamw8bit_step; }
 
 void count(int id, Kernel kernel, const KernelArgs& args) {
   cpu::take_counted();
@@ -104,10 +104,12 @@ TEST(Counted, NormsOfWhichOnlySomeGradientsAreWanted) {
 TEST(Counted, WholeTrainingSteps) {
   watched::around = count;
   for (const char* name : {"gpt2", "llama", "qwen", "cruncher"})
-    for (const char* precision : {"fp32", "bf16"})
+    for (const char* precision : {"fp32", "bf16", "fp16"})
       for (const char* recompute : {"none", "full"}) {
         SCOPED_TRACE(text("{} {} recompute={}", name, precision, recompute));
-        const Config c = config(name, {text("train.precision={}", precision), text("train.recompute={}", recompute), "train.grad_accum=2"});
+        Overrides o = {text("train.precision={}", precision), text("train.recompute={}", recompute), "train.grad_accum=2"};
+        if (recompute == std::string_view("full")) o.push_back("optim.name=adamw8bit");
+        const Config c = config(name, o);
         const Ref<Device> device = watched::open_watched({"cpu", 2});
         TrainStep step(c, *device);
         launches.clear();

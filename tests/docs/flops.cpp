@@ -185,6 +185,10 @@ void call_training(Calls& c, int64_t s) {
   c.add(op::adamw_step, {scalars, p, p, p, p}, none);
   const Tensor half = c.make({32 + s}, DType::bf16);
   c.add(op::adamw_step, {scalars, half, p, p, p, half}, none, {}, "bf16");
+  const Tensor working = c.make({32 + s}, DType::f16);
+  c.add(op::adamw_step, {scalars, working, p, p, p, p}, none, {}, "fp16");
+  const Tensor q = c.make({256 + 64 * s}), codes = c.make({256 + 64 * s}, DType::u8), scales = c.make({1 + s / 4});
+  c.add(op::adamw8bit_step, {scalars, q, q, codes, scales, codes, scales}, none);
   c.add(op::split_master, {p, half, half});
   c.add(op::join_master, {p, half, half});
 }

@@ -18,11 +18,12 @@ std::vector<std::string> all_of(const char* key, std::initializer_list<const cha
 }
 
 Axes common_axes() {
-  return {{all_of("train.precision", {"fp32", "bf16"})},
+  return {{all_of("train.precision", {"fp32", "bf16", "fp16"})},
+          {all_of("train.loss_scale", {"dynamic", "8"})},
           {all_of("train.micro_batch", {"1", "2", "3", "5"})},
           {all_of("train.grad_accum", {"1", "2", "3"})},
           {all_of("train.recompute", {"none", "full"})},
-          {all_of("optim.name", {"sgd", "momentum", "adagrad", "adamw"})},
+          {all_of("optim.name", {"sgd", "momentum", "adagrad", "adamw", "adamw8bit"})},
           {all_of("optim.clip_norm", {"0", "1.0"})},
           {all_of("optim.schedule", {"constant", "cosine"})},
           {all_of("optim.weight_decay", {"0", "0.1"})},

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <set>
 
 #include "reckon/backend/cpu/device.h"
@@ -41,6 +42,28 @@ TEST(Parameters, lie_in_two_aligned_buckets_in_module_order) {
   }
 }
 
+// Parameters whose optimizer states are cut into blocks are whole blocks, in buckets of their own.
+TEST(Parameters, that_are_large_lie_in_quantized_buckets) {
+  const Ref<Device> device = open_cpu(Mode::meta);
+  Parameters p;
+  p.declare("small.weight", {5, 7}, {}, true);
+  p.declare("a.weight", {64, 64}, {}, true);
+  p.declare("a.bias", {4096}, {}, false);
+  p.declare("b.weight", {83, 50}, {}, true);
+  p.declare("b.bias", {4095}, {}, false);
+  p.materialize(*device, {.quantized_from = 4096}, 1);
+  ASSERT_EQ(p.buckets().size(), 4u);
+  const std::vector<std::array<int64_t, 3>> expected = {{true, true, 4096 + 4352}, {true, false, 64}, {false, true, 4096}, {false, false, 4096}};
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(p.buckets()[i].decay, bool(expected[i][0])) << i;
+    EXPECT_EQ(p.buckets()[i].quantized, bool(expected[i][1])) << i;
+    EXPECT_EQ(p.buckets()[i].numel, expected[i][2]) << i;
+  }
+  EXPECT_EQ(p.find("b.weight")->offset, 4096);
+  EXPECT_EQ(p.find("b.weight")->padded, 4352);
+  EXPECT_EQ(p.find("small.weight")->padded, 64);
+}
+
 TEST(Parameters, take_the_memory_of_their_storage) {
   struct Row {
     DType dtype;
@@ -48,7 +71,7 @@ TEST(Parameters, take_the_memory_of_their_storage) {
     int64_t parameter, gradient, master;  // bytes an element
   };
   for (const Row& row : {Row{DType::f32, true, 4, 4, 0}, Row{DType::f64, true, 8, 8, 0}, Row{DType::bf16, true, 2, 4, 2}, Row{DType::bf16, false, 2, 0, 0},
-                         Row{DType::f32, false, 4, 0, 0}}) {
+                         Row{DType::f16, true, 2, 4, 4}, Row{DType::f16, false, 2, 0, 0}, Row{DType::f32, false, 4, 0, 0}}) {
     const Ref<Device> device = open_cpu(Mode::meta);
     Parameters p;
     p.declare("w", {64, 64}, {Init::normal}, true);

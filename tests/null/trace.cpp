@@ -93,7 +93,7 @@ TEST(Cruncher, counts_of_the_notes) {
   int64_t states = 0, gradients = 0;
   ASSERT_EQ(step.optimizer().states().size(), 1u);
   for (const Parameter& p : step.parameters().all()) {
-    states += Parameters::view_of(step.optimizer().states()[0].buckets[size_t(p.bucket)], p).numel();
+    states += step.optimizer().states()[0].of(p).numel();
     gradients += Parameters::view_of(step.parameters().buckets()[size_t(p.bucket)].gradients, p).numel();
   }
   EXPECT_EQ(states, 36);
@@ -112,8 +112,8 @@ TEST(Cruncher, counts_of_the_notes) {
 
 // predict() is what the plan promises; a step of the real run ends with its very hash.
 TEST(Predict, is_what_the_run_does) {
-  for (const char* precision : {"fp32", "bf16"}) {
-    const Config config = preset("tiny", {"model.layers=1", "train.steps=3", text("train.precision={}", precision)});
+  for (const char* more : {"train.precision=fp32", "train.precision=bf16", "train.precision=fp16", "optim.name=adamw8bit"}) {
+    const Config config = preset("tiny", {"model.layers=1", "train.steps=3", more});
     const Ref<Device> real = open_cpu(Mode::real), meta = open_cpu(Mode::meta);
     const TrainOutcome outcome = plan_and_train(config, *real, *meta, {.keep_files = false, .quiet = true});
     EXPECT_FALSE(outcome.predicted.trace_hash.empty());

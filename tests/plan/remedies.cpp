@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "reckon/backend/cpu/device.h"
 #include "reckon/plan/why.h"
 
@@ -51,6 +53,21 @@ TEST(Remedies, TheCheapestComesFirst) {
   ASSERT_FALSE(remedies.empty());
   EXPECT_EQ(remedies[0].changes, (std::vector<std::string>{"train.micro_batch=16", "train.grad_accum=2"}));
   for (size_t i = 1; i < remedies.size(); ++i) EXPECT_GE(remedies[i].reach, remedies[i - 1].reach);
+}
+
+// Where the optimizer's state is what does not fit, states of 8 bits are named, and planned; not to who has none to shrink.
+TEST(Remedies, ShrinkTheStatesOfAdamW) {
+  const Ref<Device> meta = open_cpu(Mode::meta);
+  const std::vector<std::string> base = {"model.preset=gpt2-124m", "train.micro_batch=1", "train.seq_len=64", "train.recompute=full"};
+  const auto names_states = [&](const std::vector<std::string>& overrides, double share) {
+    const RunPlan today = plan_of(overrides);
+    const std::vector<Remedy> remedies = find_remedies(today.config, *meta, int64_t(double(today.arena.bytes) * share));
+    return std::any_of(remedies.begin(), remedies.end(),
+                       [](const Remedy& r) { return r.changes == std::vector<std::string>{"optim.name=adamw8bit"} && r.reach == Reach::precision; });
+  };
+  EXPECT_TRUE(names_states(base, 0.75));
+  EXPECT_TRUE(names_states(with(base, {"train.precision=bf16"}), 0.75));
+  EXPECT_FALSE(names_states(with(base, {"optim.name=momentum"}), 0.75));
 }
 
 TEST(Remedies, ARefusalNamesTheBlockTheHoldersAndTheWayOut) {

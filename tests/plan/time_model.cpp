@@ -178,7 +178,9 @@ TEST(Calibration, CoversEveryCallOfATrainingStep) {
                                            {"train.micro_batch=1", "train.seq_len=16"},
                                            {"optim.name=sgd", "optim.clip_norm=0"},
                                            {"optim.name=momentum", "train.grad_accum=3"},
-                                           {"optim.name=adagrad"}};
+                                           {"optim.name=adagrad"},
+                                           {"optim.name=adamw8bit"},
+                                           {"train.loss_scale=128"}};
   const std::vector<Overrides> models = {{"model.preset=tiny"},
                                          {"model.preset=tiny", "model.norm_bias=false", "model.qkv_bias=false", "model.tied_head=false"},
                                          {"model.preset=tiny", "model.position=rope", "model.mlp=swiglu", "model.kv_heads=2"},
@@ -189,7 +191,7 @@ TEST(Calibration, CoversEveryCallOfATrainingStep) {
                                          {"model.preset=qwen3-0.6b"}};
   for (const Overrides& model : models)
     for (const Overrides& variant : variants)
-      for (const char* precision : {"fp32", "bf16"}) {
+      for (const char* precision : {"fp32", "bf16", "fp16"}) {
         Overrides overrides = model;
         overrides.insert(overrides.end(), variant.begin(), variant.end());
         overrides.push_back(std::string("train.precision=") + precision);

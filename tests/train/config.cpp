@@ -43,6 +43,9 @@ const std::map<std::string, std::string> kSamples = {
     {"train.steps", "100000"},
     {"train.stop_after", "50"},
     {"train.precision", "bf16"},
+    {"train.loss_scale", "1024"},
+    {"train.loss_scale_start", "256"},
+    {"train.loss_scale_interval", "100"},
     {"train.recompute", "full"},
     {"optim.name", "adagrad"},
     {"optim.lr", "3e-4"},
@@ -111,6 +114,14 @@ TEST(Config, ReadsTheFieldsThatTheyName) {
   EXPECT_FALSE(c.model.tied_head);
 }
 
+TEST(Config, LossScaleIsAWordOrANumber) {
+  EXPECT_EQ(parse("", {"train.loss_scale=512"}).train.loss_scale, 512);
+  EXPECT_EQ(parse("", {"train.loss_scale=512", "train.loss_scale=dynamic"}).train.loss_scale, 0);
+  EXPECT_EQ(parse("[train]\nloss_scale = 'dynamic'\n").train.loss_scale, 0);
+  EXPECT_NE(to_toml(Config()).find("loss_scale = \"dynamic\"\n"), std::string::npos);
+  EXPECT_NE(to_toml(parse("", {"train.loss_scale=512"})).find("loss_scale = 512.0\n"), std::string::npos);
+}
+
 TEST(Config, PresetsRoundTrip) {
   for (const std::string& name : model_preset_names()) {
     const Config c = parse("", {"model.preset=" + name});
@@ -175,7 +186,8 @@ TEST(Config, BudgetsHaveUnits) {
   EXPECT_EQ(parse("[memory]\nbudget = 64\n").memory.budget_bytes, 64);
   for (const char* bad : {"4G", "4gib", "GiB", "4GiB!", "1.5", "-4GiB", "", "4e9", "1..5GB", "5.GB", "true", ".5 GiB x"})
     expect_contains(argument_error(std::string("memory.budget=") + bad), "memory.budget expects bytes such as 4294967296, \"4GiB\" (2^30)");
-  EXPECT_EQ(argument_error("memory.budget=-1"), "argument 'memory.budget=-1': memory.budget expects bytes such as 4294967296, \"4GiB\" (2^30) or \"4GB\" (10^9), got -1");
+  EXPECT_EQ(argument_error("memory.budget=-1"),
+            "argument 'memory.budget=-1': memory.budget expects bytes such as 4294967296, \"4GiB\" (2^30) or \"4GB\" (10^9), got -1");
   expect_contains(argument_error("memory.budget=8192PiB"), ", which is above 2^63 - 1");
   expect_contains(argument_error("memory.budget=99999999999999999999GiB"), ", which is above 2^63 - 1");
 }
@@ -233,7 +245,7 @@ TEST(Config, ValidateJudgesConfigurationsMadeInCode) {
   EXPECT_EQ(refusal(c), "device expects cpu, got \"cuda\"");
   c = Config();
   c.train.precision = Precision(9);
-  expect_contains(refusal(c), "train.precision expects fp32 or bf16");
+  expect_contains(refusal(c), "train.precision expects fp32, bf16 or fp16");
   c = Config();
   c.model.cruncher = true;
   expect_contains(refusal(c), "cruncher");

@@ -61,23 +61,26 @@ TEST(ConfigErrors, SuggestionsAreKeys) {
 }
 
 TEST(ConfigErrors, WrongTypesNameBoth) {
-  EXPECT_EQ(file_error("[train]\nsteps = \"eight\"\n"), "config.toml:2: train.steps expects an integer from 1 to 1000000000, got \"eight\"");
+  EXPECT_EQ(file_error("[train]\nsteps = \"eight\"\n"),
+            "config.toml:2: train.steps expects an integer from 1 to 1000000000, got \"eight\"");
   EXPECT_EQ(file_error("train.steps = 10.0\n"), "config.toml:1: train.steps expects an integer from 1 to 1000000000, got 10.0");
   EXPECT_EQ(file_error("train.steps = true\n"), "config.toml:1: train.steps expects an integer from 1 to 1000000000, got true");
   EXPECT_EQ(file_error("train.steps = [1]\n"), "config.toml:1: train.steps expects an integer from 1 to 1000000000, got an array");
-  EXPECT_EQ(file_error("train.steps = 1979-05-27\n"), "config.toml:1: train.steps expects an integer from 1 to 1000000000, got a date or time");
+  EXPECT_EQ(file_error("train.steps = 1979-05-27\n"),
+            "config.toml:1: train.steps expects an integer from 1 to 1000000000, got a date or time");
   EXPECT_EQ(file_error("train.steps = {}\n"), "config.toml:1: train.steps expects an integer from 1 to 1000000000, got a table");
   EXPECT_EQ(file_error("[train.steps]\n"), "config.toml:1: train.steps expects an integer from 1 to 1000000000, got a table");
   EXPECT_EQ(file_error("optim.lr = 'fast'\n"), "config.toml:1: optim.lr expects a number from 0 to 1000, got \"fast\"");
   EXPECT_EQ(file_error("model.tied_head = 1\n"), "config.toml:1: model.tied_head expects true or false, got 1");
   EXPECT_EQ(file_error("run.dir = 5\n"), "config.toml:1: run.dir expects a string, got 5");
   EXPECT_EQ(file_error("model.preset = 5\n"), "config.toml:1: model.preset expects a string, got 5");
-  EXPECT_EQ(file_error("train.precision = 16\n"), "config.toml:1: train.precision expects fp32 or bf16, got 16");
+  EXPECT_EQ(file_error("train.precision = 16\n"), "config.toml:1: train.precision expects fp32, bf16 or fp16, got 16");
   EXPECT_EQ(file_error("train.precision = 'bf61'\n"),
-            "config.toml:1: train.precision expects fp32 or bf16, got \"bf61\", did you mean \"bf16\"?");
-  EXPECT_EQ(argument_error("train.steps=abc"), "argument 'train.steps=abc': train.steps expects an integer from 1 to 1000000000, got \"abc\"");
+            "config.toml:1: train.precision expects fp32, bf16 or fp16, got \"bf61\", did you mean \"bf16\"?");
+  EXPECT_EQ(argument_error("train.steps=abc"),
+            "argument 'train.steps=abc': train.steps expects an integer from 1 to 1000000000, got \"abc\"");
   EXPECT_EQ(argument_error("optim.name=lion"),
-            "argument 'optim.name=lion': optim.name expects sgd, momentum, adagrad or adamw, got \"lion\"");
+            "argument 'optim.name=lion': optim.name expects sgd, momentum, adagrad, adamw or adamw8bit, got \"lion\"");
   EXPECT_EQ(file_error("model = 'gpt2-124m'\n"), "config.toml:1: 'model' is a table of keys such as model.preset, got \"gpt2-124m\"");
   EXPECT_EQ(file_error("[[train]]\nsteps = 5\n"), "config.toml:1: 'train' is a table of keys such as train.micro_batch, got an array");
   EXPECT_EQ(argument_error("train={steps=5}"),
@@ -89,16 +92,17 @@ TEST(ConfigErrors, RangesNameTheLimit) {
   for (const ConfigKey& key : config_table()) {
     const std::string name = key.name;
     if (key.type == KeyType::integer || key.type == KeyType::bytes) {
-      const std::string range = key.type == KeyType::bytes   ? "bytes such as 4294967296, \"4GiB\" (2^30) or \"4GB\" (10^9)"
-                                : key.most == INT64_MAX ? text("an integer of at least {}", key.least)
-                                                        : text("an integer from {} to {}", key.least, key.most);
+      const std::string range = key.type == KeyType::bytes ? "bytes such as 4294967296, \"4GiB\" (2^30) or \"4GB\" (10^9)"
+                                : key.most == INT64_MAX    ? text("an integer of at least {}", key.least)
+                                                           : text("an integer from {} to {}", key.least, key.most);
       const int64_t low = key.least - 1;
       EXPECT_EQ(argument_error(text("{}={}", name, low)), text("argument '{}={}': {} expects {}, got {}", name, low, name, range, low));
       if (key.most == INT64_MAX) continue;
       const int64_t high = key.most + 1;
       EXPECT_EQ(argument_error(text("{}={}", name, high)), text("argument '{}={}': {} expects {}, got {}", name, high, name, range, high));
     } else if (key.type == KeyType::number) {
-      const std::string range = text("{} expects a number from {} to {}{}", name, key.low, key.below_high ? "below " : "", key.high);
+      const std::string range = text("{} expects {}a number from {} to {}{}", name, key.zero ? text("{} or ", key.zero) : "", key.low,
+                                     key.below_high ? "below " : "", key.high);
       for (const char* bad : {"nan", "inf", "-inf", "1e300"}) {
         const char* shown = bad == std::string("1e300") ? "1e+300" : bad;
         expect_contains(argument_error(name + "=" + bad), text("{}, got {}", range, shown));
@@ -109,6 +113,15 @@ TEST(ConfigErrors, RangesNameTheLimit) {
   }
   EXPECT_EQ(file_error("[data]\nvalidation_fraction = 0.95\n"),
             "config.toml:2: data.validation_fraction expects a number from 0 to 0.9, got 0.95");
+}
+
+TEST(ConfigErrors, AWordThatStandsForZeroIsNoNumber) {
+  EXPECT_EQ(argument_error("train.loss_scale=0"),
+            "argument 'train.loss_scale=0': train.loss_scale expects dynamic or a number from 1 to 16777216, got 0");
+  EXPECT_EQ(file_error("train.loss_scale = 'static'\n"),
+            "config.toml:1: train.loss_scale expects dynamic or a number from 1 to 16777216, got \"static\"");
+  expect_contains(argument_error("train.loss_scale=0.5"), "got 0.5");
+  expect_contains(argument_error("optim.lr=dynamic"), "optim.lr expects a number from 0 to 1000");
 }
 
 TEST(ConfigErrors, IntegersBeyond64Bits) {
@@ -152,11 +165,11 @@ TEST(ConfigErrors, DuplicateKeys) {
 }
 
 TEST(ConfigErrors, ValuesOfLaterVersionsSayWhatIsAvailable) {
-  EXPECT_EQ(argument_error("train.precision=fp16"),
-            "argument 'train.precision=fp16': train.precision = \"fp16\" is not available in this version; available: fp32, bf16");
+  EXPECT_EQ(argument_error("train.precision=fp8"),
+            "argument 'train.precision=fp8': train.precision = \"fp8\" is not available in this version; available: fp32, bf16, fp16");
   EXPECT_EQ(file_error("[train]\nrecompute = 'auto'\n"),
             "config.toml:2: train.recompute = \"auto\" is not available in this version; available: none, full");
-  for (const char* argument : {"train.precision=fp8", "train.recompute=selective", "device=cuda", "parallel.zero=1", "parallel.world=8",
+  for (const char* argument : {"train.recompute=selective", "device=cuda", "parallel.zero=1", "parallel.world=8",
                                "parallel.reproducible=true", "offload.optimizer=true"})
     expect_contains(argument_error(argument), "is not available in this version; available: ");
   EXPECT_EQ(file_error("[parallel]\nzero = 3\n"),

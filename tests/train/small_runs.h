@@ -43,7 +43,7 @@ inline std::string bytes_of(const Tensor& tensor) {
   return bytes;
 }
 
-/// Name -> bytes of all that a checkpoint keeps: parameter values, residual planes, optimizer states.
+/// Name -> bytes of all that a checkpoint keeps: parameter values, residual planes, master weights, optimizer states.
 using State = std::map<std::string, std::string>;
 inline State state_of(TrainStep& step) {
   State state;
@@ -51,7 +51,9 @@ inline State state_of(TrainStep& step) {
   for (size_t i = 0; i < buckets.size(); ++i) {
     state[text("values {}", i)] = bytes_of(buckets[i].values);
     if (buckets[i].residual.defined()) state[text("residual {}", i)] = bytes_of(buckets[i].residual);
-    for (const Optimizer::State& s : step.optimizer().states()) state[text("{} {}", s.name, i)] = bytes_of(s.buckets[i]);
+    if (buckets[i].master.defined()) state[text("master {}", i)] = bytes_of(buckets[i].master);
+    for (const Optimizer::State& s : step.optimizer().states())
+      if (s.buckets[i].defined()) state[text("{} {}", s.name, i)] = bytes_of(s.buckets[i]);
   }
   return state;
 }

@@ -10,11 +10,13 @@ constexpr int64_t kSteps = 4;
 struct Case {
   const char* model;
   const char* precision;
+  const char* optimizer = "adamw";
 };
 class Determinism : public ::testing::TestWithParam<Case> {
  protected:
   Config make(Overrides more = {}) const {
     more.push_back(text("train.precision={}", GetParam().precision));
+    more.push_back(text("optim.name={}", GetParam().optimizer));
     return config(GetParam().model, more);
   }
 };
@@ -51,9 +53,9 @@ TEST_P(Determinism, same_seed_same_bytes_other_seed_others) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Determinism,
-                         ::testing::Values(Case{"gpt2", "fp32"}, Case{"gpt2", "bf16"}, Case{"llama", "fp32"}, Case{"llama", "bf16"}, Case{"qwen", "fp32"},
-                                           Case{"cruncher", "fp32"}),
-                         [](const auto& info) { return std::string(info.param.model) + "_" + info.param.precision; });
+                         ::testing::Values(Case{"gpt2", "fp32"}, Case{"gpt2", "bf16"}, Case{"gpt2", "fp16"}, Case{"llama", "fp32"}, Case{"llama", "bf16"}, Case{"qwen", "fp32"},
+                                           Case{"cruncher", "fp32"}, Case{"gpt2", "fp32", "adamw8bit"}, Case{"qwen", "fp16", "adamw8bit"}),
+                         [](const auto& info) { return std::string(info.param.model) + "_" + info.param.precision + "_" + info.param.optimizer; });
 
 // Accumulated micro-batches draw the same samples as one large batch, and each counts 1/k.
 class Accumulation : public ::testing::TestWithParam<const char*> {};
@@ -86,9 +88,10 @@ TEST_P(Accumulation, equals_the_large_batch) {
 INSTANTIATE_TEST_SUITE_P(Models, Accumulation, ::testing::Values("gpt2", "llama", "qwen"));
 
 TEST(Step, learns_a_batch_by_heart) {
-  for (const char* precision : {"fp32", "bf16"})
+  for (const char* precision : {"fp32", "bf16", "fp16"})
     for (const char* model : {"gpt2", "llama"}) {
-      const Config c = config(model, {text("train.precision={}", precision), "train.steps=30", "optim.schedule=constant"});
+      const char* optimizer = model == std::string_view("gpt2") ? "adamw" : "adamw8bit";
+      const Config c = config(model, {text("train.precision={}", precision), text("optim.name={}", optimizer), "train.steps=30", "optim.schedule=constant"});
       struct OneBatch final : BatchSource {
         explicit OneBatch(int64_t vocab) : source(vocab, 3) {}
         void fill(int64_t, int64_t count, int64_t seq_len, int32_t* inputs, int32_t* targets) const override { source.fill(0, count, seq_len, inputs, targets); }

@@ -25,6 +25,9 @@ void poke(const Parameter& p, int64_t element, float value) {
   if (p.value.dtype() == DType::bf16) {
     const bfloat16 narrow(value);
     std::memcpy(bytes.data() + 2 * element, &narrow, 2);
+  } else if (p.value.dtype() == DType::f16) {
+    const float16 narrow(value);
+    std::memcpy(bytes.data() + 2 * element, &narrow, 2);
   } else {
     std::memcpy(bytes.data() + 4 * element, &value, 4);
   }
@@ -65,10 +68,11 @@ TEST(Nonfinite, a_nan_parameter_is_found_where_it_is_used_first) {
 
 TEST(Nonfinite, every_optimizer_skips) {
   for (const std::string_view name : words_of(OptimizerKind()))
-    for (const char* precision : {"fp32", "bf16"})
+    for (const char* precision : {"fp32", "bf16", "fp16"})
       for (const char* clip : {"0", "1"}) {
         SCOPED_TRACE(text("{} {} clip {}", name, precision, clip));
-        const Config c = config("cruncher", {text("optim.name={}", name), text("train.precision={}", precision), text("optim.clip_norm={}", clip)});
+        const Config c = config("cruncher", {text("optim.name={}", name), text("train.precision={}", precision), text("optim.clip_norm={}", clip),
+                                             "train.loss_scale=64", "model.d_model=70"});
         const Ref<Device> device = open_cpu(Mode::real);
         TrainStep step(c, *device);
         const SyntheticBatches none(1, 1);
@@ -78,6 +82,86 @@ TEST(Nonfinite, every_optimizer_skips) {
         EXPECT_FALSE(step.run(1, none).updated);
         expect_same(before, state_of(step));
       }
+}
+
+// A dynamic loss scale is what may be at fault as long as it can fall; a static one never is.
+TEST(LossScale, falls_while_it_can_and_then_the_step_is_at_fault) {
+  for (const bool is_dynamic : {true, false}) {
+    const Config c = config("gpt2", {"train.precision=fp16", is_dynamic ? "train.loss_scale_start=8" : "train.loss_scale=8"});
+    const Ref<Device> device = open_cpu(Mode::real);
+    TrainStep step(c, *device);
+    const SyntheticBatches batches(c.model.vocab, 3);
+    ASSERT_TRUE(step.run(0, batches).updated);
+    poke(*step.parameters().find("blocks.1.mlp.up.weight"), 3, std::numeric_limits<float>::infinity());
+    const State before = state_of(step);
+    for (const double scale : {8, 4, 2, 1, 1}) {
+      const TrainStep::Result r = step.run(1, batches);
+      EXPECT_FALSE(r.updated);
+      EXPECT_EQ(r.loss_scale, is_dynamic ? scale : 8);
+      EXPECT_EQ(r.rescaled, is_dynamic && scale > 1);
+      expect_same(before, state_of(step));
+    }
+    expect_contains(finding(step, 1, batches), "linear in blocks.1.mlp");
+  }
+}
+
+// Gradients that are too large for float16, though the loss is not: the steps are skipped until they fit, and the run goes on.
+TEST(LossScale, a_run_survives_gradients_that_overflow) {
+  const Folder folder;
+  Config c = config("gpt2", {"train.precision=fp16", "train.loss_scale_start=16777216", "train.steps=12"});
+  c.run_dir = folder / "run";
+  const Ref<Device> device = open_cpu(Mode::real), meta = open_cpu(Mode::meta);
+  const TrainOutcome outcome = plan_and_train(c, *device, *meta, {.quiet = true});
+  EXPECT_EQ(outcome.step_seconds.size(), 12u);
+  EXPECT_EQ(outcome.predicted.trace_hash, outcome.measured.trace_hash);
+  const std::string metrics = get(folder / "run/metrics.jsonl");
+  expect_contains(metrics, "\"grad_norm\":null,\"loss_scale\":16777216.0,");
+  expect_contains(metrics.substr(metrics.rfind("\"step\"")), "\"grad_norm\":");
+  EXPECT_EQ(metrics.substr(metrics.rfind("\"step\"")).find("null"), std::string::npos) << metrics;
+}
+
+// The same run with a static scale ends at its first step.
+TEST(LossScale, a_static_one_that_overflows_ends_the_run) {
+  Config c = config("gpt2", {"train.precision=fp16", "train.loss_scale=16777216"});
+  const Ref<Device> device = open_cpu(Mode::real), meta = open_cpu(Mode::meta);
+  try {
+    plan_and_train(c, *device, *meta, {.keep_files = false, .quiet = true});
+    ADD_FAILURE() << "the run did not fail";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.exit_code(), 1);
+    expect_contains(error.what(), "step 1 is not finite");
+    expect_contains(error.what(), "backward pass");
+  }
+}
+
+// Scaled by a power of two and unscaled again, a gradient is what it was but for what float16 loses at its lower end: with so many
+// micro-batches, that of a logit is below 1e-6, some sixteen of the smallest float16.
+TEST(LossScale, leaves_the_gradient_as_it_is_and_saves_its_small_parts) {
+  const auto gradients = [](Overrides more) {
+    more.insert(more.end(), {"train.micro_batch=1", "train.grad_accum=256"});
+    const Config c = config("gpt2", more);
+    const Ref<Device> device = open_cpu(Mode::real);
+    TrainStep step(c, *device);
+    const TrainStep::Result r = step.run(0, SyntheticBatches(c.model.vocab, 3));
+    EXPECT_TRUE(r.updated);
+    std::vector<double> all = {r.grad_norm};
+    for (const Parameter& p : step.parameters().all())
+      for (const double g : p.value.grad().to_vector()) all.push_back(g / r.loss_scale);
+    return all;
+  };
+  const std::vector<double> exact = gradients({"train.precision=fp32"});
+  const auto error = [&](const Overrides& more) {
+    const std::vector<double> got = gradients(more);
+    double sum = 0;
+    for (size_t i = 1; i < exact.size(); ++i) sum += (got[i] - exact[i]) * (got[i] - exact[i]);
+    return std::sqrt(sum) / exact[0];
+  };
+  const double plain = error({"train.precision=fp16", "train.loss_scale=1"}), scaled = error({"train.precision=fp16", "train.loss_scale=1024"}),
+               dynamic = error({"train.precision=fp16"}), wide = error({"train.precision=bf16"});
+  EXPECT_LT(scaled, plain / 2) << "small gradients are lost without a scale";
+  EXPECT_LT(scaled, wide / 2) << "float16 has three bits more than bfloat16";
+  EXPECT_LT(dynamic, wide / 2);
+  std::printf("error of the gradient: fp16 %.2e, scaled %.2e, dynamically %.2e; bf16 %.2e\n", plain, scaled, dynamic, wide);
 }
 
 TEST(Nonfinite, a_healthy_step_has_nothing_to_find) {

@@ -1,8 +1,10 @@
 // cli/op_cases: the operations of an optimizer step.
+#include <algorithm>
 #include <cmath>
 
 #include "reckon/cli/op_cases.h"
 #include "reckon/ops/rows.h"
+#include "reckon/ops/state_blocks.h"
 #include "reckon/ops/training.h"
 
 namespace reckon {
@@ -30,7 +32,7 @@ std::vector<double> step_scalars(double learning_rate, double clip, bool ok) {
   s[kBiasFactor2] = 1 - std::pow(0.95, 3);
   s[kEpsilon] = 1e-8;
   s[kMaxNorm] = 1;
-  s[kGradScale] = 0.5;
+  s[kLossScale] = 2;
   s[kClip] = clip;
   s[kOk] = ok;
   return s;
@@ -39,28 +41,36 @@ std::vector<double> step_scalars(double learning_rate, double clip, bool ok) {
 void add_clip(CaseList& list) {
   list.op("clip", false, kSingle | kDouble);
   for (const double max_norm : {0.0, 1.0, 100.0})
-    for (const double grad_scale : {1.0, 1.0 / 1024})
-      for (const double loss : {2.5, double(NAN), double(INFINITY)})
-        for (const double last : {4.0, double(INFINITY)}) {
-          std::vector<double> before = step_scalars(0.1, 0, false);
-          before[kMaxNorm] = max_norm;
-          before[kGradScale] = grad_scale;
-          list.add(
-              {CaseInput::of({kStepScalars}, DType::f64, before), CaseInput::of({}, {loss}), CaseInput::of({1}, DType::f64, {9}),
-               CaseInput::of({1}, DType::f64, {last})},
-              [](const Tensors& x) {
-                clip_(x[0], x[1], {x[2], x[3]});
-                return x[0];
-              },
-              [=](const Arrays& x) {
-                Array after = x[0];
-                const double norm = std::sqrt(9 + last) * grad_scale;
-                after[kGradNorm] = store(norm);
-                after[kClip] = store(grad_scale * (max_norm == 0 ? 1 : std::min(1.0, max_norm / (norm + 1e-6))));
-                after[kOk] = std::isfinite(norm) && std::isfinite(loss);
-                return after;
-              });
-        }
+    for (const double scale : {1.0, 1024.0, 1.5})
+      for (const double interval : {0.0, 3.0, 4.0})  // with two good steps behind
+        for (const double loss : {2.5, double(NAN), double(INFINITY)})
+          for (const double last : {4.0, double(INFINITY)}) {
+            std::vector<double> before = step_scalars(0.1, 0, false);
+            before[kMaxNorm] = max_norm;
+            before[kLossScale] = scale;
+            before[kGrowthInterval] = interval;
+            before[kGoodSteps] = 2;
+            list.add(
+                {CaseInput::of({kStepScalars}, DType::f64, before), CaseInput::of({}, {loss}), CaseInput::of({1}, DType::f64, {9}),
+                 CaseInput::of({1}, DType::f64, {last})},
+                [](const Tensors& x) {
+                  clip_(x[0], x[1], {x[2], x[3]});
+                  return x[0];
+                },
+                [=](const Arrays& x) {
+                  Array after = x[0];
+                  const double norm = std::sqrt(9 + last) / scale;
+                  const bool ok = std::isfinite(norm) && std::isfinite(loss);
+                  after[kGradNorm] = store(norm);
+                  after[kClip] = store((max_norm == 0 ? 1 : std::min(1.0, max_norm / (norm + 1e-6))) / scale);
+                  after[kOk] = ok;
+                  after[kUsedScale] = scale;
+                  if (interval == 0) return after;
+                  after[kLossScale] = !ok ? std::max(1.0, scale / 2) : interval == 3 ? 2 * scale : scale;
+                  after[kGoodSteps] = ok && interval > 3 ? 3 : 0;
+                  return after;
+                });
+          }
 }
 
 void add_masters(CaseList& list) {
@@ -101,6 +111,12 @@ struct Rule {
   int states;
   void (*update)(const std::vector<double>& s, const Real& g, Real& p, Real* state);
 };
+const Rule kAdamw = {"adamw_step", &op::adamw_step, 2, [](const std::vector<double>& s, const Real& g, Real& p, Real* state) {
+                       state[0] = Real(s[kBeta1]) * state[0] + Real(1 - s[kBeta1]) * g;
+                       state[1] = Real(s[kBeta2]) * state[1] + Real(1 - s[kBeta2]) * g * g;
+                       p = p - Real(s[kLearningRate]) * (state[0] / Real(s[kBiasFactor1])) /
+                                   (sqrt(state[1] / Real(s[kBiasFactor2])) + Real(s[kEpsilon]));
+                     }};
 const Rule kRules[] = {
     {"sgd_step", &op::sgd_step, 0, [](const std::vector<double>& s, const Real& g, Real& p, Real*) { p = p - Real(s[kLearningRate]) * g; }},
     {"momentum_step", &op::momentum_step, 1,
@@ -113,38 +129,54 @@ const Rule kRules[] = {
        state[0] = state[0] + g * g;
        p = p - Real(s[kLearningRate]) * g / (sqrt(state[0]) + Real(s[kEpsilon]));
      }},
-    {"adamw_step", &op::adamw_step, 2,
-     [](const std::vector<double>& s, const Real& g, Real& p, Real* state) {
-       state[0] = Real(s[kBeta1]) * state[0] + Real(1 - s[kBeta1]) * g;
-       state[1] = Real(s[kBeta2]) * state[1] + Real(1 - s[kBeta2]) * g * g;
-       p = p - Real(s[kLearningRate]) * (state[0] / Real(s[kBiasFactor1])) / (sqrt(state[1] / Real(s[kBiasFactor2])) + Real(s[kEpsilon]));
-     }},
+    kAdamw,
 };
 
-// Runs the step and returns the weights and states after it. bf16 weights live in two planes; they are split and joined around it.
-Tensors run_step(const OpDef& row, Device& device, DType dtype, const Tensors& in, double weight_decay) {
-  const bool split = dtype == DType::bf16;
-  Tensors args{in[0]}, after;
-  Tensor master = in[1], residual;
-  if (split) {
-    master = cast(in[1], DType::f32);
-    args.push_back(empty(device, in[1].spec()));
-    residual = empty(device, in[1].spec());
-    split_master_(master, args[1], residual);
-  } else {
-    args.push_back(in[1]);
+// Weights of a step as it wants them: bf16 ones live in two planes, which are split and joined around it, f16 ones beside their master.
+class CaseWeights {
+ public:
+  CaseWeights(Device& device, const Tensor& given) : working_(given), master_(given) {
+    if (given.dtype() != DType::bf16 && given.dtype() != DType::f16) return;
+    master_ = cast(given, DType::f32);
+    if (given.dtype() == DType::f16) return;
+    working_ = empty(device, given.spec());
+    residual_ = empty(device, given.spec());
+    split_master_(master_, working_, residual_);
   }
-  for (size_t i = 2; i < in.size(); ++i) args.push_back(split ? cast(in[i], DType::f32) : in[i]);
-  if (split) args.push_back(residual);
+  const Tensor& working() const { return working_; }
+  // What the step takes besides, in its last place.
+  void append_to(Tensors& args) const {
+    if (residual_.defined()) args.push_back(residual_);
+    if (working_.dtype() == DType::f16) args.push_back(master_);
+  }
+  // The exact weights, and the copy that is rounded from them.
+  Tensors after() const {
+    if (residual_.defined()) join_master_(master_, working_, residual_);
+    return working_.dtype() == DType::f16 ? Tensors{master_, working_} : Tensors{master_};
+  }
+
+ private:
+  Tensor working_, master_, residual_;
+};
+// The weights of the reference, as often as after() has them.
+void append_weights(Arrays& results, const Array& weights, DType dtype) {
+  for (int copies = dtype == DType::f16 ? 2 : 1; copies > 0; --copies) results.push_back(weights);
+}
+
+// Runs the step and returns the states and weights after it.
+Tensors run_step(const OpDef& row, Device& device, DType dtype, const Tensors& in, double weight_decay) {
+  const CaseWeights weights(device, in[1]);
+  Tensors args{in[0], weights.working()};
+  for (size_t i = 2; i < in.size(); ++i) args.push_back(cast(in[i], statistics_dtype(dtype)));
+  weights.append_to(args);
   call(row, args, OptimizerParams{weight_decay});
-  if (split) join_master_(master, args[1], residual);
-  after.push_back(master);
-  for (size_t i = 3; i < in.size(); ++i) after.push_back(args[i]);
+  Tensors after(args.begin() + 3, args.begin() + long(in.size()));
+  for (const Tensor& w : weights.after()) after.push_back(w);
   return after;
 }
 
 void add_steps(CaseList& list, const Rule& rule) {
-  list.op(rule.name, false, kSingle | kDouble | 1u << int(DType::bf16));
+  list.op(rule.name, false);
   int at = 0;
   for (const int64_t n : {0, 1, 7, 16, 33, 100, 2049, 16391})
     for (const double weight_decay : {0.0, 0.1, 0.01}) {
@@ -155,17 +187,134 @@ void add_steps(CaseList& list, const Rule& rule) {
       for (int i = 0; i < rule.states; ++i) inputs.push_back(CaseInput(Shape{n}).range(0.1, 1));
       list.add(
           inputs, [=](Device& device, DType dtype, const Tensors& x) { return run_step(*rule.row, device, dtype, x, weight_decay); },
-          [=](const Arrays& x) {
-            Arrays after{x[1]};
-            for (int k = 0; k < rule.states; ++k) after.push_back(x[size_t(3 + k)]);
+          [=](DType dtype, const Arrays& x) {
+            Arrays after(x.begin() + 3, x.end());
+            Array weights = x[1];
             for (int64_t i = 0; i < n && ok; ++i) {
               Real states[2];
-              for (int k = 0; k < rule.states; ++k) states[k] = after[size_t(1 + k)][i];
-              Real p = after[0][i] * (Real(1) - Real(s[kLearningRate] * weight_decay));
-              rule.update(s, x[2][i] * Real(s[kClip]), p, states);
-              after[0][i] = p;
-              for (int k = 0; k < rule.states; ++k) after[size_t(1 + k)][i] = states[k];
+              for (int k = 0; k < rule.states; ++k) states[k] = after[size_t(k)][i];
+              weights[i] = weights[i] * (Real(1) - Real(s[kLearningRate] * weight_decay));
+              rule.update(s, x[2][i] * Real(s[kClip]), weights[i], states);
+              for (int k = 0; k < rule.states; ++k) after[size_t(k)][i] = states[k];
             }
+            append_weights(after, weights, dtype);
+            return after;
+          });
+    }
+}
+
+// ---- AdamW with 8-bit states
+// What a code stands for, from the definition: the leading zeros of the magnitude divide by 10, the bits behind its first one are a part of
+// [0.1, 1]; the one code that this leaves over is 1. A kernel makes it by a product and a sum of at most 1.8 times the decade.
+Real value_of(int code, bool is_signed) {
+  const int bits = is_signed ? 7 : 8, c = is_signed ? code & 127 : code;
+  if (code == (is_signed ? 128 : 1)) return 1;
+  if (c == 0) return 0;
+  int p = 0;
+  while (c >> (p + 1)) ++p;
+  const double decade = std::pow(10.0, p + 1 - bits), fraction = (c - (1 << p) + 0.5) / (1 << p);
+  return {(is_signed && code > 127 ? -1 : 1) * decade * (0.1 + 0.9 * fraction), 3 * decade, 0, 0};
+}
+
+// Restores codes with operations, so that meta does the same: table [256, 1] of values, codes u8 [N], scales f32 [N / kStateBlock].
+Tensor restore(const Tensor& table, const Tensor& codes, const Tensor& scales) {
+  const int64_t blocks = scales.numel();
+  const Tensor values = reshape(embedding(table, cast(codes, DType::i32)), {blocks, kStateBlock});
+  return reshape(mul(values, reshape(scales, {blocks, 1})), codes.shape());
+}
+
+// Appends what quantizing should restore, and the scale of each block.
+void append_quantized(Arrays& results, const Array& exact, bool is_signed) {
+  std::vector<double> values;
+  for (int code = 0; code < 256; ++code) values.push_back(value_of(code, is_signed).value);
+  std::sort(values.begin(), values.end());
+  Array restored = exact, scales(Shape{exact.size() / kStateBlock});
+  for (int64_t block = 0; block < scales.size(); ++block) {
+    const int64_t begin = block * kStateBlock;
+    Real& scale = scales[block];
+    for (int64_t i = begin; i < begin + kStateBlock; ++i) {
+      scale.value = std::max(scale.value, magnitude(exact[i].value));
+      scale.rounded = std::max(scale.rounded, exact[i].rounded + magnitude(exact[i].value));
+    }
+    for (int64_t i = begin; i < begin + kStateBlock; ++i) {
+      // The nearest value is at most half a gap away; beyond the last one, and for a second moment that must not become 0, farther.
+      const double x = exact[i].value / scale.value;
+      const size_t above = size_t(std::upper_bound(values.begin(), values.end(), x) - values.begin());
+      double away = 0;
+      if (above == 0) {
+        away = values[0] - x;
+      } else if (above < values.size()) {
+        away = !is_signed && above == 1 ? values[1] : (values[above] - values[above - 1]) / 2;
+      }
+      restored[i] = {exact[i].value, exact[i].rounded + 4 * scale.rounded, exact[i].stored, scale.value * away};
+    }
+  }
+  results.push_back(restored);
+  results.push_back(scales);
+}
+
+std::vector<double> drawn(int64_t count, uint64_t key, double low, double high) {
+  std::vector<double> v = random_values(count, key, 8);
+  for (double& x : v) x = low + (high - low) * (x + 1) / 2;
+  return v;
+}
+std::vector<double> drawn_codes(int64_t count, uint64_t key) {
+  std::vector<double> v = drawn(count, key, 0, 256);
+  for (double& x : v) x = std::floor(x);
+  return v;
+}
+
+void add_8bit_step(CaseList& list) {
+  list.op("adamw8bit_step", false, kSingle | 1u << int(DType::bf16) | 1u << int(DType::f16));
+  std::vector<double> tables[2];
+  for (int code = 0; code < 256; ++code)
+    for (const bool is_signed : {false, true}) tables[is_signed].push_back(value_of(code, is_signed).value);
+  int at = 0;
+  for (const int64_t blocks : {0, 1, 2, 3, 4, 5, 8, 11, 64, 65})  // 64 are a task of the CPU
+    for (const double weight_decay : {0.0, 0.1}) {
+      const bool ok = at % 7 != 6;
+      const std::vector<double> s = step_scalars(0.05, at % 2 ? 0.25 : 1, ok);
+      const uint64_t key = uint64_t(10 * ++at);
+      const int64_t n = blocks * kStateBlock;
+      const CaseInputs inputs{CaseInput::of({kStepScalars}, DType::f64, s),
+                              CaseInput(Shape{n}).range(-2, 2),
+                              CaseInput(Shape{n}).held(CaseInput::Hold::apart, -3, 3),
+                              CaseInput::of({n}, DType::u8, drawn_codes(n, key)),
+                              CaseInput::of({blocks}, DType::f32, drawn(blocks, key + 1, 0.1, 1)),
+                              CaseInput::of({n}, DType::u8, drawn_codes(n, key + 2)),
+                              CaseInput::of({blocks}, DType::f32, drawn(blocks, key + 3, 0.1, 1)),
+                              CaseInput::of({256, 1}, DType::f32, tables[1]),
+                              CaseInput::of({256, 1}, DType::f32, tables[0])};
+      list.add(
+          inputs,
+          [=](Device& device, DType, const Tensors& x) {
+            const CaseWeights weights(device, x[1]);
+            Tensors args{x[0], weights.working(), cast(x[2], DType::f32), x[3], x[4], x[5], x[6]};
+            weights.append_to(args);
+            call(op::adamw8bit_step, args, OptimizerParams{weight_decay});
+            Tensors after{restore(x[7], x[3], x[4]), x[4], restore(x[8], x[5], x[6]), x[6]};
+            for (const Tensor& w : weights.after()) after.push_back(w);
+            return after;
+          },
+          [=](DType dtype, const Arrays& x) {
+            Array m(Shape{n}), v(Shape{n}), weights = x[1];
+            for (int64_t i = 0; i < n; ++i) {
+              m[i] = value_of(int(x[3][i].value), true) * x[4][i / kStateBlock];
+              v[i] = value_of(int(x[5][i].value), false) * x[6][i / kStateBlock];
+              if (!ok) continue;
+              Real states[2] = {m[i], v[i]};
+              weights[i] = weights[i] * (Real(1) - Real(s[kLearningRate] * weight_decay));
+              kAdamw.update(s, x[2][i] * Real(s[kClip]), weights[i], states);
+              m[i] = states[0], v[i] = states[1];
+            }
+            Arrays after;
+            if (ok) {
+              append_quantized(after, m, true);
+              append_quantized(after, v, false);
+            } else {
+              after = {m, x[4], v, x[6]};
+            }
+            append_weights(after, weights, dtype);
             return after;
           });
     }
@@ -177,5 +326,6 @@ void add_training_cases(CaseList& list) {
   add_clip(list);
   add_masters(list);
   for (const Rule& rule : kRules) add_steps(list, rule);
+  add_8bit_step(list);
 }
 }  // namespace reckon

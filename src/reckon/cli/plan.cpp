@@ -26,12 +26,18 @@ std::string in_powers(double value, const char* unit) {
 }
 
 // ---- the whole plan
+// "; loss scale 1024", or what a dynamic one does; nothing but for fp16.
+std::string scaling_of(const Config& c) {
+  const LossScaling scaling = loss_scaling(c.train);
+  if (c.train.precision != Precision::fp16) return "";
+  return text("; loss scale {}{}", scaling.growth_interval > 0 ? "dynamic from " : "", scaling.start);
+}
 std::string headline(const RunPlan& plan) {
   const Config& c = plan.config;
   return text("{}: {}, {}, {}; micro-batch {} x {} tokens x {} = {} a step{}\n", c.model.preset,
               counted(*plan.predicted.parameters, "parameter"), to_string(c.train.precision), to_string(c.optim.name), c.train.micro_batch,
               c.model.cruncher ? 1 : c.train.seq_len, c.train.grad_accum, with_commas(tokens_per_step(c)),
-              c.train.recompute == Recompute::full ? "; every block recomputed" : "");
+              (c.train.recompute == Recompute::full ? "; every block recomputed" : "") + scaling_of(c));
 }
 
 std::string memory_lines(const RunPlan& plan) {
@@ -95,11 +101,11 @@ std::string fit_line(const RunPlan& plan) {
 
 // ---- on a device by its data sheet
 std::string device_lines(const RunPlan& plan, const HardwareProfile& device) {
-  const bool half = plan.config.train.precision == Precision::bf16;
-  const double peak = device.peak(half ? PeakType::bf16 : PeakType::fp32);
+  const PeakType type = peak_type(to_string(plan.config.train.precision)).value();
+  const double peak = device.peak(type);
   const double seconds = *bound_step(plan, device).seconds;
   std::string out = text("\non {} ({}, {}/s dense {}, {}/s)\n", device.name, human_bytes(int64_t(device.memory.value)),
-                         in_powers(peak, "FLOP"), half ? "bf16" : "fp32", in_powers(device.bandwidth.value, "B"));
+                         in_powers(peak, "FLOP"), name_of(type), in_powers(device.bandwidth.value, "B"));
   out += text("  {}: the arena takes {} of its memory; a CUDA context and libraries come on top\n",
               plan.arena.bytes <= int64_t(device.memory.value) ? "fits" : "does not fit",
               percent(plan.arena.bytes, int64_t(device.memory.value)));

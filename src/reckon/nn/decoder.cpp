@@ -169,6 +169,7 @@ Tensor Cruncher::loss(const Tensor& x, const Tensor& y) const {
     z = layers_[i](z);
   }
   const ModuleScope scope("loss");
-  return mse_loss(z, y);
+  // float16 ends at 65504: squared errors, and the gradient of a scaled loss, lie beyond it.
+  return z.dtype() == DType::f16 ? mse_loss(cast(z, DType::f32), cast(y, DType::f32)) : mse_loss(z, y);
 }
 }  // namespace reckon

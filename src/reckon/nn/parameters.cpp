@@ -5,6 +5,7 @@
 
 #include "reckon/base/philox.h"
 #include "reckon/engine/context.h"
+#include "reckon/ops/state_blocks.h"
 #include "reckon/ops/training.h"
 
 namespace reckon {
@@ -27,7 +28,7 @@ std::vector<Parameter*>::iterator place_of(std::vector<Parameter*>& sorted, std:
 Parameter& Parameters::declare(std::string name, const Shape& shape, const Init& init, bool decay) {
   check(buckets_.empty(), "parameter {} is declared after the model was materialized", name);
   check(find(name) == nullptr, "parameter {} is declared twice", name);
-  Parameter& parameter = parameters_.emplace_back(Parameter{std::move(name), shape, init, decay, {}, -1, 0});
+  Parameter& parameter = parameters_.emplace_back(Parameter{.name = std::move(name), .shape = shape, .init = init, .decay = decay});
   by_name_.insert(place_of(by_name_, parameter.name), &parameter);
   return parameter;
 }
@@ -56,35 +57,35 @@ void Parameters::mark_gradients_filled() {
   for (Parameter& p : parameters_) p.value.state().grad_filled = p.value.state().grad_is_slot;
 }
 
-int64_t Parameters::padded_numel(const Parameter& p) {
-  return (p.shape.numel() + kParameterAlignment - 1) / kParameterAlignment * kParameterAlignment;
-}
-
 Tensor Parameters::view_of(const Tensor& flat, const Parameter& parameter) {
   Layout layout(parameter.shape);
   layout.offset = parameter.offset;
   return flat.alias(layout);
 }
 
-void Parameters::lay_out() {
-  for (const bool decay : {true, false}) {
-    Bucket bucket{decay, 0, {}, {}, {}};
-    for (Parameter& p : parameters_) {
-      if (p.decay != decay) continue;
-      p.bucket = int(buckets_.size());
-      p.offset = bucket.numel;
-      bucket.numel += padded_numel(p);
+void Parameters::lay_out(int64_t quantized_from) {
+  const auto is_quantized = [&](const Parameter& p) { return quantized_from > 0 && p.shape.numel() >= quantized_from; };
+  for (const bool decay : {true, false})
+    for (const bool quantized : {true, false}) {
+      Bucket bucket{.decay = decay, .quantized = quantized};
+      const int64_t alignment = quantized ? kStateBlock : kParameterAlignment;
+      for (Parameter& p : parameters_) {
+        if (p.decay != decay || is_quantized(p) != quantized) continue;
+        p.bucket = int(buckets_.size());
+        p.offset = bucket.numel;
+        p.padded = (p.shape.numel() + alignment - 1) / alignment * alignment;
+        bucket.numel += p.padded;
+      }
+      if (bucket.numel > 0) buckets_.push_back(bucket);
     }
-    if (bucket.numel > 0) buckets_.push_back(bucket);
-  }
 }
 
 void Parameters::materialize(Device& device, const StorageOptions& options, uint64_t seed) {
   RECKON_ASSERT(buckets_.empty());
   const NoGrad guard;
-  lay_out();
+  lay_out(options.quantized_from);
   const DType gradient = options.dtype == DType::f64 ? DType::f64 : DType::f32;
-  const bool split = options.dtype == DType::bf16 && options.training;
+  const bool split = options.dtype == DType::bf16 && options.training, copied = options.dtype == DType::f16 && options.training;
   for (Bucket& bucket : buckets_) {
     // Zeros, so that the padding between parameters stays zero through every optimizer.
     const auto flat = [&](Category category, DType dtype) {
@@ -93,6 +94,7 @@ void Parameters::materialize(Device& device, const StorageOptions& options, uint
     };
     bucket.values = flat(Category::parameter, options.dtype);
     if (split) bucket.residual = flat(Category::master, DType::bf16);
+    if (copied) bucket.master = flat(Category::master, DType::f32);
     if (options.training) bucket.gradients = flat(Category::gradient, gradient);
   }
   for (Parameter& p : parameters_) {
@@ -110,9 +112,9 @@ void Parameters::fill(Parameter& p, uint64_t seed) {
   const size_t dot = p.name.rfind('.');
   const ModuleScope scope(std::string_view(p.name).substr(0, dot == std::string::npos ? 0 : dot));
   const Bucket& bucket = buckets_[size_t(p.bucket)];
-  const bool split = bucket.residual.defined();
+  const bool split = bucket.residual.defined(), copied = bucket.master.defined();
   // With split storage the f32 values are made aside and then stored exactly.
-  const Tensor target = split ? empty(p.value.device(), {p.shape, DType::f32}) : p.value;
+  const Tensor target = split ? empty(p.value.device(), {p.shape, DType::f32}) : copied ? view_of(bucket.master, p) : p.value;
   uint64_t key = mix_key(seed, 0x696E6974);
   for (const char c : p.name) key = mix_key(key, uint8_t(c));
   const double std = p.shape.rank() == 2 ? init_std(p.init, p.shape[0], p.shape[1]) : p.init.gain * p.init.std;
@@ -124,5 +126,6 @@ void Parameters::fill(Parameter& p, uint64_t seed) {
     fill_normal_(target, key, 0, std);
   }
   if (split) split_master_(target, p.value, view_of(bucket.residual, p));
+  if (copied) call(op::accumulate, tensors(p.value, target), AccumulateParams{false});
 }
 }  // namespace reckon

@@ -24,14 +24,17 @@ struct Parameter {
   Tensor value;         // view of a bucket, set by materialize()
   int bucket = -1;
   int64_t offset = 0;   // elements from the start of the bucket
+  int64_t padded = 0;   // elements it takes of the bucket
 };
 
 /// Parameters of one group in one block of memory. Optimizers step whole buckets.
 struct Bucket {
   bool decay;
+  bool quantized = false;  // each parameter is whole blocks of kStateBlock elements, for optimizer states of 8 bits
   int64_t numel = 0;    // padded
-  Tensor values;        // [numel] f32, f64 or bf16: what the model computes with
+  Tensor values;        // [numel] f32, f64, bf16 or f16: what the model computes with
   Tensor residual;      // [numel] 16-bit words: with bf16 values the exact f32 master weights; else undefined
+  Tensor master;        // [numel] f32: the exact weights that f16 values are rounded from; else undefined
   Tensor gradients;     // [numel] f32 (f64 for f64); undefined without training
 };
 
@@ -39,8 +42,9 @@ struct Bucket {
 inline constexpr int64_t kParameterAlignment = 32;
 
 struct StorageOptions {
-  DType dtype = DType::f32;  // f32, f64, or bf16 with a residual plane
-  bool training = true;      // allocate gradients (and the residual plane)
+  DType dtype = DType::f32;  // f32, f64, bf16 with a residual plane, or f16 with float32 master weights
+  bool training = true;      // allocate gradients (and the residual plane or master weights)
+  int64_t quantized_from = 0;  // parameters of so many elements or more lie in quantized buckets of their own; 0: none do
 };
 
 class Parameters {
@@ -63,13 +67,11 @@ class Parameters {
   void zero_grad();
   /// Marks every gradient filled: for whoever writes the buckets' gradients directly.
   void mark_gradients_filled();
-  /// The same range of a flat bucket tensor (values, gradients, optimizer state, residual) in the parameter's shape.
+  /// The same range of a flat bucket tensor (values, gradients, optimizer state, residual, master) in the parameter's shape.
   static Tensor view_of(const Tensor& flat, const Parameter& parameter);
-  /// Elements that a parameter takes of its bucket.
-  static int64_t padded_numel(const Parameter& parameter);
 
  private:
-  void lay_out();
+  void lay_out(int64_t quantized_from);
   void fill(Parameter& parameter, uint64_t seed);
   std::deque<Parameter> parameters_;
   std::vector<Parameter*> by_name_;  // sorted

@@ -2,6 +2,7 @@
 #include "reckon/ops/training.h"
 
 #include "reckon/ops/rows.h"
+#include "reckon/ops/state_blocks.h"
 
 namespace reckon {
 namespace {
@@ -17,19 +18,39 @@ void plan_clip(Plan& p) {
   for (size_t i = 2; i < p.in.size(); ++i) check(p.in[i] == TensorSpec{{1}, DType::f64}, "sum of squares {} is not f64[1]", p.in[i]);
   p.flops.vector = int64_t(p.in.size());
 }
-// in: step_scalars, parameters [N], gradients [N], states [N] ... (, residual plane u16 as bf16 [N] last)
+// in: step_scalars, parameters [N], gradients [N], `states` tensors (, what the master weights of 16-bit parameters have besides [N] last:
+// the residual plane of bf16, as bf16, or the f32 master of f16). Shapes but those of the states, work and bytes.
+void plan_update(Plan& p, int states, int cost) {
+  const DType dtype = p.in[1].dtype;
+  const bool split = dtype == DType::bf16, copied = dtype == DType::f16;
+  check(p.in[0] == TensorSpec{{kStepScalars}, DType::f64}, "wants step_scalars first");
+  check(is_float(dtype), "parameters must be f32, f64, bf16 with a residual plane or f16 with a master, got {}", p.in[1]);
+  const size_t wanted = size_t(3 + states + (split || copied));
+  check(p.in.size() == wanted, "wants {} tensors, got {}", wanted, p.in.size());
+  const TensorSpec gradient{p.in[1].shape, statistics_dtype(dtype)};
+  check(p.in[2] == gradient, "{} does not match the parameters {}", p.in[2], p.in[1]);
+  if (split) check(p.in.back() == p.in[1], "residual plane {} does not match the parameters {}", p.in.back(), p.in[1]);
+  if (copied) check(p.in.back() == gradient, "master {} does not match the parameters {}", p.in.back(), p.in[1]);
+  p.vector_flops({cost, p.in[1].numel()});
+  // All but gradients are read and written; a float16 copy is only written.
+  p.bytes_moved = 0;
+  for (size_t i = 1; i < p.in.size(); ++i)
+    p.bytes_moved = checked_sum({p.bytes_moved, checked_multiply(i == 2 || (i == 1 && copied) ? 1 : 2, p.in[i].bytes())});
+}
 template <int kStates, int kCost>
 void plan_step(Plan& p) {
-  const bool split = p.in[1].dtype == DType::bf16;
-  check(p.in[0] == TensorSpec{{kStepScalars}, DType::f64}, "wants step_scalars first");
-  check(p.in.size() == size_t(3 + kStates + split), "wants {} tensors, got {}", 3 + kStates + split, p.in.size());
-  const DType state = p.in[1].dtype == DType::f64 ? DType::f64 : DType::f32;
-  check(p.in[1].dtype == state || split, "parameters must be f32, f64 or bf16 with a residual plane, got {}", p.in[1]);
-  for (int i = 2; i < 3 + kStates; ++i) check(p.in[size_t(i)] == TensorSpec{p.in[1].shape, state}, "{} does not match the parameters {}", p.in[size_t(i)], p.in[1]);
-  if (split) check(p.in.back() == p.in[1], "residual plane {} does not match the parameters {}", p.in.back(), p.in[1]);
-  p.vector_flops({kCost, p.in[1].numel()});
-  p.bytes_moved = 0;
-  for (size_t i = 1; i < p.in.size(); ++i) p.bytes_moved = checked_sum({p.bytes_moved, checked_multiply(i == 2 ? 1 : 2, p.in[i].bytes())});
+  plan_update(p, kStates, kCost);
+  for (size_t i = 3; i < 3 + kStates; ++i) check(p.in[i] == p.in[2], "{} does not match the parameters {}", p.in[i], p.in[1]);
+}
+// in: step_scalars, parameters [N], gradients [N], m u8 [N], its scales f32 [N / kStateBlock], v u8 [N], its scales (, residual or master)
+void plan_adamw8bit(Plan& p) {
+  plan_update(p, 4, 25);
+  const int64_t N = p.in[1].numel();
+  check(p.in[1].dtype != DType::f64, "f64 parameters have no 8-bit states: use adamw_step");
+  check(N % kStateBlock == 0, "{} parameters are not whole blocks of {}", N, kStateBlock);
+  const TensorSpec codes{p.in[1].shape, DType::u8}, scales{{N / kStateBlock}, DType::f32};
+  for (const size_t i : {3, 5})
+    check(p.in[i] == codes && p.in[i + 1] == scales, "state {} with scales {} does not match the parameters {}", p.in[i], p.in[i + 1], p.in[1]);
 }
 // in: master f32 [N], working copy bf16 [N], residual plane [N] (16-bit words, held as bf16)
 void plan_master(Plan& p) {
@@ -44,6 +65,7 @@ const OpDef op::sgd_step{k_sgd_step, "sgd_step", plan_step<0, 4>, nullptr, {}, {
 const OpDef op::momentum_step{k_momentum_step, "momentum_step", plan_step<1, 6>, nullptr, {}, {.mutates = 0b11010}};
 const OpDef op::adagrad_step{k_adagrad_step, "adagrad_step", plan_step<1, 8>, nullptr, {}, {.mutates = 0b11010}};
 const OpDef op::adamw_step{k_adamw_step, "adamw_step", plan_step<2, 16>, nullptr, {}, {.mutates = 0b111010}};
+const OpDef op::adamw8bit_step{k_adamw8bit_step, "adamw8bit_step", plan_adamw8bit, nullptr, {}, {.mutates = 0b11111010}};
 const OpDef op::split_master{k_split_master, "split_master", plan_master, nullptr, {}, {.mutates = 0b110}};
 const OpDef op::join_master{k_join_master, "join_master", plan_master, nullptr, {}, {.mutates = 0b1}};
 

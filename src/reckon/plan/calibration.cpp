@@ -23,7 +23,7 @@ class OperandPool {
   explicit OperandPool(Device& device) {
     constexpr int64_t kPiece = int64_t(4) << 20, kPieces = 16;  // of bf16: 128 MiB
     const Tensor piece = empty(device, {{1, kPiece}, DType::bf16});
-    // Ordinary numbers in both dtypes: a float32 is mostly the bfloat16 in its upper half.
+    // Ordinary numbers in every dtype: a float32 is mostly the bfloat16 in its upper half, whose bits as a float16 are a number around 1.
     fill_normal_(piece, 1, 0, 0.02);
     pool_ = contiguous(expand(piece, {kPieces, kPiece}));
     slots_ = zeros(device, {{kPieces / 2, kPiece}, DType::f32});

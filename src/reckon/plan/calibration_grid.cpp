@@ -5,7 +5,6 @@
 
 namespace reckon {
 namespace {
-const char* name_of_float(DType dtype) { return dtype == DType::bf16 ? "bf16" : "f32"; }
 using Extents = std::vector<int64_t>;
 
 // rows, out, in. Not the powers of two, where caches are at their worst; wide outputs are vocabularies.
@@ -35,7 +34,7 @@ GridPoint attention_point(const OpDef& op, DType dtype, const Extents& e) {
 
 void add_table(Grid& grid, const OpDef& op, DType dtype, size_t axes, Extents (*axis_of)(size_t),
                GridPoint (*point_of)(const OpDef&, DType, const Extents&)) {
-  TimeTable table{.key = std::string(op.name) + " " + name_of_float(dtype)};
+  TimeTable table{.key = std::string(op.name) + " " + to_string(dtype)};
   std::vector<Extents> values;
   size_t points = 1;
   for (size_t axis = 0; axis < axes; ++axis) {
@@ -59,7 +58,7 @@ void add_table(Grid& grid, const OpDef& op, DType dtype, size_t axes, Extents (*
 
 Grid calibration_grid() {
   Grid grid;
-  for (const DType dtype : {DType::f32, DType::bf16}) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
     for (const OpDef* op : {&op::linear, &op::linear_back_x, &op::linear_back_w}) add_table(grid, *op, dtype, 3, linear_axis, linear_point);
     for (const OpDef* op : {&op::attention, &op::attention_back}) add_table(grid, *op, dtype, 4, attention_axis, attention_point);
   }

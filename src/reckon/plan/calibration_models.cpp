@@ -47,12 +47,13 @@ std::vector<Overrides> calibration_models() {
   for (const Size& size : kSizes)
     for (const bool gpt2 : {true, false}) models.push_back(decoder(size, gpt2));
   for (const int d_model : {64, 192, 448, 1024})
-    for (const char* optimizer : {"sgd", "momentum", "adagrad", "adamw"}) models.push_back(cruncher(d_model, optimizer));
+    for (const char* optimizer : {"sgd", "momentum", "adagrad", "adamw", "adamw8bit"}) models.push_back(cruncher(d_model, optimizer));
   const size_t count = models.size();
-  for (size_t i = 0; i < count; ++i) {
-    models.push_back(models[i]);
-    models.back().push_back("train.precision=bf16");
-  }
+  for (const char* precision : {"bf16", "fp16"})
+    for (size_t i = 0; i < count; ++i) {
+      models.push_back(models[i]);
+      models.back().push_back(text("train.precision={}", precision));
+    }
   return models;
 }
 }  // namespace reckon

@@ -20,7 +20,7 @@ double kept_bytes(const NapkinRun& run, Config config, int64_t layers, bool reco
   config.model.layers = layers;
   const Ref<Device> meta = run.meta();
   Decoder decoder(config.model);
-  decoder.parameters().materialize(*meta, {config.train.precision == Precision::bf16 ? DType::bf16 : DType::f32, true}, 1);
+  decoder.parameters().materialize(*meta, {dtype_of(config.train.precision), true}, 1);
   const Tensor tokens = zeros(*meta, {{config.train.micro_batch, config.train.seq_len}, DType::i32});
   const PhaseScope phase(*meta, Phase::forward);
   const Tensor loss = decoder.loss(tokens, tokens, recompute);
@@ -50,7 +50,7 @@ void activations(NapkinRun& run) {
   const Config config = run.config();
   check_as(Failure::usage, !config.model.cruncher, "the exact count needs a decoder");
   const double tokens = double(config.train.micro_batch * config.train.seq_len),
-               width = double(config.model.d_model) * double(size_of(config.train.precision == Precision::bf16 ? DType::bf16 : DType::f32));
+               width = double(config.model.d_model) * double(size_of(dtype_of(config.train.precision)));
   const double layer = kept_bytes(run, config, 3, false) - kept_bytes(run, config, 2, false),
                boundary = kept_bytes(run, config, 3, true) - kept_bytes(run, config, 2, true);
   const double layers = double(config.model.layers);

@@ -6,6 +6,7 @@
 
 #include "reckon/base/text.h"
 #include "reckon/nn/decoder.h"
+#include "reckon/ops/state_blocks.h"
 #include "reckon/plan/conventions.h"
 #include "reckon/plan/napkin_topic.h"
 #include "reckon/train/step.h"
@@ -42,10 +43,8 @@ void weights_bytes(NapkinRun& run) {
     const Config config = run.config();
     Decoder decoder(config.model);
     const Ref<Device> meta = run.meta();
-    // float16 weights take what bfloat16 ones take; the latter is what models are kept in here.
-    const DType stored = run.dtype() == DType::f16 ? DType::bf16 : run.dtype();
-    check_as(Failure::usage, stored == DType::f32 || stored == DType::f64 || stored == DType::bf16,
-             "weights are counted in f32, f64, bf16 or f16, not in {}", stored);
+    const DType stored = run.dtype();
+    check_as(Failure::usage, is_float(stored), "weights are counted in f32, f64, bf16 or f16, not in {}", stored);
     decoder.parameters().materialize(*meta, {stored, false}, 1);
     const double live = double(meta->allocator().ledger().live_by_category[size_t(Category::parameter)]);
     run.exact("bytes", live, "B", text("{} on meta: {} parameters", config.model.preset, with_commas(decoder.parameters().count())));
@@ -56,17 +55,20 @@ void weights_bytes(NapkinRun& run) {
 }
 
 // ---- largest-model
-int states_of(OptimizerKind kind) {
+// Bytes a parameter.
+double state_bytes_of(OptimizerKind kind) {
   switch (kind) {
     case OptimizerKind::sgd:
       return 0;
     case OptimizerKind::momentum:
     case OptimizerKind::adagrad:
-      return 1;
+      return 4;
+    case OptimizerKind::adamw8bit:
+      return 2 * (1 + 4.0 / double(kStateBlock));  // a float32 scale for each block
     case OptimizerKind::adamw:
       break;
   }
-  return 2;
+  return 8;
 }
 
 // Bytes that live from step to step, by category, after a training step's objects were made on meta.
@@ -89,12 +91,12 @@ State training_state(const NapkinRun& run, const Config& config) {
 
 void largest_model(NapkinRun& run) {
   const Config config = run.config();
-  const int states = states_of(config.optim.name);
+  const double states = state_bytes_of(config.optim.name);
   const bool mixed = config.train.precision != Precision::fp32;
-  const double memory = run.count("gpus") * run.number("memory"), each = (mixed ? 2 + 4 + 4 : 4 + 4) + 4 * states;
+  const double memory = run.count("gpus") * run.number("memory"), each = (mixed ? 2 + 4 + 4 : 4 + 4) + states;
   run.napkin("bytes_per_parameter", each, "B",
-             mixed ? text("weights 2 + float32 master 4 + gradient 4 + {} of {}", 4 * states, to_string(config.optim.name))
-                   : text("weight 4 + gradient 4 + {} of {}", 4 * states, to_string(config.optim.name)));
+             mixed ? text("weights 2 + float32 master 4 + gradient 4 + {} of {}", states, to_string(config.optim.name))
+                   : text("weight 4 + gradient 4 + {} of {}", states, to_string(config.optim.name)));
   run.napkin("parameters", memory / each, "parameters",
              text("all memory / bytes_per_parameter, activations ignored; state sharded over all devices (ZeRO-3)"));
   run.napkin("parameters_replicated", run.number("memory") / each, "parameters", "if each device holds everything (data parallel)");
@@ -103,8 +105,9 @@ void largest_model(NapkinRun& run) {
             text("{} on meta: all bytes of parameters, gradients, optimizer and master / {}", config.model.preset,
                  with_commas(int64_t(state.parameters))));
   run.exact("parameters", memory / (state.total() / state.parameters), "parameters", "all memory / exact bytes_per_parameter");
-  run.why(mixed ? "here the bfloat16 weight is the upper half of the float32 master, so the master costs 2 B more, not 4"
-                : "each tensor starts at a multiple of 32 elements, and the optimizer keeps a few scalars");
+  run.why(config.train.precision == Precision::bf16
+              ? "here the bfloat16 weight is the upper half of the float32 master, so the master costs 2 B more, not 4"
+              : "each tensor starts at a multiple of 32 elements, and the optimizer keeps a few scalars");
   run.mistake("parameters", memory / 4, "parameters",
               "memory / 4 B counts the weights alone: training keeps gradients and optimizer state too");
 }
@@ -112,7 +115,7 @@ void largest_model(NapkinRun& run) {
 // ---- mixed-precision
 void mixed_precision(NapkinRun& run) {
   const double N = run.number("params"), W = double(run.count("gpus"));
-  run.napkin("weights", 2 * N, "B", "bfloat16: 2 N");
+  run.napkin("weights", 2 * N, "B", "bfloat16 or float16: 2 N");
   run.napkin("master", 4 * N, "B", "float32 copy: 4 N");
   run.napkin("m_and_v", 8 * N, "B", "float32: 8 N");
   run.napkin("gradients", 4 * N, "B", "float32: 4 N");
@@ -126,14 +129,16 @@ void mixed_precision(NapkinRun& run) {
   const Config config = run.config();
   const State state = training_state(run, config);
   const auto part = [&](const char* name, Category category, const char* how) { run.exact(name, state.bytes[size_t(category)], "B", how); };
-  part("weights", Category::parameter, "bfloat16 working copy");
-  part("master", Category::master, "16 residual bits a parameter: with the working copy the exact float32");
-  part("m_and_v", Category::optimizer, "float32");
+  const bool split = config.train.precision == Precision::bf16;
+  part("weights", Category::parameter, split ? "bfloat16 working copy" : text("in {}", to_string(config.train.precision)).c_str());
+  part("master", Category::master, split ? "16 residual bits a parameter: with the working copy the exact float32" : "float32");
+  part("m_and_v", Category::optimizer, config.optim.name == OptimizerKind::adamw8bit ? "8 bits each, and scales" : "float32");
   part("gradients", Category::gradient, "float32");
   run.exact("total", state.total(), "B",
             text("{} on meta, {} parameters: {:.5g} B each", config.model.preset, with_commas(int64_t(state.parameters)),
                  state.total() / state.parameters));
-  run.why("the upper half of a float32 is a bfloat16, so weights and master share 4 B: 16 N instead of 18 N");
+  run.why(split ? "the upper half of a float32 is a bfloat16, so weights and master share 4 B: 16 N instead of 18 N"
+                : "only a bfloat16 is the upper half of a float32; other weights do not share their bytes with a master");
 }
 
 // ---- quantized-bytes: elements and bytes of a block, as ggml-common.h lays them out

@@ -67,7 +67,7 @@ void largest_micro_batch(NapkinRun& run) {
   const Config config = run.config();
   const ModelConfig& m = config.model;
   check_as(Failure::usage, !m.cruncher, "the question is about tokens; a cruncher has none");
-  const double memory = run.number("memory"), T = double(config.train.seq_len), element = config.train.precision == Precision::bf16 ? 2 : 4;
+  const double memory = run.number("memory"), T = double(config.train.seq_len), element = double(size_of(dtype_of(config.train.precision)));
   const double state = run.number("state_bytes") * double(parameter_count(m)),
                sequence = run.number("per_layer") * double(m.layers) * double(m.d_model) * T * element;
   run.napkin("state", state, "B", text("{} B a parameter, as AdamW has", run.text_of("state_bytes")));

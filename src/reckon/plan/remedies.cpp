@@ -113,7 +113,18 @@ std::vector<Remedy> find_remedies(const Config& config, const Device& meta, int6
   Search search(config, meta, budget, saves);
   search.add(config, Reach::schedule);
   Config smaller = config;
-  if (config.train.precision == Precision::fp32) {
+  const bool is_wide = config.train.precision == Precision::fp32, has_wide_state = config.optim.name == OptimizerKind::adamw;
+  bool narrow_fits = false;
+  if (is_wide) {
+    smaller.train.precision = Precision::bf16;
+    narrow_fits = search.add(smaller, Reach::precision);
+  }
+  if (has_wide_state) {
+    smaller = config;
+    smaller.optim.name = OptimizerKind::adamw8bit;
+    narrow_fits |= search.add(smaller, Reach::precision);
+  }
+  if (is_wide && has_wide_state && !narrow_fits) {
     smaller.train.precision = Precision::bf16;
     search.add(smaller, Reach::precision);
   }
@@ -186,8 +197,9 @@ void check_fits(const RunPlan& plan, const Device& meta, int64_t budget, bool sa
   std::string lines = explain_refusal(plan, budget);
   if (remedies.empty()) {
     const bool is_state = plan.predicted.memory->at_peak[size_t(Category::parameter)] > budget;
-    advice = text("nothing that was tried fits (smaller micro-batches and sequences, recomputation, bf16, sgd{}); take a smaller model",
-                  is_state ? "; the parameters alone are more" : "");
+    advice = text(
+        "nothing that was tried fits (smaller micro-batches and sequences, recomputation, bf16, 8-bit states, sgd{}); take a smaller model",
+        is_state ? "; the parameters alone are more" : "");
   } else {
     advice = "the cheapest change that fits: " + describe(remedies[0], plan);
     for (size_t i = 1; i < remedies.size(); ++i) lines += text("\nalso fits: {}", describe(remedies[i], plan));

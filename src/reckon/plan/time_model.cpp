@@ -12,14 +12,14 @@
 namespace reckon {
 namespace {
 // The narrowest float of a call decides which kernel runs; float64 appears in training only as scalars.
-const char* dtype_of(const CallRecord& call) {
+DType dtype_of(const CallRecord& call) {
   bool bf16 = false, f16 = false;
   for (const std::vector<TensorSpec>* specs : {&call.in, &call.out})
     for (const TensorSpec& spec : *specs) bf16 |= spec.dtype == DType::bf16, f16 |= spec.dtype == DType::f16;
-  return bf16 ? "bf16" : f16 ? "f16" : "f32";
+  return bf16 ? DType::bf16 : f16 ? DType::f16 : DType::f32;
 }
 
-bool is_f32(const CallRecord& call) { return std::string_view(dtype_of(call)) == "f32"; }
+PeakType peak_type_of(DType dtype) { return dtype == DType::bf16 ? PeakType::bf16 : dtype == DType::f16 ? PeakType::fp16 : PeakType::fp32; }
 
 // Adding to a gradient that is there is other work than overwriting it.
 bool adds(const CallRecord& call) {
@@ -127,7 +127,7 @@ void lay_out(const RunPlan& plan, double pause, StepTime& step) {
 }  // namespace
 
 TimeKey time_key(const CallRecord& call) {
-  const std::string table = std::string(call.op->name) + (adds(call) ? "+ " : " ") + dtype_of(call);
+  const std::string table = std::string(call.op->name) + (adds(call) ? "+ " : " ") + to_string(dtype_of(call));
   if (is_linear(call)) return {table, linear_extents(call)};
   if (is_attention(call)) return {table, attention_extents(call)};
   return {table, {double(std::max<int64_t>(call.bytes, 1))}};
@@ -169,7 +169,7 @@ StepTime predict_step(const RunPlan& plan, const MachineProfile& profile) {
   for (const CallRecord& call : plan.calls) {
     const std::optional<double> seconds = predict_seconds(call, profile);
     if (!seconds) return {.unknown = time_key(call).table};
-    const double peak = peak_flops(profile, is_f32(call) ? DType::f32 : DType::bf16);
+    const double peak = peak_flops(profile, dtype_of(call));
     step.calls.push_back(span_of(call, *seconds * profile.call_factor, peak, profile.copy_bytes_per_second));
   }
   lay_out(plan, profile.call_overhead_seconds, step);
@@ -181,7 +181,7 @@ StepTime bound_step(const RunPlan& plan, const HardwareProfile& device) {
   step.is_bound = true;
   const double bytes_per_second = device.bandwidth.value, vector_peak = device.peak(PeakType::fp32);
   for (const CallRecord& call : plan.calls) {
-    const double peak = is_f32(call) ? vector_peak : device.peak(PeakType::bf16);
+    const double peak = device.peak(peak_type_of(dtype_of(call)));
     // Matrix and vector units work beside each other.
     const double compute = std::max(double(call.flops.matmul) / peak, double(call.flops.vector) / vector_peak);
     const double memory = double(call.bytes) / bytes_per_second;
@@ -201,7 +201,7 @@ std::string predict_time(RunPlan& plan, const std::optional<MachineProfile>& pro
   const StepTime step = predict_step(plan, *profile);
   if (!step.seconds) return text("this machine's profile has no time for {}, so no predicted time: {}", step.unknown, way_out);
   const Config& c = plan.config;
-  const double peak = peak_flops(*profile, c.train.precision == Precision::bf16 ? DType::bf16 : DType::f32);
+  const double peak = peak_flops(*profile, dtype_of(c.train.precision));
   report.step_seconds = *step.seconds;
   report.tokens_per_second = double(tokens_per_step(c)) / *step.seconds;
   report.mfu = double(report.flops_per_step->model) / *step.seconds / peak;

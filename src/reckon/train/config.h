@@ -7,12 +7,13 @@
 #include <vector>
 
 #include "reckon/nn/model_config.h"
+#include "reckon/tensor/dtype.h"
 
 namespace reckon {
 
-enum class Precision : uint8_t { fp32, bf16 };
+enum class Precision : uint8_t { fp32, bf16, fp16 };
 enum class Recompute : uint8_t { none, full };
-enum class OptimizerKind : uint8_t { sgd, momentum, adagrad, adamw };
+enum class OptimizerKind : uint8_t { sgd, momentum, adagrad, adamw, adamw8bit };
 enum class ScheduleKind : uint8_t { constant, cosine };
 enum class SampleOrder : uint8_t { random, sequential };
 
@@ -28,6 +29,8 @@ std::string to_string(Recompute value);
 std::string to_string(OptimizerKind value);
 std::string to_string(ScheduleKind value);
 std::string to_string(SampleOrder value);
+/// What the model computes with: parameters and activations.
+DType dtype_of(Precision precision);
 
 struct TrainConfig {
   int64_t micro_batch = 8;  // sequences per micro-batch
@@ -36,6 +39,9 @@ struct TrainConfig {
   int64_t steps = 200;      // optimizer steps of the whole run
   int64_t stop_after = 0;   // save and stop after this step, exit 0 (0: never)
   Precision precision = Precision::fp32;
+  double loss_scale = 0;               // fp16: a fixed factor on the loss; 0: dynamic
+  double loss_scale_start = 65536;     // fp16, dynamic: of the first step
+  int64_t loss_scale_interval = 2000;  // fp16, dynamic: steps without overflow before it doubles
   Recompute recompute = Recompute::none;
   bool operator==(const TrainConfig&) const = default;
 };

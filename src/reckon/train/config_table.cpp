@@ -91,7 +91,8 @@ std::string expectation(const ConfigKey& key) {
     case KeyType::bytes:
       return "bytes such as 4294967296, \"4GiB\" (2^30) or \"4GB\" (10^9)";
     case KeyType::number:
-      return text(key.below_high ? "a number from {} to below {}" : "a number from {} to {}", key.low, key.high);
+      return (key.zero ? text("{} or ", key.zero) : "") +
+             text(key.below_high ? "a number from {} to below {}" : "a number from {} to {}", key.low, key.high);
     case KeyType::boolean:
       return "true or false";
     case KeyType::word:
@@ -187,10 +188,14 @@ void assign(Config& config, const ConfigKey& key, const Setting& s) {
     case KeyType::bytes:
       field<int64_t>(key, config) = integer_of(key, s);
       break;
-    case KeyType::number:
-      if (s.type != Setting::Type::number && s.type != Setting::Type::integer) fail_type(key, s);
-      field<double>(key, config) = s.type == Setting::Type::integer ? double(s.integer) : s.number;
+    case KeyType::number: {
+      const bool is_zero_word = key.zero && s.type == Setting::Type::text && s.text == key.zero;
+      if (!is_zero_word && s.type != Setting::Type::number && s.type != Setting::Type::integer) fail_type(key, s);
+      const double value = is_zero_word ? 0 : s.type == Setting::Type::integer ? double(s.integer) : s.number;
+      if (key.zero && value == 0 && !is_zero_word) fail_type(key, s);
+      field<double>(key, config) = value;
       break;
+    }
     case KeyType::boolean:
       if (s.type != Setting::Type::boolean) fail_type(key, s);
       field<bool>(key, config) = s.boolean;
@@ -240,6 +245,7 @@ void check_value(const Config& config, const ConfigKey& key, std::string_view wh
     }
     case KeyType::number: {
       const double value = field<double>(key, config);
+      if (key.zero && value == 0) break;
       // NaN is in no range.
       if (!(value >= key.low && value <= key.high) || (key.below_high && value == key.high)) fail_value(key, where, text("{}", value));
       break;
@@ -273,8 +279,10 @@ std::string value_text(const Config& config, const ConfigKey& key) {
     case KeyType::integer:
     case KeyType::bytes:
       return text("{}", field<int64_t>(key, config));
-    case KeyType::number:
-      return number_text(field<double>(key, config));
+    case KeyType::number: {
+      const double value = field<double>(key, config);
+      return key.zero && value == 0 ? toml_quoted(key.zero) : number_text(value);
+    }
     case KeyType::boolean:
       return field<bool>(key, config) ? "true" : "false";
     case KeyType::word:
@@ -291,7 +299,8 @@ std::string type_text(const ConfigKey& key) {
     case KeyType::bytes:
       return "bytes";
     case KeyType::number:
-      return key.below_high ? text("number, {} to below {}", key.low, key.high) : text("number, {} to {}", key.low, key.high);
+      return (key.zero ? text("{} or ", key.zero) : "") +
+             (key.below_high ? text("number, {} to below {}", key.low, key.high) : text("number, {} to {}", key.low, key.high));
     case KeyType::boolean:
       return "true or false";
     case KeyType::word:

@@ -21,6 +21,7 @@ struct ConfigKey {
   int64_t least = 0, most = 0;                   // integer, bytes
   double low = 0, high = 0;                      // number
   bool below_high = false;                       // number: high itself is excluded
+  const char* zero = nullptr;                    // number: the word that stands for 0, which is then in range
   bool may_be_empty = false;                     // text
   std::span<const std::string_view> words = {};  // word (by value), choice
   std::span<const std::string_view> later = {};  // words of the contract that this version does not have

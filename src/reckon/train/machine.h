@@ -41,6 +41,6 @@ void save_machine_profile(const MachineProfile& profile);
 /// The profile as JSON and back. Reading throws Error (corrupt) for anything that write cannot have written; source: what errors call it.
 std::string write_machine_profile(const MachineProfile& profile);
 MachineProfile read_machine_profile(std::string_view json, const std::string& source);
-/// Peak for computing in this precision.
+/// Peak for computing in this precision. float16 is multiplied in float32 (backend/cpu/gemm.h), so its peak is that of float32.
 double peak_flops(const MachineProfile& profile, DType dtype);
 }  // namespace reckon

@@ -6,6 +6,7 @@
 
 #include "reckon/engine/context.h"
 #include "reckon/ops/rows.h"
+#include "reckon/ops/state_blocks.h"
 #include "reckon/ops/training.h"
 
 namespace reckon {
@@ -25,32 +26,59 @@ std::vector<std::string> state_names(OptimizerKind kind) {
     case OptimizerKind::momentum: return {"momentum"};
     case OptimizerKind::adagrad: return {"sum_of_squares"};
     case OptimizerKind::adamw: return {"m", "v"};
+    case OptimizerKind::adamw8bit: return {"m", "m_scale", "v", "v_scale"};
   }
   return {};
 }
-const OpDef& step_row(OptimizerKind kind) {
+const OpDef& step_row(OptimizerKind kind, bool quantized) {
   switch (kind) {
     case OptimizerKind::sgd: return op::sgd_step;
     case OptimizerKind::momentum: return op::momentum_step;
     case OptimizerKind::adagrad: return op::adagrad_step;
     case OptimizerKind::adamw: break;
+    case OptimizerKind::adamw8bit: return quantized ? op::adamw8bit_step : op::adamw_step;
   }
   return op::adamw_step;
 }
+
+// A bucket's tensor of that state; undefined if it has none.
+Tensor make_state(Device& device, const std::string& name, const Bucket& bucket) {
+  if (name.ends_with("_scale")) return bucket.quantized ? zeros(device, {{bucket.numel / kStateBlock}, DType::f32}) : Tensor();
+  return zeros(device, {bucket.gradients.shape(), bucket.quantized ? DType::u8 : bucket.gradients.dtype()});
+}
 }  // namespace
 
-Optimizer::Optimizer(Device& device, Parameters& parameters, const OptimConfig& config) : parameters_(parameters), config_(config) {
+int64_t quantized_from(OptimizerKind kind) { return kind == OptimizerKind::adamw8bit ? kSmallest8bit : 0; }
+
+Tensor Optimizer::State::of(const Parameter& p) const {
+  const Tensor& flat = buckets[size_t(p.bucket)];
+  if (!flat.defined() || !name.ends_with("_scale")) return flat.defined() ? Parameters::view_of(flat, p) : Tensor();
+  Layout layout(Shape{p.padded / kStateBlock});
+  layout.offset = p.offset / kStateBlock;
+  return flat.alias(layout);
+}
+
+LossScaling loss_scaling(const TrainConfig& config) {
+  if (config.precision != Precision::fp16) return {};
+  if (config.loss_scale > 0) return {.start = config.loss_scale};
+  return {.start = config.loss_scale_start, .growth_interval = config.loss_scale_interval};
+}
+
+Optimizer::Optimizer(Device& device, Parameters& parameters, const OptimConfig& config, const LossScaling& scaling)
+    : parameters_(parameters), config_(config), scaling_(scaling) {
   const CategoryScope scope(Category::optimizer);
   scalars_ = zeros(device, {{kStepScalars}, DType::f64});
+  const double scale[kScaleScalars] = {scaling.start};
+  scale_state().write(scale, sizeof scale);
   for (const std::string& name : state_names(config.name)) {
     State state{name, {}};
-    for (const Bucket& bucket : parameters.buckets()) state.buckets.push_back(zeros(device, bucket.gradients.spec()));
+    for (const Bucket& bucket : parameters.buckets()) state.buckets.push_back(make_state(device, name, bucket));
     states_.push_back(std::move(state));
   }
 }
 
 void Optimizer::write_scalars(int64_t step, int64_t total_steps) const {
-  double s[kStepScalars] = {};
+  double s[kHostScalars] = {};
   s[kLearningRate] = learning_rate(config_, step, total_steps);
   s[kBeta1] = config_.name == OptimizerKind::momentum ? config_.momentum : config_.beta1;
   s[kBeta2] = config_.beta2;
@@ -58,8 +86,19 @@ void Optimizer::write_scalars(int64_t step, int64_t total_steps) const {
   s[kBiasFactor2] = 1 - std::pow(config_.beta2, double(step + 1));
   s[kEpsilon] = config_.eps;
   s[kMaxNorm] = config_.clip_norm;
-  s[kGradScale] = 1;
-  scalars_.write(s, sizeof s);
+  s[kGrowthInterval] = double(scaling_.growth_interval);
+  scalars_.alias(Layout(Shape{kHostScalars})).write(s, sizeof s);  // the loss scale behind them stays
+}
+
+Tensor Optimizer::loss_scale() const {
+  Layout layout{Shape{}};
+  layout.offset = kLossScale;
+  return scalars_.alias(layout);
+}
+Tensor Optimizer::scale_state() const {
+  Layout layout(Shape{kScaleScalars});
+  layout.offset = kLossScale;
+  return scalars_.alias(layout);
 }
 
 namespace {
@@ -73,7 +112,7 @@ std::vector<Run> filled_runs(const Parameters& parameters) {
   for (size_t i = 0; i < parameters.buckets().size(); ++i) {
     for (const Parameter& p : parameters.all()) {
       if (size_t(p.bucket) != i || !p.value.state().grad_filled) continue;
-      const int64_t end = p.offset + Parameters::padded_numel(p);
+      const int64_t end = p.offset + p.padded;
       if (!runs.empty() && runs.back().bucket == i && runs.back().end == p.offset) {
         runs.back().end = end;
       } else {
@@ -83,10 +122,11 @@ std::vector<Run> filled_runs(const Parameters& parameters) {
   }
   return runs;
 }
-Tensor part_of(const Tensor& flat, const Run& run) {
-  if (run.end - run.begin == flat.numel()) return flat;
-  Layout layout(Shape{run.end - run.begin});
-  layout.offset = run.begin;
+// The run's part of a flat tensor with one element for each `per` of the bucket.
+Tensor part_of(const Tensor& flat, const Run& run, int64_t per = 1) {
+  if (run.end - run.begin == flat.numel() * per) return flat;
+  Layout layout(Shape{(run.end - run.begin) / per});
+  layout.offset = run.begin / per;
   return flat.alias(layout);
 }
 }  // namespace
@@ -102,15 +142,17 @@ void Optimizer::step(const Tensor& loss) const {
   for (const Run& run : runs) {
     const Bucket& bucket = parameters_.buckets()[run.bucket];
     Tensors in = tensors(scalars_, part_of(bucket.values, run), part_of(bucket.gradients, run));
-    for (const State& state : states_) in.push_back(part_of(state.buckets[run.bucket], run));
+    for (const State& state : states_)
+      if (const Tensor& flat = state.buckets[run.bucket]; flat.defined()) in.push_back(part_of(flat, run, bucket.numel / flat.numel()));
     if (bucket.residual.defined()) in.push_back(part_of(bucket.residual, run));
-    call(step_row(config_.name), std::move(in), OptimizerParams{bucket.decay ? config_.weight_decay : 0.0});
+    if (bucket.master.defined()) in.push_back(part_of(bucket.master, run));
+    call(step_row(config_.name, bucket.quantized), std::move(in), OptimizerParams{bucket.decay ? config_.weight_decay : 0.0});
   }
 }
 
 Optimizer::Outcome Optimizer::outcome() const {
   if (scalars_.device().is_meta()) return {};
   const std::vector<double> s = scalars_.to_vector();
-  return {s[kGradNorm], s[kOk] == 1};
+  return {s[kGradNorm], s[kOk] == 1, s[kUsedScale], s[kOk] == 0 && s[kLossScale] < s[kUsedScale]};
 }
 }  // namespace reckon

@@ -57,12 +57,16 @@ std::vector<Entry> model_entries(Parameters& parameters) {
 }
 std::vector<Entry> optimizer_entries(TrainStep& step) {
   std::vector<Entry> entries;
+  if (step.config().train.precision == Precision::fp16) entries.push_back({"loss_scale", step.optimizer().scale_state()});
   Parameters& parameters = step.parameters();
   for (const Parameter& p : parameters.all()) {
     const size_t bucket = size_t(p.bucket);
     // With bf16 values, the 16 bits below them; together they are the f32 master weight.
     if (parameters.buckets()[bucket].residual.defined()) entries.push_back({"residual." + p.name, Parameters::view_of(parameters.buckets()[bucket].residual, p)});
-    for (const Optimizer::State& state : step.optimizer().states()) entries.push_back({state.name + "." + p.name, Parameters::view_of(state.buckets[bucket], p)});
+    // float16 values are roundings of these.
+    if (parameters.buckets()[bucket].master.defined()) entries.push_back({"master." + p.name, Parameters::view_of(parameters.buckets()[bucket].master, p)});
+    for (const Optimizer::State& state : step.optimizer().states())
+      if (const Tensor part = state.of(p); part.defined()) entries.push_back({state.name + "." + p.name, part});
   }
   return entries;
 }
@@ -147,8 +151,7 @@ LoadedModel load_model(const std::string& run_dir, std::span<const std::string> 
   check_as(Failure::usage, !loaded.config.model.cruncher, "preset cruncher has no text to evaluate or generate");
   loaded.decoder = std::make_unique<Decoder>(loaded.config.model);
   const PhaseScope phase(device, Phase::init);
-  const DType dtype = loaded.config.train.precision == Precision::bf16 ? DType::bf16 : DType::f32;
-  loaded.decoder->parameters().materialize(device, {dtype, false}, 0);
+  loaded.decoder->parameters().materialize(device, {dtype_of(loaded.config.train.precision), false}, 0);
   std::vector<Entry> model = model_entries(loaded.decoder->parameters());
   read_entries(reader.open_safetensors(kModelFile), model);
   const std::string saved = join_path(run_dir, kRunTokenizer);

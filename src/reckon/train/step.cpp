@@ -10,8 +10,6 @@
 namespace reckon {
 namespace {
 constexpr uint64_t kCruncherSite = 0x6372756E6368;  // keys of different uses never meet
-
-DType storage_dtype(const Config& config) { return config.train.precision == Precision::bf16 ? DType::bf16 : DType::f32; }
 }  // namespace
 
 double mean_loss(const Decoder& decoder, TokenBatch& batch, const BatchSource& source, int64_t windows) {
@@ -50,8 +48,9 @@ void TrainStep::allocate() {
   } else {
     decoder_ = std::make_unique<Decoder>(model);
   }
-  parameters().materialize(device_, {storage_dtype(config_), true}, uint64_t(config_.seed));
-  optimizer_ = std::make_unique<Optimizer>(device_, parameters(), config_.optim);
+  const DType dtype = dtype_of(config_.train.precision);
+  parameters().materialize(device_, {dtype, true, quantized_from(config_.optim.name)}, uint64_t(config_.seed));
+  optimizer_ = std::make_unique<Optimizer>(device_, parameters(), config_.optim, loss_scaling(config_.train));
 
   const int64_t B = config_.train.micro_batch;
   if (!cruncher_) {
@@ -59,8 +58,8 @@ void TrainStep::allocate() {
     return;
   }
   const CategoryScope data(Category::data);
-  inputs_ = zeros(device_, {{B, model.d_model}, storage_dtype(config_)});
-  targets_ = zeros(device_, {{B, 1}, storage_dtype(config_)});
+  inputs_ = zeros(device_, {{B, model.d_model}, dtype});
+  targets_ = zeros(device_, {{B, 1}, dtype});
 }
 
 int64_t TrainStep::tokens_per_step() const {
@@ -86,6 +85,14 @@ Tensor TrainStep::forward() {
   return cruncher_ ? cruncher_->loss(inputs_, targets_) : decoder_->loss(batch_.inputs(), batch_.targets(), config_.train.recompute == Recompute::full);
 }
 
+// The gradient of the step's loss with respect to one of k micro-batch losses: 1/k, and in fp16 times the loss scale, which only the device
+// knows.
+Tensor TrainStep::loss_seed(const Tensor& loss) const {
+  const double share = 1.0 / double(config_.train.grad_accum);
+  if (config_.train.precision != Precision::fp16) return full(device_, loss.spec(), share);
+  return affine(cast(optimizer_->loss_scale(), loss.dtype()), share);
+}
+
 Tensor TrainStep::accumulate_gradients(int64_t step, const BatchSource& source) {
   const int64_t k = config_.train.grad_accum, B = config_.train.micro_batch;
   parameters().zero_grad();
@@ -99,8 +106,7 @@ Tensor TrainStep::accumulate_gradients(int64_t step, const BatchSource& source) 
     }
     const PhaseScope phase(device_, Phase::backward);
     const NoGrad guard;
-    // The mean over the step's micro-batches: each loss, and so each gradient, counts 1/k.
-    backward(loss, full(device_, loss.spec(), 1.0 / double(k)));
+    backward(loss, loss_seed(loss));
     Tensor share = affine(loss.detached(), 1.0 / double(k));
     total = total.defined() ? add(std::move(total), std::move(share)) : std::move(share);
   }
@@ -118,7 +124,7 @@ TrainStep::Result TrainStep::run(int64_t step, const BatchSource& source) {
       optimizer_->step(loss);
     }
     const Optimizer::Outcome outcome = optimizer_->outcome();
-    result = {device_.is_meta() ? std::nan("") : loss.item(), outcome.grad_norm, outcome.updated};
+    result = {device_.is_meta() ? std::nan("") : loss.item(), outcome.grad_norm, outcome.updated, outcome.loss_scale, outcome.rescaled};
   }
   segment.end();
   return result;

@@ -21,9 +21,11 @@ class TrainStep {
   TrainStep(const TrainStep&) = delete;
 
   struct Result {
-    double loss = 0;       // mean over the step's micro-batches, nats; NaN on meta
-    double grad_norm = 0;  // before clipping
-    bool updated = true;   // false: loss or gradient norm was not finite and every parameter is as it was
+    double loss = 0;        // mean over the step's micro-batches, nats; NaN on meta
+    double grad_norm = 0;   // before clipping
+    bool updated = true;    // false: loss or gradient norm was not finite and every parameter is as it was
+    double loss_scale = 1;  // that the gradients were made with
+    bool rescaled = false;  // not updated, and the loss scale fell: the next step may do better
   };
   /// Optimizer step `step` (0-based): micro-batches step * grad_accum ..., then one update.
   Result run(int64_t step, const BatchSource& source);
@@ -44,6 +46,7 @@ class TrainStep {
   void allocate();
   void load_batch(int64_t first, const BatchSource& source);
   Tensor forward();
+  Tensor loss_seed(const Tensor& loss) const;
   Tensor accumulate_gradients(int64_t step, const BatchSource& source);
 
   const Config config_;

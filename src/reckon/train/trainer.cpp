@@ -220,7 +220,9 @@ class Run {
       result = step_->run(i, *data_.train);
     }
     const double seconds = now() - start;
-    if (!result.updated) diverged(i, result);
+    if (!result.updated && !result.rescaled) diverged(i, result);
+    if (result.rescaled && !options_.quiet)
+      progress_.note(text("step {}: gradients overflow float16 with a loss scale of {}: the step is skipped, and the scale halved", i + 1, result.loss_scale));
     timer_.add(seconds);
     outcome_.step_seconds.push_back(seconds);
     if (i == 0) outcome_.measured.trace_hash = device_.allocator().trace_hash();
@@ -243,6 +245,7 @@ class Run {
     j.key("loss").number(result.loss);
     j.key("lr").number(learning_rate(config_.optim, count - 1, config_.train.steps));
     j.key("grad_norm").number(result.grad_norm);
+    if (config_.train.precision == Precision::fp16) j.key("loss_scale").number(result.loss_scale);
     j.key("tokens").integer(count * step_->tokens_per_step());
     j.key("seconds").number(seconds);
     j.key("tokens_per_second").number(double(step_->tokens_per_step()) / seconds);
@@ -307,7 +310,7 @@ class Run {
 
   std::optional<double> utilization(double flops, double seconds) const {
     if (!machine_ || seconds <= 0) return {};
-    return flops / seconds / peak_flops(*machine_, config_.train.precision == Precision::bf16 ? DType::bf16 : DType::f32);
+    return flops / seconds / peak_flops(*machine_, dtype_of(config_.train.precision));
   }
 
   void finish() {

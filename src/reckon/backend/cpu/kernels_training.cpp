@@ -3,6 +3,7 @@
 #include "reckon/backend/cpu/embedding.h"
 #include "reckon/backend/cpu/kernels.h"
 #include "reckon/backend/cpu/optimizer.h"
+#include "reckon/backend/cpu/optimizer_8bit.h"
 
 namespace reckon::cpu {
 namespace {
@@ -11,16 +12,21 @@ void activate(const KernelArgs& k, Activation kind) { activation(kind, k.in[0].d
 void activate_back(const KernelArgs& k, Activation kind) {
   activation_back(kind, k.in[1].dtype(), k.in[0].raw(), k.in[1].raw(), k.out[0].raw(), k.in[1].numel());
 }
-// in: step_scalars, parameters, gradients, states ... (, residual)
-void step(const KernelArgs& k, Optimizer kind, bool has_m, bool has_v) {
+// in: step_scalars, parameters, gradients, states ... (, residual or master)
+OptimizerStep step_of(const KernelArgs& k, Optimizer kind) {
   const Tensor& p = k.in[1];
-  size_t at = 3;
   OptimizerStep s{.kind = kind, .dtype = p.dtype(), .n = p.numel(), .p = p.raw(), .g = k.in[2].raw()};
-  if (has_m) s.m = k.in[at++].raw();
-  if (has_v) s.v = k.in[at++].raw();
-  if (p.dtype() == DType::bf16) s.residual = static_cast<uint16_t*>(k.in[at].raw());
+  if (p.dtype() == DType::bf16) s.residual = static_cast<uint16_t*>(k.in.back().raw());
+  if (p.dtype() == DType::f16) s.master = k.in.back().data<float>();
   s.weight_decay = k.as<OptimizerParams>().weight_decay;
   s.scalars = k.in[0].data<double>();
+  return s;
+}
+void step(const KernelArgs& k, Optimizer kind, bool has_m, bool has_v) {
+  OptimizerStep s = step_of(k, kind);
+  size_t at = 3;
+  if (has_m) s.m = k.in[at++].raw();
+  if (has_v) s.v = k.in[at++].raw();
   optimizer_step(s);
 }
 }  // namespace
@@ -59,6 +65,10 @@ void kernel::sgd_step(const KernelArgs& k) { step(k, Optimizer::sgd, false, fals
 void kernel::momentum_step(const KernelArgs& k) { step(k, Optimizer::momentum, true, false); }
 void kernel::adagrad_step(const KernelArgs& k) { step(k, Optimizer::adagrad, false, true); }
 void kernel::adamw_step(const KernelArgs& k) { step(k, Optimizer::adamw, true, true); }
+void kernel::adamw8bit_step(const KernelArgs& k) {
+  const States8bit states{k.in[3].data<uint8_t>(), k.in[4].data<float>(), k.in[5].data<uint8_t>(), k.in[6].data<float>()};
+  cpu::adamw8bit_step(step_of(k, Optimizer::adamw), states);
+}
 void kernel::split_master(const KernelArgs& k) {
   cpu::split_master(k.in[0].data<float>(), k.in[1].raw(), static_cast<uint16_t*>(k.in[2].raw()), k.in[0].numel());
 }

@@ -1,5 +1,4 @@
-// backend/cpu/optimizer: every array is read and written once. One update rule per optimizer, on vectors; where the weight comes from (a
-// float32, or two 16-bit planes) is the caller of the rule's business.
+// backend/cpu/optimizer: every array is read and written once, by the rules of optimizer_rules-inl.h, with states in float32.
 #include "reckon/backend/cpu/optimizer.h"
 
 #include "reckon/backend/cpu/vec_targets.h"
@@ -7,147 +6,95 @@
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/optimizer.cpp"
 #include <hwy/foreach_target.h>
 
-#include "reckon/backend/cpu/vec-inl.h"
+#include "reckon/backend/cpu/optimizer_rules-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
-// Master weights of a bf16 bucket. The inverse of rounding half away: take back the carry that the lower half gave.
-HWY_INLINE V load_master(const uint16_t* high, const uint16_t* low) {
-  const DU du;
-  const auto h = hn::PromoteTo(du, hn::LoadU(D16(), high)), l = hn::PromoteTo(du, hn::LoadU(D16(), low));
-  return hn::BitCast(D(), hn::Or(hn::ShiftLeft<16>(hn::Sub(h, hn::ShiftRight<15>(l))), l));
-}
-HWY_INLINE void store_master(V master, uint16_t* high, uint16_t* low) {
-  const DU du;
-  const auto bits = hn::BitCast(du, master);
-  hn::StoreU(hn::TruncateTo(D16(), hn::ShiftRight<16>(hn::Add(bits, hn::Set(du, 0x8000u)))), D16(), high);
-  hn::StoreU(hn::TruncateTo(D16(), bits), D16(), low);
-}
-
 // FLOPs a parameter, as docs/flops.md has them.
 [[maybe_unused]] constexpr int cost_of(Optimizer kind) {
   return kind == Optimizer::adamw ? 16 : kind == Optimizer::adagrad ? 8 : kind == Optimizer::momentum ? 6 : 4;
 }
 
-struct Factors {
-  V clip, decay, lr, beta1, rest1, beta2, rest2, step, root, eps;
-};
-HWY_INLINE Factors factors(const OptimizerStep& a) {
-  const double* s = a.scalars;
-  return {set(float(s[kClip])),
-          set(float(1 - s[kLearningRate] * a.weight_decay)),
-          set(float(s[kLearningRate])),
-          set(float(s[kBeta1])),
-          set(float(1 - s[kBeta1])),
-          set(float(s[kBeta2])),
-          set(float(1 - s[kBeta2])),
-          set(float(s[kLearningRate] / s[kBiasFactor1])),
-          set(float(1 / __builtin_sqrt(s[kBiasFactor2]))),
-          set(float(s[kEpsilon]))};
-}
-
-template <Optimizer kind>
-HWY_INLINE V update(const Factors& f, V p, V g, V& m, V& v) {
-  g = hn::Mul(g, f.clip);
-  p = hn::Mul(p, f.decay);
-  if constexpr (kind == Optimizer::adamw) {
-    m = hn::MulAdd(f.beta1, m, hn::Mul(f.rest1, g));
-    v = hn::MulAdd(f.beta2, v, hn::Mul(hn::Mul(f.rest2, g), g));
-    return hn::Sub(p, hn::Div(hn::Mul(f.step, m), hn::MulAdd(hn::Sqrt(v), f.root, f.eps)));
-  } else if constexpr (kind == Optimizer::sgd) {
-    return hn::NegMulAdd(f.lr, g, p);
-  } else if constexpr (kind == Optimizer::momentum) {
-    m = hn::MulAdd(f.beta1, m, g);
-    return hn::NegMulAdd(f.lr, m, p);
-  } else {
-    v = hn::MulAdd(g, g, v);
-    return hn::Sub(p, hn::Div(hn::Mul(f.lr, g), hn::Add(hn::Sqrt(v), f.eps)));
-  }
-}
-
 /// The arrays of one step from some element on; those that the optimizer does not have stay null.
 struct Arrays {
-  float* p = nullptr;                        // f32 parameters, or
-  uint16_t *high = nullptr, *low = nullptr;  // the planes of bf16 parameters
+  WeightArrays weights;
   const float* g = nullptr;
   float *m = nullptr, *v = nullptr;
 };
 
 // One whole vector.
-template <Optimizer kind, bool halves>
+template <Optimizer kind, Weights weights>
 HWY_INLINE void step_vector(const Factors& f, const Arrays& a, int64_t i) {
   constexpr bool has_m = kind == Optimizer::adamw || kind == Optimizer::momentum,
                  has_v = kind == Optimizer::adamw || kind == Optimizer::adagrad;
   const D d;
-  V m = zero(), v = zero(), p;
+  V m = zero(), v = zero();
   if constexpr (has_m) m = hn::LoadU(d, a.m + i);
   if constexpr (has_v) v = hn::LoadU(d, a.v + i);
-  if constexpr (halves) {
-    p = load_master(a.high + i, a.low + i);
-  } else {
-    p = hn::LoadU(d, a.p + i);
-  }
-  p = update<kind>(f, p, hn::LoadU(d, a.g + i), m, v);
-  if constexpr (halves) {
-    store_master(p, a.high + i, a.low + i);
-  } else {
-    hn::StoreU(p, d, a.p + i);
-  }
+  store_weights<weights>(update<kind>(f, load_weights<weights>(a.weights, i), hn::LoadU(d, a.g + i), m, v), a.weights, i);
   if constexpr (has_m) hn::StoreU(m, d, a.m + i);
   if constexpr (has_v) hn::StoreU(v, d, a.v + i);
 }
 
 // The last, partial vector: copied into whole ones and back.
-template <Optimizer kind, bool halves>
+template <Optimizer kind, Weights weights>
 void step_rest(const Factors& f, const Arrays& a, int64_t i, int64_t n) {
   constexpr int64_t kMax = hn::MaxLanes(D());
   HWY_ALIGN float p[kMax] = {}, g[kMax] = {}, m[kMax] = {}, v[kMax] = {};
   HWY_ALIGN uint16_t high[kMax] = {}, low[kMax] = {};
+  const WeightArrays& w = a.weights;
   const auto copy = [n](void* to, const void* from, size_t bytes) { std::memcpy(to, from, size_t(n) * bytes); };
-  if (a.p) copy(p, a.p + i, 4);
-  if (a.high) copy(high, a.high + i, 2), copy(low, a.low + i, 2);
+  if (w.p) copy(p, w.p + i, 4);
+  if (w.high) copy(high, w.high + i, 2);
+  if (w.low) copy(low, w.low + i, 2);
   copy(g, a.g + i, 4);
   if (a.m) copy(m, a.m + i, 4);
   if (a.v) copy(v, a.v + i, 4);
-  step_vector<kind, halves>(f, {p, high, low, g, m, v}, 0);
-  if (a.p) copy(a.p + i, p, 4);
-  if (a.high) copy(a.high + i, high, 2), copy(a.low + i, low, 2);
+  step_vector<kind, weights>(f, {{p, high, low}, g, m, v}, 0);
+  if (w.p) copy(w.p + i, p, 4);
+  if (w.high) copy(w.high + i, high, 2);
+  if (w.low) copy(w.low + i, low, 2);
   if (a.m) copy(a.m + i, m, 4);
   if (a.v) copy(a.v + i, v, 4);
 }
 
-template <Optimizer kind, bool halves>
+template <Optimizer kind, Weights weights>
 void step_part(const OptimizerStep& a, int64_t begin, int64_t end) {
-  const Factors f = factors(a);
-  Arrays arrays{.g = static_cast<const float*>(a.g), .m = static_cast<float*>(a.m), .v = static_cast<float*>(a.v)};
-  if (halves) {
-    arrays.high = static_cast<uint16_t*>(a.p), arrays.low = a.residual;
-  } else {
-    arrays.p = static_cast<float*>(a.p);
-  }
+  const Factors f = factors(a.scalars, a.weight_decay);
+  const Arrays arrays{weight_arrays(a), static_cast<const float*>(a.g), static_cast<float*>(a.m), static_cast<float*>(a.v)};
   const int64_t N = lanes();
   int64_t i = begin;
   for (; i + N <= end; i += N) {
     RECKON_COUNT_VECTOR(cost_of(kind) * N);
-    step_vector<kind, halves>(f, arrays, i);
+    step_vector<kind, weights>(f, arrays, i);
   }
   if (i == end) return;
   RECKON_COUNT_VECTOR(cost_of(kind) * (end - i));
-  step_rest<kind, halves>(f, arrays, i, end - i);
+  step_rest<kind, weights>(f, arrays, i, end - i);
+}
+
+template <Optimizer kind>
+void step_part(const OptimizerStep& a, int64_t begin, int64_t end) {
+  switch (weights_of(a.dtype)) {
+    case Weights::single:
+      return step_part<kind, Weights::single>(a, begin, end);
+    case Weights::planes:
+      return step_part<kind, Weights::planes>(a, begin, end);
+    case Weights::copied:
+      return step_part<kind, Weights::copied>(a, begin, end);
+  }
 }
 
 void optimizer_part(const OptimizerStep& a, int64_t begin, int64_t end) {
-  const bool halves = a.dtype == DType::bf16;
-  const auto run = [&]<Optimizer kind>() { halves ? step_part<kind, true>(a, begin, end) : step_part<kind, false>(a, begin, end); };
   switch (a.kind) {
     case Optimizer::adamw:
-      return run.operator()<Optimizer::adamw>();
+      return step_part<Optimizer::adamw>(a, begin, end);
     case Optimizer::sgd:
-      return run.operator()<Optimizer::sgd>();
+      return step_part<Optimizer::sgd>(a, begin, end);
     case Optimizer::momentum:
-      return run.operator()<Optimizer::momentum>();
+      return step_part<Optimizer::momentum>(a, begin, end);
     case Optimizer::adagrad:
-      return run.operator()<Optimizer::adagrad>();
+      return step_part<Optimizer::adagrad>(a, begin, end);
   }
 }
 }  // namespace reckon::cpu::HWY_NAMESPACE
@@ -197,7 +144,7 @@ void optimizer_part_f64(const OptimizerStep& a, int64_t begin, int64_t end) {
 }  // namespace
 
 void optimizer_step(const OptimizerStep& a) {
-  RECKON_ASSERT(a.dtype == DType::f32 || a.dtype == DType::f64 || (a.dtype == DType::bf16 && (a.residual || a.n == 0)));
+  RECKON_ASSERT(is_float(a.dtype) && (a.dtype != DType::bf16 || a.residual || a.n == 0) && (a.dtype != DType::f16 || a.master || a.n == 0));
   if (a.scalars[kOk] == 0) return;
   parallel_range(a.n, kTaskElements, [&](int64_t begin, int64_t end) {
     if (a.dtype == DType::f64) return optimizer_part_f64(a, begin, end);
@@ -212,10 +159,18 @@ void clip_coefficient(const double* squares, int64_t count, DType loss_dtype, co
     sum += squares[i];
   }
   RECKON_COUNT_VECTOR(2);  // root and ratio
-  const double norm = std::sqrt(sum) * std::abs(scalars[kGradScale]), limit = scalars[kMaxNorm];
+  const double scale = scalars[kLossScale], norm = std::sqrt(sum) / scale, limit = scalars[kMaxNorm];
+  const bool ok = std::isfinite(norm) && (!loss || std::isfinite(load_float(loss_dtype, loss, 0)));
   scalars[kGradNorm] = norm;
-  scalars[kClip] = (limit == 0 ? 1.0 : std::min(1.0, limit / (norm + 1e-6))) * scalars[kGradScale];
-  scalars[kOk] = std::isfinite(norm) && (!loss || std::isfinite(load_float(loss_dtype, loss, 0)));
+  scalars[kClip] = (limit == 0 ? 1.0 : std::min(1.0, limit / (norm + 1e-6))) / scale;
+  scalars[kOk] = ok;
+  scalars[kUsedScale] = scale;
+  if (scalars[kGrowthInterval] == 0) return;
+  scalars[kGoodSteps] = ok ? scalars[kGoodSteps] + 1 : 0;
+  if (!ok) scalars[kLossScale] = std::max(kSmallestLossScale, scale / 2);
+  if (scalars[kGoodSteps] < scalars[kGrowthInterval]) return;
+  scalars[kLossScale] = scale * 2;
+  scalars[kGoodSteps] = 0;
 }
 
 void split_master(const float* master, void* p, uint16_t* residual, int64_t n) {

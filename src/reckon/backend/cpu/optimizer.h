@@ -17,15 +17,17 @@ enum class Optimizer : uint8_t { adamw, sgd, momentum, adagrad };
 ///   adagrad:  v += g^2, p -= lr g / (sqrt(v) + eps)
 /// Loshchilov & Hutter 2019, arXiv:1711.05101; otherwise as in PyTorch.
 ///
-/// p is f32, f64, or bf16 with a residual plane: together they are the exact float32 master weight, p the upper half of its bits rounded
-/// half away ((bits + 0x8000) >> 16) and the residual the lower half; the update is the float32 one, bit for bit.
+/// p is f32, f64, or a 16-bit working copy of float32 master weights, whose update is the float32 one, bit for bit. Together with a
+/// residual plane a bf16 p is the master: p the upper half of its bits rounded half away ((bits + 0x8000) >> 16), the residual the lower
+/// half. A float16 has other exponents, so an f16 p is the master's rounding, to nearest even, and the master has an array of its own.
 /// Gradients and states are f32 (f64 for f64 parameters).
 struct OptimizerStep {
   Optimizer kind = Optimizer::adamw;
-  DType dtype = DType::f32;  // of p: f32, f64 or bf16
+  DType dtype = DType::f32;  // of p: f32, f64, bf16 or f16
   int64_t n = 0;
   void* p = nullptr;             // [n]
   uint16_t* residual = nullptr;  // [n], bf16 only
+  float* master = nullptr;       // [n], f16 only
   const void* g = nullptr;       // [n]
   void* m = nullptr;             // [n], adamw and momentum
   void* v = nullptr;             // [n], adamw and adagrad
@@ -34,7 +36,9 @@ struct OptimizerStep {
 };
 void optimizer_step(const OptimizerStep& args);
 
-/// norm = sqrt(sum of squares[0..count)) * |grad_scale|; writes kGradNorm, kClip and kOk. loss is f32 or f64 [1]; null: taken as finite.
+/// norm = sqrt(sum of squares[0..count)) / loss scale; writes kGradNorm, kClip, kOk and kUsedScale. loss is a float [1]; null: taken as
+/// finite. With a growth interval the scale then follows the step: it halves, down to kSmallestLossScale, if norm or loss is not finite,
+/// and doubles after so many good steps. Micikevicius et al. 2018, arXiv:1710.03740.
 void clip_coefficient(const double* squares, int64_t count, DType loss_dtype, const void* loss, double* scalars);
 
 /// Splits float32 weights into the two planes of a bf16 bucket, and joins them again, exactly.

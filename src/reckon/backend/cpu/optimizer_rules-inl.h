@@ -1,0 +1,98 @@
+// backend/cpu/optimizer_rules-inl: what a step does to one vector of weights, and where float32 weights come from: an array, two 16-bit
+// planes, or the master of a float16 copy. It knows neither how states are stored nor how work is cut.
+#if defined(RECKON_BACKEND_CPU_OPTIMIZER_RULES_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef RECKON_BACKEND_CPU_OPTIMIZER_RULES_INL_H_
+#undef RECKON_BACKEND_CPU_OPTIMIZER_RULES_INL_H_
+#else
+#define RECKON_BACKEND_CPU_OPTIMIZER_RULES_INL_H_
+#endif
+
+#include "reckon/backend/cpu/optimizer.h"
+#include "reckon/backend/cpu/vec-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace reckon::cpu::HWY_NAMESPACE {
+// Master weights of a bf16 bucket. The inverse of rounding half away: take back the carry that the lower half gave.
+HWY_INLINE V load_master(const uint16_t* high, const uint16_t* low) {
+  const DU du;
+  const auto h = hn::PromoteTo(du, hn::LoadU(D16(), high)), l = hn::PromoteTo(du, hn::LoadU(D16(), low));
+  return hn::BitCast(D(), hn::Or(hn::ShiftLeft<16>(hn::Sub(h, hn::ShiftRight<15>(l))), l));
+}
+HWY_INLINE void store_master(V master, uint16_t* high, uint16_t* low) {
+  const DU du;
+  const auto bits = hn::BitCast(du, master);
+  hn::StoreU(hn::TruncateTo(D16(), hn::ShiftRight<16>(hn::Add(bits, hn::Set(du, 0x8000u)))), D16(), high);
+  hn::StoreU(hn::TruncateTo(D16(), bits), D16(), low);
+}
+
+/// Where the float32 weights of a step are: in one array, in two planes, or in an array beside their float16 copy.
+enum class Weights : uint8_t { single, planes, copied };
+inline Weights weights_of(DType dtype) {
+  return dtype == DType::bf16 ? Weights::planes : dtype == DType::f16 ? Weights::copied : Weights::single;
+}
+
+struct WeightArrays {
+  float* p = nullptr;                        // single, copied
+  uint16_t *high = nullptr, *low = nullptr;  // planes; copied: high is the float16 copy
+};
+HWY_INLINE WeightArrays weight_arrays(const OptimizerStep& a) {
+  if (a.dtype == DType::bf16) return {nullptr, static_cast<uint16_t*>(a.p), a.residual};
+  if (a.dtype == DType::f16) return {a.master, static_cast<uint16_t*>(a.p), nullptr};
+  return {static_cast<float*>(a.p)};
+}
+
+template <Weights kind>
+HWY_INLINE V load_weights(const WeightArrays& a, int64_t i) {
+  if constexpr (kind == Weights::planes) {
+    return load_master(a.high + i, a.low + i);
+  } else {
+    return hn::LoadU(D(), a.p + i);
+  }
+}
+template <Weights kind>
+HWY_INLINE void store_weights(V p, const WeightArrays& a, int64_t i) {
+  if constexpr (kind == Weights::planes) {
+    store_master(p, a.high + i, a.low + i);
+  } else {
+    hn::StoreU(p, D(), a.p + i);
+    if constexpr (kind == Weights::copied) store_f16(p, a.high + i);
+  }
+}
+
+struct Factors {
+  V clip, decay, lr, beta1, rest1, beta2, rest2, step, root, eps;
+};
+HWY_INLINE Factors factors(const double* s, double weight_decay) {
+  return {set(float(s[kClip])),
+          set(float(1 - s[kLearningRate] * weight_decay)),
+          set(float(s[kLearningRate])),
+          set(float(s[kBeta1])),
+          set(float(1 - s[kBeta1])),
+          set(float(s[kBeta2])),
+          set(float(1 - s[kBeta2])),
+          set(float(s[kLearningRate] / s[kBiasFactor1])),
+          set(float(1 / __builtin_sqrt(s[kBiasFactor2]))),
+          set(float(s[kEpsilon]))};
+}
+
+template <Optimizer kind>
+HWY_INLINE V update(const Factors& f, V p, V g, V& m, V& v) {
+  g = hn::Mul(g, f.clip);
+  p = hn::Mul(p, f.decay);
+  if constexpr (kind == Optimizer::adamw) {
+    m = hn::MulAdd(f.beta1, m, hn::Mul(f.rest1, g));
+    v = hn::MulAdd(f.beta2, v, hn::Mul(hn::Mul(f.rest2, g), g));
+    return hn::Sub(p, hn::Div(hn::Mul(f.step, m), hn::MulAdd(hn::Sqrt(v), f.root, f.eps)));
+  } else if constexpr (kind == Optimizer::sgd) {
+    return hn::NegMulAdd(f.lr, g, p);
+  } else if constexpr (kind == Optimizer::momentum) {
+    m = hn::MulAdd(f.beta1, m, g);
+    return hn::NegMulAdd(f.lr, m, p);
+  } else {
+    v = hn::MulAdd(g, g, v);
+    return hn::Sub(p, hn::Div(hn::Mul(f.lr, g), hn::Add(hn::Sqrt(v), f.eps)));
+  }
+}
+}  // namespace reckon::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif
