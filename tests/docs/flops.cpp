@@ -175,7 +175,7 @@ void call_transformer(Calls& c, int64_t s) {
 }
 
 void call_training(Calls& c, int64_t s) {
-  const Tensor p = c.make({32 + s}), scalars = c.make({kStepScalars}, DType::f64), square = c.make({1}, DType::f64);
+  const Tensor p = c.make({40 + s}), scalars = c.make({kStepScalars}, DType::f64), square = c.make({1}, DType::f64);
   c.add(op::sum_of_squares, {p});
   c.add(op::clip, s ? Tensors{scalars, c.make({}), square, square, square} : Tensors{scalars, c.make({}), square}, {}, {{"S", s ? 3 : 1}});
   const OptimizerParams none{0};
@@ -183,9 +183,10 @@ void call_training(Calls& c, int64_t s) {
   c.add(op::momentum_step, {scalars, p, p, p}, none);
   c.add(op::adagrad_step, {scalars, p, p, p}, none);
   c.add(op::adamw_step, {scalars, p, p, p, p}, none);
-  const Tensor half = c.make({32 + s}, DType::bf16);
+  const Tensor half = c.make({40 + s}, DType::bf16);
   c.add(op::adamw_step, {scalars, half, p, p, p, half}, none, {}, "bf16");
-  const Tensor working = c.make({32 + s}, DType::f16);
+  c.add(op::adamw_step, {scalars, half, p, p, p}, none, {}, "rounded");
+  const Tensor working = c.make({40 + s}, DType::f16);
   c.add(op::adamw_step, {scalars, working, p, p, p, p}, none, {}, "fp16");
   const Tensor q = c.make({256 + 64 * s}), codes = c.make({256 + 64 * s}, DType::u8), scales = c.make({1 + s / 4});
   c.add(op::adamw8bit_step, {scalars, q, q, codes, scales, codes, scales}, none);

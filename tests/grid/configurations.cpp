@@ -20,6 +20,7 @@ std::vector<std::string> all_of(const char* key, std::initializer_list<const cha
 Axes common_axes() {
   return {{all_of("train.precision", {"fp32", "bf16", "fp16"})},
           {all_of("train.loss_scale", {"dynamic", "8"})},
+          {all_of("train.master_weights", {"true", "false"})},
           {all_of("train.micro_batch", {"1", "2", "3", "5"})},
           {all_of("train.grad_accum", {"1", "2", "3"})},
           {all_of("train.recompute", {"none", "full"})},
@@ -65,9 +66,10 @@ Axes cruncher_axes() {
   return axes;
 }
 
-// Two values that exclude each other: an odd head cannot be rotated in pairs.
+// Two values that exclude each other: an odd head cannot be rotated in pairs, and float16 needs master weights.
 bool exclude(const std::string& a, const std::string& b) {
-  return (a == "model.position=rope" && b == "model.head_dim=7") || (b == "model.position=rope" && a == "model.head_dim=7");
+  const auto are = [&](const char* one, const char* other) { return (a == one && b == other) || (a == other && b == one); };
+  return are("model.position=rope", "model.head_dim=7") || are("train.precision=fp16", "train.master_weights=false");
 }
 
 using Choice = std::vector<size_t>;  // of a value for each axis

@@ -69,13 +69,15 @@ TEST(Parameters, take_the_memory_of_their_storage) {
     DType dtype;
     bool training;
     int64_t parameter, gradient, master;  // bytes an element
+    bool keeps_master = true;
   };
   for (const Row& row : {Row{DType::f32, true, 4, 4, 0}, Row{DType::f64, true, 8, 8, 0}, Row{DType::bf16, true, 2, 4, 2}, Row{DType::bf16, false, 2, 0, 0},
-                         Row{DType::f16, true, 2, 4, 4}, Row{DType::f16, false, 2, 0, 0}, Row{DType::f32, false, 4, 0, 0}}) {
+                         Row{DType::f16, true, 2, 4, 4}, Row{DType::f16, false, 2, 0, 0}, Row{DType::f32, false, 4, 0, 0},
+                         Row{DType::bf16, true, 2, 4, 0, false}}) {
     const Ref<Device> device = open_cpu(Mode::meta);
     Parameters p;
     p.declare("w", {64, 64}, {Init::normal}, true);
-    p.materialize(*device, {row.dtype, row.training}, 1);
+    p.materialize(*device, {row.dtype, row.training, row.keeps_master}, 1);
     const Ledger& ledger = device->allocator().ledger();
     EXPECT_EQ(ledger.live_by_category[size_t(Category::parameter)], 4096 * row.parameter);
     EXPECT_EQ(ledger.live_by_category[size_t(Category::gradient)], 4096 * row.gradient);

@@ -43,6 +43,7 @@ const std::map<std::string, std::string> kSamples = {
     {"train.steps", "100000"},
     {"train.stop_after", "50"},
     {"train.precision", "bf16"},
+    {"train.master_weights", "false"},
     {"train.loss_scale", "1024"},
     {"train.loss_scale_start", "256"},
     {"train.loss_scale_interval", "100"},
@@ -246,6 +247,11 @@ TEST(Config, ValidateJudgesConfigurationsMadeInCode) {
   c = Config();
   c.train.precision = Precision(9);
   expect_contains(refusal(c), "train.precision expects fp32, bf16 or fp16");
+  c = Config();
+  c.train.precision = Precision::fp16;
+  EXPECT_EQ(refusal(c), "");
+  c.train.master_weights = false;
+  expect_contains(refusal(c), "train.master_weights = false needs train.precision=bf16, not fp16");
   c = Config();
   c.model.cruncher = true;
   expect_contains(refusal(c), "cruncher");

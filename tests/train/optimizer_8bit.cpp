@@ -20,12 +20,12 @@ OptimConfig plain(OptimizerKind kind) {
 // Large and small parameters with and without decay, and gradients that depend on name and step alone.
 class Mixed {
  public:
-  Mixed(DType dtype, const OptimConfig& config, Mode mode = Mode::real) : device_(open_cpu(mode)) {
+  Mixed(DType dtype, const OptimConfig& config, Mode mode = Mode::real, bool master = true) : device_(open_cpu(mode)) {
     for (const auto& [name, shape] : {std::pair<const char*, Shape>{"a", {64, 64}}, {"b", {83, 61}}, {"c", {9, 31}}, {"d", {77, 90}}})
       parameters_.declare(text("{}.weight", name), shape, {Init::normal, 0.5, 1}, true);
     parameters_.declare("a.bias", {53}, {Init::normal, 0.5, 1}, false);
     parameters_.declare("d.bias", {5000}, {Init::normal, 0.5, 1}, false);
-    parameters_.materialize(*device_, {dtype, true, quantized_from(config.name)}, 11);
+    parameters_.materialize(*device_, {dtype, true, master, quantized_from(config.name)}, 11);
     optimizer_ = std::make_unique<Optimizer>(*device_, parameters_, config);
   }
   // A step of the parameters whose names begin with one of these letters.

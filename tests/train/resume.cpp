@@ -109,6 +109,17 @@ TEST(Resume, continues_the_loss_scale) {
   }
 }
 
+// Stochastic rounding draws by the number of the step, so a continued run draws on.
+TEST(Resume, continues_the_draws_of_stochastic_rounding) {
+  const Folder folder;
+  for (const char* optimizer : {"adamw", "adamw8bit"}) {
+    const Config c = nine_steps("gpt2", {"train.precision=bf16", "train.master_weights=false", text("optim.name={}", optimizer)});
+    const std::string straight = go(c, folder / text("straight-{}", optimizer)).checkpoint, run = folder / optimizer;
+    go(c, run, 4);
+    expect_same_files(straight, resume(c, run).checkpoint);
+  }
+}
+
 // With data on disk: the position in it continues too, in both orders.
 TEST(ResumeData, text_continues_where_it_stopped) {
   const Folder folder;

@@ -11,12 +11,14 @@ struct Case {
   const char* model;
   const char* precision;
   const char* optimizer = "adamw";
+  bool master = true;
 };
 class Determinism : public ::testing::TestWithParam<Case> {
  protected:
   Config make(Overrides more = {}) const {
     more.push_back(text("train.precision={}", GetParam().precision));
     more.push_back(text("optim.name={}", GetParam().optimizer));
+    more.push_back(text("train.master_weights={}", GetParam().master));
     return config(GetParam().model, more);
   }
 };
@@ -54,8 +56,10 @@ TEST_P(Determinism, same_seed_same_bytes_other_seed_others) {
 
 INSTANTIATE_TEST_SUITE_P(Models, Determinism,
                          ::testing::Values(Case{"gpt2", "fp32"}, Case{"gpt2", "bf16"}, Case{"gpt2", "fp16"}, Case{"llama", "fp32"}, Case{"llama", "bf16"}, Case{"qwen", "fp32"},
-                                           Case{"cruncher", "fp32"}, Case{"gpt2", "fp32", "adamw8bit"}, Case{"qwen", "fp16", "adamw8bit"}),
-                         [](const auto& info) { return std::string(info.param.model) + "_" + info.param.precision + "_" + info.param.optimizer; });
+                                           Case{"cruncher", "fp32"}, Case{"gpt2", "fp32", "adamw8bit"}, Case{"qwen", "fp16", "adamw8bit"}, Case{"llama", "bf16", "adamw8bit", false}, Case{"gpt2", "bf16", "adamw", false}),
+                         [](const auto& info) {
+                           return std::string(info.param.model) + "_" + info.param.precision + "_" + info.param.optimizer + (info.param.master ? "" : "_rounded");
+                         });
 
 // Accumulated micro-batches draw the same samples as one large batch, and each counts 1/k.
 class Accumulation : public ::testing::TestWithParam<const char*> {};

@@ -158,12 +158,15 @@ class CaseWeights {
  private:
   Tensor working_, master_, residual_;
 };
-// The weights of the reference, as often as after() has them.
-void append_weights(Arrays& results, const Array& weights, DType dtype) {
+// The weights of the reference, as often as after() has them; and for bf16 once more, rounded up or down, if they moved.
+void append_weights(Arrays& results, const Array& weights, DType dtype, bool moved) {
   for (int copies = dtype == DType::f16 ? 2 : 1; copies > 0; --copies) results.push_back(weights);
+  if (dtype != DType::bf16) return;
+  const double step = moved ? epsilon(DType::bf16) : 0;
+  results.push_back(map(weights, [=](const Real& w) { return Real(w.value, w.rounded, w.stored, step * magnitude(w.value)); }));
 }
 
-// Runs the step and returns the states and weights after it.
+// Runs the step and returns the states and weights after it; bf16 weights also as they are after a step without a residual plane.
 Tensors run_step(const OpDef& row, Device& device, DType dtype, const Tensors& in, double weight_decay) {
   const CaseWeights weights(device, in[1]);
   Tensors args{in[0], weights.working()};
@@ -172,6 +175,11 @@ Tensors run_step(const OpDef& row, Device& device, DType dtype, const Tensors& i
   call(row, args, OptimizerParams{weight_decay});
   Tensors after(args.begin() + 3, args.begin() + long(in.size()));
   for (const Tensor& w : weights.after()) after.push_back(w);
+  if (dtype != DType::bf16) return after;
+  Tensors alone{in[0], in[1]};
+  for (size_t i = 2; i < in.size(); ++i) alone.push_back(cast(in[i], DType::f32));
+  call(row, alone, OptimizerParams{weight_decay, 96, 1});
+  after.push_back(in[1]);
   return after;
 }
 
@@ -197,7 +205,7 @@ void add_steps(CaseList& list, const Rule& rule) {
               rule.update(s, x[2][i] * Real(s[kClip]), weights[i], states);
               for (int k = 0; k < rule.states; ++k) after[size_t(k)][i] = states[k];
             }
-            append_weights(after, weights, dtype);
+            append_weights(after, weights, dtype, ok);
             return after;
           });
     }
@@ -287,13 +295,19 @@ void add_8bit_step(CaseList& list) {
                               CaseInput::of({256, 1}, DType::f32, tables[0])};
       list.add(
           inputs,
-          [=](Device& device, DType, const Tensors& x) {
+          [=](Device& device, DType dtype, const Tensors& x) {
             const CaseWeights weights(device, x[1]);
             Tensors args{x[0], weights.working(), cast(x[2], DType::f32), x[3], x[4], x[5], x[6]};
+            if (dtype == DType::bf16) {  // before the states change
+              const auto codes = [](const Tensor& t) { return cast(cast(t, DType::i32), DType::u8); };
+              const Tensors alone{x[0], x[1], args[2], codes(x[3]), affine(x[4], 1, 0), codes(x[5]), affine(x[6], 1, 0)};
+              call(op::adamw8bit_step, alone, OptimizerParams{weight_decay, 512, 1});
+            }
             weights.append_to(args);
             call(op::adamw8bit_step, args, OptimizerParams{weight_decay});
             Tensors after{restore(x[7], x[3], x[4]), x[4], restore(x[8], x[5], x[6]), x[6]};
             for (const Tensor& w : weights.after()) after.push_back(w);
+            if (dtype == DType::bf16) after.push_back(x[1]);
             return after;
           },
           [=](DType dtype, const Arrays& x) {
@@ -314,7 +328,7 @@ void add_8bit_step(CaseList& list) {
             } else {
               after = {m, x[4], v, x[6]};
             }
-            append_weights(after, weights, dtype);
+            append_weights(after, weights, dtype, ok);
             return after;
           });
     }

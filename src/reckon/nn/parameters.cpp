@@ -85,7 +85,8 @@ void Parameters::materialize(Device& device, const StorageOptions& options, uint
   const NoGrad guard;
   lay_out(options.quantized_from);
   const DType gradient = options.dtype == DType::f64 ? DType::f64 : DType::f32;
-  const bool split = options.dtype == DType::bf16 && options.training, copied = options.dtype == DType::f16 && options.training;
+  check(options.master || options.dtype != DType::f16, "f16 parameters need float32 master weights");
+  const bool split = options.dtype == DType::bf16 && options.training && options.master, copied = options.dtype == DType::f16 && options.training;
   for (Bucket& bucket : buckets_) {
     // Zeros, so that the padding between parameters stays zero through every optimizer.
     const auto flat = [&](Category category, DType dtype) {

@@ -33,7 +33,7 @@ struct Bucket {
   bool quantized = false;  // each parameter is whole blocks of kStateBlock elements, for optimizer states of 8 bits
   int64_t numel = 0;    // padded
   Tensor values;        // [numel] f32, f64, bf16 or f16: what the model computes with
-  Tensor residual;      // [numel] 16-bit words: with bf16 values the exact f32 master weights; else undefined
+  Tensor residual;      // [numel] 16-bit words: with bf16 values the exact f32 master weights; else, or if not wanted, undefined
   Tensor master;        // [numel] f32: the exact weights that f16 values are rounded from; else undefined
   Tensor gradients;     // [numel] f32 (f64 for f64); undefined without training
 };
@@ -44,6 +44,7 @@ inline constexpr int64_t kParameterAlignment = 32;
 struct StorageOptions {
   DType dtype = DType::f32;  // f32, f64, bf16 with a residual plane, or f16 with float32 master weights
   bool training = true;      // allocate gradients (and the residual plane or master weights)
+  bool master = true;          // with bf16: the residual plane; without, optimizers round the values stochastically
   int64_t quantized_from = 0;  // parameters of so many elements or more lie in quantized buckets of their own; 0: none do
 };
 

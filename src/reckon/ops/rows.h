@@ -82,5 +82,7 @@ struct AttentionParams {
 };
 struct OptimizerParams {
   double weight_decay;
+  int64_t first;    // where element 0 lies in its bucket, a multiple of 32, and which bucket that is: stochastic rounding draws by them
+  uint64_t bucket;
 };
 }  // namespace reckon

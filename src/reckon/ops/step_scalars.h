@@ -14,6 +14,8 @@ enum StepScalar : int {
   kEpsilon,         // adamw, adagrad
   kMaxNorm,         // 0: no clipping
   kGrowthInterval,  // good steps after which the loss scale doubles; 0: it stays as it is
+  kNoiseHigh,       // the upper and the lower 32 bits of the key that stochastic rounding draws with in this step
+  kNoiseLow,
 
   kLossScale,  // stored gradient = true gradient * this; a bad step halves it, if there is an interval
   kGoodSteps,  // in a row, since the scale changed

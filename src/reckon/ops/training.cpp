@@ -19,10 +19,12 @@ void plan_clip(Plan& p) {
   p.flops.vector = int64_t(p.in.size());
 }
 // in: step_scalars, parameters [N], gradients [N], `states` tensors (, what the master weights of 16-bit parameters have besides [N] last:
-// the residual plane of bf16, as bf16, or the f32 master of f16). Shapes but those of the states, work and bytes.
+// the residual plane of bf16, as bf16, or the f32 master of f16). bf16 without one is rounded stochastically: half a random word and a sum
+// for each. Shapes but those of the states, work and bytes.
 void plan_update(Plan& p, int states, int cost) {
   const DType dtype = p.in[1].dtype;
-  const bool split = dtype == DType::bf16, copied = dtype == DType::f16;
+  const bool rounded = dtype == DType::bf16 && p.in.size() == size_t(3 + states), split = dtype == DType::bf16 && !rounded,
+             copied = dtype == DType::f16;
   check(p.in[0] == TensorSpec{{kStepScalars}, DType::f64}, "wants step_scalars first");
   check(is_float(dtype), "parameters must be f32, f64, bf16 with a residual plane or f16 with a master, got {}", p.in[1]);
   const size_t wanted = size_t(3 + states + (split || copied));
@@ -31,7 +33,7 @@ void plan_update(Plan& p, int states, int cost) {
   check(p.in[2] == gradient, "{} does not match the parameters {}", p.in[2], p.in[1]);
   if (split) check(p.in.back() == p.in[1], "residual plane {} does not match the parameters {}", p.in.back(), p.in[1]);
   if (copied) check(p.in.back() == gradient, "master {} does not match the parameters {}", p.in.back(), p.in[1]);
-  p.vector_flops({cost, p.in[1].numel()});
+  p.vector_flops({cost + (rounded ? 6 : 0), p.in[1].numel()});
   // All but gradients are read and written; a float16 copy is only written.
   p.bytes_moved = 0;
   for (size_t i = 1; i < p.in.size(); ++i)

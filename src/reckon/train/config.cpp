@@ -97,6 +97,8 @@ void validate(const Config& c) {
            "train.micro_batch = {} times train.seq_len = {} is above the limit of {} tokens: use more train.grad_accum instead",
            c.train.micro_batch, c.train.seq_len, kMaxMicroBatchTokens);
   check_counts(c);
+  check_as(Failure::usage, c.train.master_weights || c.train.precision != Precision::fp16,
+           "train.master_weights = false needs train.precision=bf16, not fp16: its smallest weights have no room for an update");
   check_as(Failure::usage, !c.model.cruncher || c.data.path.empty(),
            "data.path = \"{}\" would not be read: model.preset=cruncher learns a regression on random numbers; leave data.path out or use another preset",
            printable_line(c.data.path, 100));

@@ -39,6 +39,7 @@ struct TrainConfig {
   int64_t steps = 200;      // optimizer steps of the whole run
   int64_t stop_after = 0;   // save and stop after this step, exit 0 (0: never)
   Precision precision = Precision::fp32;
+  bool master_weights = true;          // bf16: false rounds weights stochastically and keeps nothing below their 16 bits
   double loss_scale = 0;               // fp16: a fixed factor on the loss; 0: dynamic
   double loss_scale_start = 65536;     // fp16, dynamic: of the first step
   int64_t loss_scale_interval = 2000;  // fp16, dynamic: steps without overflow before it doubles

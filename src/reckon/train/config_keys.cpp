@@ -97,6 +97,9 @@ std::span<const ConfigKey> config_table() {
       word("train.precision", FIELD(train.precision), kPrecisionWords, kLaterPrecisions,
            "Number format of parameters and activations; bf16 and fp16 keep exact float32 master weights, 2 and 4 bytes a parameter beside "
            "the 16-bit ones. On a CPU fp16 saves memory, not time: its products are computed in float32."),
+      boolean("train.master_weights", FIELD(train.master_weights),
+              "bf16: keep the 16 bits that make each weight an exact float32. false: 2 bytes a parameter less, and every update is rounded "
+              "to bfloat16 stochastically, by draws that depend on seed, step and weight alone."),
       {.name = "train.loss_scale",
        .type = KeyType::number,
        .field = FIELD(train.loss_scale),

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "reckon/base/philox.h"
 #include "reckon/engine/context.h"
 #include "reckon/ops/rows.h"
 #include "reckon/ops/state_blocks.h"
@@ -20,6 +21,8 @@ double learning_rate(const OptimConfig& c, int64_t step, int64_t total) {
 }
 
 namespace {
+constexpr uint64_t kRoundingSite = 0x726F756E64;  // keys of different uses never meet
+
 std::vector<std::string> state_names(OptimizerKind kind) {
   switch (kind) {
     case OptimizerKind::sgd: return {};
@@ -64,8 +67,8 @@ LossScaling loss_scaling(const TrainConfig& config) {
   return {.start = config.loss_scale_start, .growth_interval = config.loss_scale_interval};
 }
 
-Optimizer::Optimizer(Device& device, Parameters& parameters, const OptimConfig& config, const LossScaling& scaling)
-    : parameters_(parameters), config_(config), scaling_(scaling) {
+Optimizer::Optimizer(Device& device, Parameters& parameters, const OptimConfig& config, const LossScaling& scaling, uint64_t seed)
+    : parameters_(parameters), config_(config), scaling_(scaling), seed_(seed) {
   const CategoryScope scope(Category::optimizer);
   scalars_ = zeros(device, {{kStepScalars}, DType::f64});
   const double scale[kScaleScalars] = {scaling.start};
@@ -87,6 +90,9 @@ void Optimizer::write_scalars(int64_t step, int64_t total_steps) const {
   s[kEpsilon] = config_.eps;
   s[kMaxNorm] = config_.clip_norm;
   s[kGrowthInterval] = double(scaling_.growth_interval);
+  const uint64_t noise = mix_key(mix_key(seed_, kRoundingSite), uint64_t(step));
+  s[kNoiseHigh] = double(noise >> 32);
+  s[kNoiseLow] = double(noise & 0xFFFFFFFFu);
   scalars_.alias(Layout(Shape{kHostScalars})).write(s, sizeof s);  // the loss scale behind them stays
 }
 
@@ -146,7 +152,7 @@ void Optimizer::step(const Tensor& loss) const {
       if (const Tensor& flat = state.buckets[run.bucket]; flat.defined()) in.push_back(part_of(flat, run, bucket.numel / flat.numel()));
     if (bucket.residual.defined()) in.push_back(part_of(bucket.residual, run));
     if (bucket.master.defined()) in.push_back(part_of(bucket.master, run));
-    call(step_row(config_.name, bucket.quantized), std::move(in), OptimizerParams{bucket.decay ? config_.weight_decay : 0.0});
+    call(step_row(config_.name, bucket.quantized), std::move(in), OptimizerParams{bucket.decay ? config_.weight_decay : 0.0, run.begin, run.bucket});
   }
 }
 

@@ -34,7 +34,8 @@ class Optimizer {
     /// The part that belongs to a parameter, in its shape; scales have one axis. Undefined if its bucket has none.
     Tensor of(const Parameter& parameter) const;
   };
-  Optimizer(Device& device, Parameters& parameters, const OptimConfig& config, const LossScaling& scaling = {});
+  /// seed: of stochastic rounding, for bf16 parameters without master weights.
+  Optimizer(Device& device, Parameters& parameters, const OptimConfig& config, const LossScaling& scaling = {}, uint64_t seed = 0);
 
   /// Fills the host copy of step_scalars for this step: everything a step changes.
   void write_scalars(int64_t step, int64_t total_steps) const;
@@ -61,6 +62,7 @@ class Optimizer {
   Parameters& parameters_;
   const OptimConfig config_;
   const LossScaling scaling_;
+  const uint64_t seed_;
   Tensor scalars_;  // f64 [kStepScalars]
   std::vector<State> states_;
 };

@@ -49,8 +49,9 @@ void TrainStep::allocate() {
     decoder_ = std::make_unique<Decoder>(model);
   }
   const DType dtype = dtype_of(config_.train.precision);
-  parameters().materialize(device_, {dtype, true, quantized_from(config_.optim.name)}, uint64_t(config_.seed));
-  optimizer_ = std::make_unique<Optimizer>(device_, parameters(), config_.optim, loss_scaling(config_.train));
+  const StorageOptions storage{dtype, true, config_.train.master_weights, quantized_from(config_.optim.name)};
+  parameters().materialize(device_, storage, uint64_t(config_.seed));
+  optimizer_ = std::make_unique<Optimizer>(device_, parameters(), config_.optim, loss_scaling(config_.train), uint64_t(config_.seed));
 
   const int64_t B = config_.train.micro_batch;
   if (!cruncher_) {

@@ -12,18 +12,21 @@ void activate(const KernelArgs& k, Activation kind) { activation(kind, k.in[0].d
 void activate_back(const KernelArgs& k, Activation kind) {
   activation_back(kind, k.in[1].dtype(), k.in[0].raw(), k.in[1].raw(), k.out[0].raw(), k.in[1].numel());
 }
-// in: step_scalars, parameters, gradients, states ... (, residual or master)
-OptimizerStep step_of(const KernelArgs& k, Optimizer kind) {
+// in: step_scalars, parameters, gradients, states ... (, residual or master); bf16 without a residual is rounded stochastically
+OptimizerStep step_of(const KernelArgs& k, Optimizer kind, size_t states) {
   const Tensor& p = k.in[1];
   OptimizerStep s{.kind = kind, .dtype = p.dtype(), .n = p.numel(), .p = p.raw(), .g = k.in[2].raw()};
-  if (p.dtype() == DType::bf16) s.residual = static_cast<uint16_t*>(k.in.back().raw());
+  if (p.dtype() == DType::bf16 && k.in.size() > 3 + states) s.residual = static_cast<uint16_t*>(k.in.back().raw());
   if (p.dtype() == DType::f16) s.master = k.in.back().data<float>();
-  s.weight_decay = k.as<OptimizerParams>().weight_decay;
+  const auto params = k.as<OptimizerParams>();
+  s.weight_decay = params.weight_decay;
+  s.first = params.first;
+  s.bucket = params.bucket;
   s.scalars = k.in[0].data<double>();
   return s;
 }
 void step(const KernelArgs& k, Optimizer kind, bool has_m, bool has_v) {
-  OptimizerStep s = step_of(k, kind);
+  OptimizerStep s = step_of(k, kind, size_t(has_m) + size_t(has_v));
   size_t at = 3;
   if (has_m) s.m = k.in[at++].raw();
   if (has_v) s.v = k.in[at++].raw();
@@ -67,7 +70,7 @@ void kernel::adagrad_step(const KernelArgs& k) { step(k, Optimizer::adagrad, fal
 void kernel::adamw_step(const KernelArgs& k) { step(k, Optimizer::adamw, true, true); }
 void kernel::adamw8bit_step(const KernelArgs& k) {
   const States8bit states{k.in[3].data<uint8_t>(), k.in[4].data<float>(), k.in[5].data<uint8_t>(), k.in[6].data<float>()};
-  cpu::adamw8bit_step(step_of(k, Optimizer::adamw), states);
+  cpu::adamw8bit_step(step_of(k, Optimizer::adamw, 4), states);
 }
 void kernel::split_master(const KernelArgs& k) {
   cpu::split_master(k.in[0].data<float>(), k.in[1].raw(), static_cast<uint16_t*>(k.in[2].raw()), k.in[0].numel());

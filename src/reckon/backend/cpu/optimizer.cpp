@@ -41,16 +41,17 @@ template <Optimizer kind, Weights weights>
 void step_rest(const Factors& f, const Arrays& a, int64_t i, int64_t n) {
   constexpr int64_t kMax = hn::MaxLanes(D());
   HWY_ALIGN float p[kMax] = {}, g[kMax] = {}, m[kMax] = {}, v[kMax] = {};
-  HWY_ALIGN uint16_t high[kMax] = {}, low[kMax] = {};
+  HWY_ALIGN uint16_t high[kMax] = {}, low[kMax] = {}, noise[kMax] = {};
   const WeightArrays& w = a.weights;
   const auto copy = [n](void* to, const void* from, size_t bytes) { std::memcpy(to, from, size_t(n) * bytes); };
   if (w.p) copy(p, w.p + i, 4);
   if (w.high) copy(high, w.high + i, 2);
   if (w.low) copy(low, w.low + i, 2);
+  if (w.noise) copy(noise, w.noise + (i - w.noise_begin), 2);
   copy(g, a.g + i, 4);
   if (a.m) copy(m, a.m + i, 4);
   if (a.v) copy(v, a.v + i, 4);
-  step_vector<kind, weights>(f, {{p, high, low}, g, m, v}, 0);
+  step_vector<kind, weights>(f, {{p, high, low, noise, 0}, g, m, v}, 0);
   if (w.p) copy(w.p + i, p, 4);
   if (w.high) copy(w.high + i, high, 2);
   if (w.low) copy(w.low + i, low, 2);
@@ -61,27 +62,27 @@ void step_rest(const Factors& f, const Arrays& a, int64_t i, int64_t n) {
 template <Optimizer kind, Weights weights>
 void step_part(const OptimizerStep& a, int64_t begin, int64_t end) {
   const Factors f = factors(a.scalars, a.weight_decay);
-  const Arrays arrays{weight_arrays(a), static_cast<const float*>(a.g), static_cast<float*>(a.m), static_cast<float*>(a.v)};
   const int64_t N = lanes();
-  int64_t i = begin;
-  for (; i + N <= end; i += N) {
-    RECKON_COUNT_VECTOR(cost_of(kind) * N);
-    step_vector<kind, weights>(f, arrays, i);
-  }
-  if (i == end) return;
-  RECKON_COUNT_VECTOR(cost_of(kind) * (end - i));
-  step_rest<kind, weights>(f, arrays, i, end - i);
+  for_noise<weights>(a, begin, end, [&](const WeightArrays& w, int64_t from, int64_t to) RECKON_VEC {
+    const Arrays arrays{w, static_cast<const float*>(a.g), static_cast<float*>(a.m), static_cast<float*>(a.v)};
+    RECKON_COUNT_VECTOR((cost_of(kind) + rounding_cost<weights>()) * (to - from));
+    int64_t i = from;
+    for (; i + N <= to; i += N) step_vector<kind, weights>(f, arrays, i);
+    if (i < to) step_rest<kind, weights>(f, arrays, i, to - i);
+  });
 }
 
 template <Optimizer kind>
 void step_part(const OptimizerStep& a, int64_t begin, int64_t end) {
-  switch (weights_of(a.dtype)) {
+  switch (weights_of(a)) {
     case Weights::single:
       return step_part<kind, Weights::single>(a, begin, end);
     case Weights::planes:
       return step_part<kind, Weights::planes>(a, begin, end);
     case Weights::copied:
       return step_part<kind, Weights::copied>(a, begin, end);
+    case Weights::rounded:
+      return step_part<kind, Weights::rounded>(a, begin, end);
   }
 }
 
@@ -144,7 +145,7 @@ void optimizer_part_f64(const OptimizerStep& a, int64_t begin, int64_t end) {
 }  // namespace
 
 void optimizer_step(const OptimizerStep& a) {
-  RECKON_ASSERT(is_float(a.dtype) && (a.dtype != DType::bf16 || a.residual || a.n == 0) && (a.dtype != DType::f16 || a.master || a.n == 0));
+  RECKON_ASSERT(is_float(a.dtype) && (a.dtype != DType::f16 || a.master || a.n == 0));
   if (a.scalars[kOk] == 0) return;
   parallel_range(a.n, kTaskElements, [&](int64_t begin, int64_t end) {
     if (a.dtype == DType::f64) return optimizer_part_f64(a, begin, end);

@@ -10,6 +10,9 @@ namespace reckon::cpu {
 
 enum class Optimizer : uint8_t { adamw, sgd, momentum, adagrad };
 
+/// Weights of a bucket that draw their rounding from consecutive Philox blocks, 8 from each. No bit depends on which of them a call steps.
+inline constexpr int64_t kNoiseBlock = 256;
+
 /// With g = stored gradient * clip, and first p *= 1 - lr * weight_decay (decoupled, for all):
 ///   adamw:    m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, p -= lr (m / bias1) / (sqrt(v / bias2) + eps)
 ///   sgd:      p -= lr g
@@ -20,7 +23,9 @@ enum class Optimizer : uint8_t { adamw, sgd, momentum, adagrad };
 /// p is f32, f64, or a 16-bit working copy of float32 master weights, whose update is the float32 one, bit for bit. Together with a
 /// residual plane a bf16 p is the master: p the upper half of its bits rounded half away ((bits + 0x8000) >> 16), the residual the lower
 /// half. A float16 has other exponents, so an f16 p is the master's rounding, to nearest even, and the master has an array of its own.
-/// Gradients and states are f32 (f64 for f64 parameters).
+/// A bf16 p without a residual plane is all there is of the weight: the updated float32 is rounded stochastically, up with the probability
+/// of the bits that are cut off, so that updates below a rounding's half are not lost. Its draws are keyed by the step's noise key, bucket
+/// and place in the bucket alone (Philox, 16 bits a weight). Gradients and states are f32 (f64 for f64 parameters).
 struct OptimizerStep {
   Optimizer kind = Optimizer::adamw;
   DType dtype = DType::f32;  // of p: f32, f64, bf16 or f16
@@ -32,6 +37,8 @@ struct OptimizerStep {
   void* m = nullptr;             // [n], adamw and momentum
   void* v = nullptr;             // [n], adamw and adagrad
   double weight_decay = 0;
+  int64_t first = 0;                // place of element 0 in its bucket, a multiple of 32
+  uint64_t bucket = 0;              // part of the key
   const double* scalars = nullptr;  // [kStepScalars]
 };
 void optimizer_step(const OptimizerStep& args);

@@ -97,7 +97,7 @@ void step_block(const Factors& f, const WeightArrays& weights, const float* g, c
   const int64_t at = block * kStateBlock, N = lanes();
   V m_max = zero(), v_max = zero();
   for (int64_t i = 0; i < kStateBlock; i += N) {
-    RECKON_COUNT_VECTOR(kCost * N);
+    RECKON_COUNT_VECTOR((kCost + rounding_cost<kind>()) * N);
     V m = hn::Mul(restore_signed(s.m + at + i), m_scale), v = hn::Mul(restore_unsigned(s.v + at + i), v_scale);
     store_weights<kind>(update<Optimizer::adamw>(f, load_weights<kind>(weights, at + i), hn::LoadU(D(), g + at + i), m, v), weights,
                         at + i);
@@ -117,19 +117,24 @@ void step_block(const Factors& f, const WeightArrays& weights, const float* g, c
 
 template <Weights kind>
 void step_blocks(const OptimizerStep& a, const States8bit& s, int64_t begin, int64_t end) {
+  static_assert(kStateBlock == kNoiseBlock);
   const Factors f = factors(a.scalars, a.weight_decay);
-  const WeightArrays weights = weight_arrays(a);
-  for (int64_t block = begin; block < end; ++block) step_block<kind>(f, weights, static_cast<const float*>(a.g), s, block);
+  for (int64_t block = begin; block < end; ++block)
+    for_noise<kind>(a, block * kStateBlock, (block + 1) * kStateBlock, [&](const WeightArrays& weights, int64_t, int64_t) RECKON_VEC {
+      step_block<kind>(f, weights, static_cast<const float*>(a.g), s, block);
+    });
 }
 
 void adamw8bit_blocks(const OptimizerStep& a, const States8bit& s, int64_t begin, int64_t end) {
-  switch (weights_of(a.dtype)) {
+  switch (weights_of(a)) {
     case Weights::single:
       return step_blocks<Weights::single>(a, s, begin, end);
     case Weights::planes:
       return step_blocks<Weights::planes>(a, s, begin, end);
     case Weights::copied:
       return step_blocks<Weights::copied>(a, s, begin, end);
+    case Weights::rounded:
+      return step_blocks<Weights::rounded>(a, s, begin, end);
   }
 }
 }  // namespace reckon::cpu::HWY_NAMESPACE
@@ -146,7 +151,7 @@ HWY_EXPORT(adamw8bit_blocks);
 }  // namespace
 
 void adamw8bit_step(const OptimizerStep& a, const States8bit& s) {
-  RECKON_ASSERT(a.dtype != DType::f64 && a.n % kStateBlock == 0);
+  RECKON_ASSERT(a.dtype != DType::f64 && a.n % kStateBlock == 0 && a.first % kStateBlock == 0);
   if (a.scalars[kOk] == 0) return;
   parallel_range(a.n / kStateBlock, kTaskElements / kStateBlock, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(adamw8bit_blocks)(a, s, begin, end);

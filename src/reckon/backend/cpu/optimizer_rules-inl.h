@@ -9,6 +9,7 @@
 
 #include "reckon/backend/cpu/optimizer.h"
 #include "reckon/backend/cpu/vec-inl.h"
+#include "reckon/backend/cpu/vec_random-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
@@ -25,15 +26,18 @@ HWY_INLINE void store_master(V master, uint16_t* high, uint16_t* low) {
   hn::StoreU(hn::TruncateTo(D16(), bits), D16(), low);
 }
 
-/// Where the float32 weights of a step are: in one array, in two planes, or in an array beside their float16 copy.
-enum class Weights : uint8_t { single, planes, copied };
-inline Weights weights_of(DType dtype) {
-  return dtype == DType::bf16 ? Weights::planes : dtype == DType::f16 ? Weights::copied : Weights::single;
+/// Where the float32 weights of a step are: in one array, in two planes, in an array beside their float16 copy, or nowhere but in bfloat16.
+enum class Weights : uint8_t { single, planes, copied, rounded };
+inline Weights weights_of(const OptimizerStep& a) {
+  if (a.dtype == DType::bf16) return a.residual ? Weights::planes : Weights::rounded;
+  return a.dtype == DType::f16 ? Weights::copied : Weights::single;
 }
 
 struct WeightArrays {
   float* p = nullptr;                        // single, copied
-  uint16_t *high = nullptr, *low = nullptr;  // planes; copied: high is the float16 copy
+  uint16_t *high = nullptr, *low = nullptr;  // planes; copied: high is the float16 copy; rounded: high alone
+  const uint16_t* noise = nullptr;           // rounded: what is added to the bits of element i is noise[i - noise_begin]
+  int64_t noise_begin = 0;
 };
 HWY_INLINE WeightArrays weight_arrays(const OptimizerStep& a) {
   if (a.dtype == DType::bf16) return {nullptr, static_cast<uint16_t*>(a.p), a.residual};
@@ -41,10 +45,49 @@ HWY_INLINE WeightArrays weight_arrays(const OptimizerStep& a) {
   return {static_cast<float*>(a.p)};
 }
 
+/// The noise of a block of weights that are rounded stochastically.
+struct Noise {
+  HWY_ALIGN uint16_t bits[kNoiseBlock];
+  /// Draws for block number `block` of the bucket.
+  HWY_INLINE void draw(const OptimizerStep& a, int64_t block) {
+    constexpr int64_t kBlocks = kNoiseBlock / 8;
+    HWY_ALIGN uint32_t words[kNoiseBlock / 2];
+    const uint64_t key = mix_key(uint64_t(a.scalars[kNoiseHigh]) << 32 | uint64_t(a.scalars[kNoiseLow]), a.bucket);
+    philox_blocks(key, uint64_t(block * kBlocks), kBlocks, kBlocks, words);
+    std::memcpy(bits, words, sizeof bits);
+  }
+};
+/// FLOPs a parameter: half of a random word, and an addition.
+template <Weights kind>
+constexpr int rounding_cost() {
+  return kind == Weights::rounded ? 6 : 0;
+}
+
+/// step(weights, begin, end) for parts of [begin, end) that draw from one block of noise; once for all of it if nothing is drawn.
+template <Weights kind, class Step>
+HWY_INLINE void for_noise(const OptimizerStep& a, int64_t begin, int64_t end, Step step) {
+  WeightArrays weights = weight_arrays(a);
+  if constexpr (kind != Weights::rounded) {
+    step(weights, begin, end);
+  } else {
+    Noise noise;
+    while (begin < end) {
+      const int64_t block = (a.first + begin) / kNoiseBlock, next = (block + 1) * kNoiseBlock - a.first, stop = next < end ? next : end;
+      noise.draw(a, block);
+      weights.noise = noise.bits;
+      weights.noise_begin = block * kNoiseBlock - a.first;
+      step(weights, begin, stop);
+      begin = stop;
+    }
+  }
+}
+
 template <Weights kind>
 HWY_INLINE V load_weights(const WeightArrays& a, int64_t i) {
   if constexpr (kind == Weights::planes) {
     return load_master(a.high + i, a.low + i);
+  } else if constexpr (kind == Weights::rounded) {
+    return load_bf16(a.high + i);
   } else {
     return hn::LoadU(D(), a.p + i);
   }
@@ -53,6 +96,9 @@ template <Weights kind>
 HWY_INLINE void store_weights(V p, const WeightArrays& a, int64_t i) {
   if constexpr (kind == Weights::planes) {
     store_master(p, a.high + i, a.low + i);
+  } else if constexpr (kind == Weights::rounded) {
+    const auto noise = hn::PromoteTo(DU(), hn::LoadU(D16(), a.noise + (i - a.noise_begin)));
+    hn::StoreU(hn::TruncateTo(D16(), hn::ShiftRight<16>(hn::Add(hn::BitCast(DU(), p), noise))), D16(), a.high + i);
   } else {
     hn::StoreU(p, D(), a.p + i);
     if constexpr (kind == Weights::copied) store_f16(p, a.high + i);
