@@ -1,4 +1,4 @@
-// Cross entropy against a double reference: shapes, dtypes, ignored and invalid targets, in place, threads.
+// Cross entropy against a double reference: shapes, dtypes, options, tiles, ignored and invalid targets, in place, threads.
 #include <limits>
 
 #include "reckon/backend/cpu/loss.h"
@@ -124,6 +124,68 @@ TEST(RowsLoss, ExtremeLogits) {
       EXPECT_EQ(r.dlogits[0], 0);
       EXPECT_TRUE(std::isfinite(r.loss[1]) && std::isnan(r.loss[2]) && !std::isfinite(r.loss[3]));
     }
+  });
+}
+
+// With every option, tile by tile, against the definition; and the tiles' losses have the bits of whole rows.
+TEST(RowsLoss, OptionsInTiles) {
+  on_every_target([] {
+    for (const DType dtype : kFloats)
+      for (const int64_t classes : {3, 100, 2048, 5000})
+        for (const LossTerms terms : {LossTerms{0.1, 0}, LossTerms{0, 0.01}, LossTerms{0.3, 0.01, 2}}) {
+          SCOPED_TRACE(to_string(dtype) + " " + std::to_string(classes));
+          const int64_t rows = 5;
+          const DType stat = statistics_dtype(dtype);
+          const Buffer logits = uniform(dtype, rows * classes, 5, -8, 12);
+          const std::vector<int32_t> targets = {1, int32_t(classes) - 1, terms.ignore_index, 0, 2};
+          Buffer loss(stat, rows), lse(stat, rows), sum(stat, 1), count(stat, 1);
+          CrossEntropy f{
+              .dtype = dtype, .rows = rows, .classes = classes, .logits = logits.data(), .targets = targets.data(), .terms = terms};
+          f.loss = loss.data(), f.lse = lse.data(), f.sum = sum.data(), f.count = count.data();
+          cross_entropy(f);
+          std::vector<double> want, gradient;
+          double total = 0;
+          for (int64_t i = 0; i < rows; ++i) {
+            long double exps = 0, logit_sum = 0;
+            for (int64_t j = 0; j < classes; ++j) exps += std::exp(logits[i * classes + j]), logit_sum += logits[i * classes + j];
+            const double s = terms.label_smoothing, z = terms.z_loss, l = double(std::log(exps)), factor = 0.5 + double(i);
+            const bool kept = targets[size_t(i)] != terms.ignore_index;
+            want.push_back(
+                kept ? l - (1 - s) * logits[i * classes + targets[size_t(i)]] - s * double(logit_sum) / double(classes) + z * l * l : 0);
+            total += want.back();
+            for (int64_t j = 0; j < classes; ++j) {
+              const double p = std::exp(logits[i * classes + j] - l) * (1 + 2 * z * l);
+              gradient.push_back(kept ? factor * (p - (j == targets[size_t(i)] ? 1 - s : 0) - s / double(classes)) : 0);
+            }
+          }
+          const double walk = dtype == DType::f64 ? std::sqrt(double(classes)) : 4, tolerance = epsilon(stat) * (walk + 4 * 20);
+          expect_near(loss, want, tolerance, "loss");
+          expect_near(sum, {total}, double(rows) * tolerance, "sum");
+          EXPECT_EQ(count[0], double(std::count_if(targets.begin(), targets.end(), [&](int32_t t) { return t != terms.ignore_index; })));
+
+          Buffer scale(stat, rows), tiled_loss(stat, rows), tiled_lse(stat, rows);
+          for (int64_t i = 0; i < rows; ++i) scale.set(i, 0.5 + double(i));
+          std::vector<RowSums> sums(rows);
+          double tiled_sum = 0;
+          for (const bool backward : {false, true})
+            for (int64_t first = 0; first < classes; first += kLogitColumns) {
+              LogitTile tile{dtype, rows, std::min(kLogitColumns, classes - first), first, classes};
+              Buffer part(dtype, rows * tile.cols);
+              for (int64_t i = 0; i < part.size(); ++i) part.set(i, logits[i / tile.cols * classes + first + i % tile.cols]);
+              tile.logits = part.data(), tile.targets = targets.data(), tile.terms = terms;
+              if (!backward) {
+                add_logits(tile, sums.data());
+                if (first + tile.cols == classes) finish_losses(tile, sums.data(), tiled_loss.data(), tiled_lse.data(), tiled_sum);
+                continue;
+              }
+              logits_to_gradient(tile, tiled_lse.data(), {0, scale.data()});
+              std::vector<double> here;
+              for (int64_t i = 0; i < part.size(); ++i) here.push_back(gradient[size_t(i / tile.cols * classes + first + i % tile.cols)]);
+              expect_near(part, here, 5 * tolerance, "gradient");
+            }
+          EXPECT_TRUE(tiled_loss.same_bytes(loss) && tiled_lse.same_bytes(lse));
+          EXPECT_EQ(float(tiled_sum), float(sum[0]));
+        }
   });
 }
 

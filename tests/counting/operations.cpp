@@ -23,10 +23,16 @@ struct Launch {
 std::vector<Launch> launches;
 
 int64_t unseen_of(int id, const KernelArgs& k) {
-  if (id != k_cross_entropy_back) return 0;
+  size_t targets = 0;
+  int64_t classes = 0;
+  if (id == k_cross_entropy_back) targets = 2, classes = k.in[1].shape().last();
+  if (id == k_linear_cross_entropy_back) targets = 3, classes = k.in[2].shape()[0];
+  if (id == k_linear_cross_entropy_step) targets = 2, classes = k.in[1].shape()[0];
+  if (targets == 0) return 0;
+  const CrossEntropyOptions o = k.as<LossParams>().options;
   int64_t rows = 0;
-  for (int64_t i = 0; i < k.in[2].numel(); ++i) rows += k.in[2].data<int32_t>()[i] == kIgnoredTarget;
-  return 4 * rows * k.in[1].shape().last();
+  for (int64_t i = 0; i < k.in[targets].numel(); ++i) rows += k.in[targets].data<int32_t>()[i] == o.ignore_index;
+  return (4 + (o.label_smoothing > 0) + (o.z_loss != 0)) * rows * classes;
 }
 bool is_update(int id) { return id == k_sgd_step || id == k_momentum_step || id == k_adagrad_step || id == k_adamw_step || id == k_adamw8bit_step; }
 
@@ -105,10 +111,11 @@ TEST(Counted, WholeTrainingSteps) {
   watched::around = count;
   for (const char* name : {"gpt2", "llama", "qwen", "cruncher"})
     for (const char* precision : {"fp32", "bf16", "fp16"})
-      for (const char* recompute : {"none", "full"}) {
-        SCOPED_TRACE(text("{} {} recompute={}", name, precision, recompute));
-        Overrides o = {text("train.precision={}", precision), text("train.recompute={}", recompute), "train.grad_accum=2"};
-        if (recompute == std::string_view("full")) o.push_back("optim.name=adamw8bit");
+      for (const char* variant : {"train.recompute=none", "train.recompute=full optim.name=adamw8bit", "train.fused_loss=false"}) {
+        SCOPED_TRACE(text("{} {} {}", name, precision, variant));
+        const std::string v = variant;
+        Overrides o = {text("train.precision={}", precision), v.substr(0, v.find(' ')), "train.grad_accum=2"};
+        if (v.find(' ') != std::string::npos) o.push_back(v.substr(v.find(' ') + 1));
         const Config c = config(name, o);
         const Ref<Device> device = watched::open_watched({"cpu", 2});
         TrainStep step(c, *device);

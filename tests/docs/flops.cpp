@@ -170,8 +170,30 @@ void call_transformer(Calls& c, int64_t s) {
   c.add(op::attention_cached, {qkv, cache, cache, position}, a, scores);
   c.add(op::attention_cached, {qkv, cache, cache, position}, near, scores, "window of W");
   const Tensor logits = c.make({B, T, V}), statistic = c.make({B * T});
-  c.add(op::cross_entropy, {logits, ids});
-  c.add(op::cross_entropy_back, {c.make({}), logits, ids, statistic, c.make({})});
+  const auto options = [](double label_smoothing, double z_loss, uint32_t needs = 0b11) {
+    return Params(LossParams{{Reduction::mean, label_smoothing, z_loss}, false}, needs);
+  };
+  const Tensor scalar = c.make({});
+  const Tensors loss_back{scalar, logits, ids, statistic, scalar};
+  c.add(op::cross_entropy, {logits, ids}, options(0, 0));
+  c.add(op::cross_entropy, {logits, ids}, options(0.1, 0), {}, "smoothed");
+  c.add(op::cross_entropy_back, loss_back, options(0, 0));
+  c.add(op::cross_entropy_back, loss_back, options(0.1, 0), {}, "smoothed");
+  c.add(op::cross_entropy_back, loss_back, options(0, 1e-4), {}, "with z-loss");
+  c.add(op::cross_entropy_back, loss_back, options(0.1, 1e-4), {}, "both");
+  const int64_t M = B * T, K = 6 + s;
+  const Names extents{{"M", M}, {"N", V}, {"K", K}};
+  const Tensor x = c.make({B, T, K}), head = c.make({V, K});
+  c.add(op::linear_cross_entropy, {x, head, ids}, options(0, 0), extents);
+  c.add(op::linear_cross_entropy, {x, head, ids}, options(0.1, 0), extents, "smoothed");
+  const Tensors head_back{scalar, x, head, ids, statistic, scalar};
+  c.add(op::linear_cross_entropy_back, head_back, options(0, 0), extents);
+  c.add(op::linear_cross_entropy_back, head_back, options(0, 0, 0b10), extents, "dw only");
+  c.add(op::linear_cross_entropy_back, head_back, options(0, 0, 0b01), extents, "dx only");
+  c.add(op::linear_cross_entropy_back, head_back, options(0.1, 1e-4), extents, "both");
+  c.add(op::linear_cross_entropy_step, {x, head, ids, scalar, head}, options(0, 0), extents);
+  c.add(op::linear_cross_entropy_step, {x, head, ids, scalar}, options(0, 0, 0b01), extents, "frozen w");
+  c.add(op::linear_cross_entropy_step, {x, head, ids, scalar, head}, options(0.1, 1e-4), extents, "both");
 }
 
 void call_training(Calls& c, int64_t s) {
@@ -248,10 +270,12 @@ TEST_F(FlopsTable, BytesAreInputsAndOutputsOnceButForTheExceptions) {
   }
 }
 
-TEST_F(FlopsTable, TheCpuExecutesWhatIsNeededButForAttention) {
+TEST_F(FlopsTable, TheCpuExecutesWhatIsNeededButForAttentionAndLogitsMadeAgain) {
   for (const Charged& c : calls_.all()) {
     if (c.op == "attention" || c.op == "attention_back") {
       EXPECT_GT(c.row.flops.matmul, c.row.flops.model) << c.label;
+    } else if (c.op == "linear_cross_entropy_back") {
+      EXPECT_EQ(c.row.flops.matmul, c.row.flops.model + 2 * c.names.at("M") * c.names.at("N") * c.names.at("K")) << c.label;
     } else {
       EXPECT_EQ(c.row.flops.matmul, c.row.flops.model) << c.label << ": docs/flops.md says that the CPU books no extra work";
     }

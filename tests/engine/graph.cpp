@@ -174,6 +174,24 @@ TEST_F(Graph, RetainedGraphsGiveTheSameGradientsTwice) {
   EXPECT_EQ(x.grad().to_vector(), once) << "the first pass must not have overwritten the kept logits";
 }
 
+// The edge keeps the graph, not the result: its storage may be gone, or hold its own gradient.
+TEST_F(Graph, BackwardFromAnEdgeNeedsNoResult) {
+  const Tensor x = leaf({2}, {1, 2});
+  Edge edge;
+  {
+    const Tensor y = affine(x, 3);
+    edge = gradient_edge(y);
+  }
+  const int64_t before = live();
+  backward(edge, tensor({2}, {10, 20}));
+  EXPECT_EQ(x.grad().to_vector(), (Values{30, 60}));
+  EXPECT_EQ(live(), before + 64) << "the gradient of x";
+  backward(gradient_edge(x), tensor({2}, {1, 1}));
+  EXPECT_EQ(x.grad().to_vector(), (Values{31, 61})) << "a leaf's own edge";
+  EXPECT_THAT(error_of([&] { backward(gradient_edge(tensor({2}, {1, 2})), tensor({2}, {1, 1})); }), HasSubstr("nothing behind this edge"));
+  EXPECT_THAT(error_of([&] { backward(gradient_edge(affine(x, 3)), tensor({1}, {1})); }), HasSubstr("seed f64[1] does not match"));
+}
+
 TEST_F(Graph, InputsOfTwoDevicesAreRefused) {
   const Ref<Device> other = open_cpu(Mode::real);
   EXPECT_THAT(error_of([&] { add(scalar(1), zeros(*other, {{}, DType::f64})); }), HasSubstr("two devices"));

@@ -22,8 +22,13 @@ struct Model {
     targets = from_values<int32_t>(*device, file.shape("targets"), file.ids("targets"));
   }
   // Forward and backward; the loss.
-  Tensor differentiate(bool recompute = false) {
+  Tensor differentiate(bool recompute = false, bool fused = false) {
     decoder.parameters().zero_grad();
+    if (fused) {
+      Tensor hidden = decoder.hidden(tokens, recompute);
+      const Tensor seed = ones(*device, {Shape{}, statistics_dtype(hidden.dtype())});
+      return decoder.loss_and_backward(std::move(hidden), targets, seed);
+    }
     const Tensor loss = decoder.loss(tokens, targets, recompute);
     backward(loss);
     return loss.detached();
@@ -59,11 +64,11 @@ std::vector<double> key_part(const std::vector<double>& packed, const ModelConfi
 
 class Models : public ::testing::TestWithParam<const char*> {};
 
-void expect_gradients(const char* name, DType dtype, const std::string& type, double share, bool recompute) {
+void expect_gradients(const char* name, DType dtype, const std::string& type, double share, bool recompute, bool fused = false) {
   const File file(name);
   Model model(file, dtype, file.config());
   const ModelConfig& c = model.config.model;
-  const double loss = model.differentiate(recompute).item();
+  const double loss = model.differentiate(recompute, fused).item();
   const std::vector<double> losses = file.values(type + "/losses");
   EXPECT_NEAR(loss, losses[0], share * losses[0]);
   EXPECT_EQ(model.decoder.parameters().count(), parameter_count(c));
@@ -92,6 +97,8 @@ void expect_parameters(const Model& model, const File& file, const std::string& 
 
 TEST_P(Models, gradients_in_double) { expect_gradients(GetParam(), DType::f64, "f64", kWide, false); }
 TEST_P(Models, gradients_in_double_with_recomputation) { expect_gradients(GetParam(), DType::f64, "f64", kWide, true); }
+TEST_P(Models, gradients_in_double_without_logits) { expect_gradients(GetParam(), DType::f64, "f64", kWide, false, true); }
+TEST_P(Models, gradients_in_float_without_logits) { expect_gradients(GetParam(), DType::f32, "f32", kNarrow, true, true); }
 TEST_P(Models, gradients_in_float) { expect_gradients(GetParam(), DType::f32, "f32", kNarrow, false); }
 
 // Gradients in slots add up over two backward passes: what gradient accumulation stands on.

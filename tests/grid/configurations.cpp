@@ -55,7 +55,8 @@ Axes decoder_axes() {
                {all_of("model.vocab", {"11", "64", "131", "300"})},
                {all_of("train.seq_len", {"1", "2", "7", "16", "33", "64", "130"})},
                {{"@eval=none", "eval.every=0 eval.batches=1", "eval.every=1 eval.batches=3"}},
-               {all_of("checkpoint.every", {"0", "1"})}});
+               {all_of("checkpoint.every", {"0", "1"})},
+               {all_of("train.fused_loss", {"true", "false"})}});
   return axes;
 }
 

@@ -93,6 +93,8 @@ TEST(Coverage, EveryPublicOperationHasCases) {
                            "attention_plain",
                            "attention_with_cache",
                            "cross_entropy",
+                           "linear_cross_entropy",
+                           "linear_cross_entropy_step",
                            "mse_loss",
                            "sum_of_squares",
                            "clip",

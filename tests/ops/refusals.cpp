@@ -83,6 +83,49 @@ TEST_F(Ops, AnIdOutsideTheTableGivesNaNAndNoGradient) {
   EXPECT_THAT(table.grad().to_vector(), ElementsAre(1, 1, 1, 1));
 }
 
+TEST_F(Ops, LossesRefuseOptionsAndOperandsThatTheyDoNotTake) {
+  const Tensor x = leaf({2, 3}, {1, 2, 3, 4, 5, 6}), w = leaf({4, 3}, Values(12)), targets = ids({0, 1});
+  EXPECT_THAT(error_of([&] { cross_entropy(x, targets, {.label_smoothing = 1}); }), HasSubstr("label_smoothing must be in [0, 1), got 1"));
+  EXPECT_THAT(error_of([&] { linear_cross_entropy(x, w, targets, {.z_loss = -1}); }), HasSubstr("z_loss must be in [0, 1e6], got -1"));
+  EXPECT_THAT(error_of([&] { linear_cross_entropy(x, w, ids({0})); }), HasSubstr("targets i32[1] do not match f64[2, 3]"));
+  EXPECT_THAT(error_of([&] { linear_cross_entropy(x, transpose(w), targets); }), HasSubstr("inner sizes differ"));
+  EXPECT_THAT(error_of([&] { linear_cross_entropy(x, cast(w, DType::f32), targets); }), HasSubstr("differ in dtype"));
+  EXPECT_THAT(error_of([&] { linear_cross_entropy_step(x, w, targets, tensor({}, {1})); }), HasSubstr("has no slot for it"));
+  const Tensor frozen = w.detached();
+  EXPECT_THAT(error_of([&] { linear_cross_entropy_step(x, frozen, targets, tensor({2}, {1, 1})); }),
+              HasSubstr("the seed f64[2] does not match the loss f64[]"));
+  EXPECT_THAT(error_of([&] { grad(linear_cross_entropy(x, w, targets), {x, w}, {}, {.create_graph = true}); }),
+              HasSubstr("linear_cross_entropy_back: has no gradient rule"));
+}
+
+// A weight that is not trained gets no gradient and costs no product.
+TEST_F(Ops, AFrozenHeadHasNoWeightGradient) {
+  const Tensor x = leaf({2, 3}, {1, 2, 3, 4, 5, 6}), w = tensor({4, 3}, {1, 0, 2, 1, 3, 0, 1, 1, 1, 0, 0, 2}), targets = ids({3, 1});
+  Meter meter;
+  {
+    const MeterScope scope(meter);
+    backward(linear_cross_entropy(x, w, targets));
+  }
+  EXPECT_EQ(meter.total().model, 2 * (2 * 2 * 3 * 4));
+  const LossAndGradient head = linear_cross_entropy_step(x.detached(), w, targets, tensor({}, {1}));
+  const Values a = x.grad().to_vector(), b = head.dx.to_vector();
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-15);
+  EXPECT_FALSE(linear_cross_entropy_step(x.detached(), w, targets, tensor({}, {1}), {}, false).dx.defined());
+}
+
+TEST_F(Ops, AStepTakesOverItsInputIfNobodyElseHasIt) {
+  const Tensor w = tensor({4, 3}, Values(12, 0.5)), targets = ids({3, 1}), seed = tensor({}, {1});
+  Tensor x = tensor({2, 3}, {1, 2, 3, 4, 5, 6});
+  const Tensor held = x;
+  const void* place = x.raw();
+  EXPECT_NE(linear_cross_entropy_step(x, w, targets, seed).dx.raw(), place);
+  EXPECT_THAT(held.to_vector(), ElementsAre(1, 2, 3, 4, 5, 6));
+  EXPECT_EQ(linear_cross_entropy_step(tensor({2, 3}, {1, 2, 3, 4, 5, 6}), w, targets, seed).dx.numel(), 6);
+  x = tensor({2, 3}, {1, 2, 3, 4, 5, 6});
+  place = x.raw();
+  EXPECT_EQ(linear_cross_entropy_step(std::move(x), w, targets, seed).dx.raw(), place);
+}
+
 TEST_F(Ops, ALossWithoutTargetsIsNotANumber) {
   const Tensor x = leaf({2, 3}, {1, 2, 3, 4, 5, 6});
   EXPECT_TRUE(std::isnan(cross_entropy(x, ids({kIgnoredTarget, kIgnoredTarget})).item()));

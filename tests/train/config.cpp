@@ -48,6 +48,7 @@ const std::map<std::string, std::string> kSamples = {
     {"train.loss_scale_start", "256"},
     {"train.loss_scale_interval", "100"},
     {"train.recompute", "full"},
+    {"train.fused_loss", "false"},
     {"optim.name", "adagrad"},
     {"optim.lr", "3e-4"},
     {"optim.beta1", "0.8"},

@@ -26,7 +26,8 @@ int run_eval(const CommandLine& line) {
            model.config.data.path, model.config.data.validation_fraction, model.config.train.seq_len + 1);
   const int64_t micro_batch = model.config.train.micro_batch, seq_len = model.config.train.seq_len;
   TokenBatch batch(*device, micro_batch, seq_len);
-  const double loss = mean_loss(*model.decoder, batch, *data.validation, data.validation_windows);
+  const double loss = mean_loss(*model.decoder, batch, *data.validation, data.validation_windows,
+                                model.config.train.fused_loss);
   const int64_t tokens = data.validation_windows * seq_len;
   const double bits = data.validation_bytes_per_token > 0 ? loss / std::numbers::ln2 / data.validation_bytes_per_token : NAN;
   if (line.json) {

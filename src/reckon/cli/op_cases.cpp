@@ -255,6 +255,7 @@ const std::vector<OpCase>& op_cases() {
     add_matmul_cases(list);
     add_norm_cases(list);
     add_transformer_cases(list);
+    add_loss_cases(list);
     add_creation_cases(list);
     add_training_cases(list);
     return cases;

@@ -119,6 +119,7 @@ void add_reduce_cases(CaseList& list);
 void add_matmul_cases(CaseList& list);
 void add_norm_cases(CaseList& list);
 void add_transformer_cases(CaseList& list);
+void add_loss_cases(CaseList& list);
 void add_creation_cases(CaseList& list);
 void add_training_cases(CaseList& list);
 

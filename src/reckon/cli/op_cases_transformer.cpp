@@ -1,4 +1,4 @@
-// cli/op_cases: embedding, rotary positions, attention and losses.
+// cli/op_cases: embedding, rotary positions and attention.
 #include <cmath>
 
 #include "reckon/cli/op_cases.h"
@@ -217,48 +217,6 @@ void add_attention_with_cache(CaseList& list) {
         return attention_reference(x[0], {1, 2, Lay::plain, 2, 1, 6, 0}, true, 0, false);
       });
 }
-
-void add_losses(CaseList& list) {
-  list.op("cross_entropy");
-  int at = 0;
-  for (const Arrangement& a : row_arrangements()) {
-    if (a.shape.rows() == 0) continue;
-    const bool ignoring = at++ % 2 == 1 && a.shape.rows() >= 4;
-    const Shape lead = a.shape.without_last();
-    const int64_t V = a.shape.last();
-    list.add(
-        {CaseInput(a.shape, a.lay).range(-4, 4), ignoring ? CaseInput::targets(lead, V) : CaseInput::ids(lead, V)},
-        [](const Tensors& x) { return cross_entropy(x[0], x[1]); },
-        [=](const Arrays& x) {
-          Real sum;
-          double count = 0;
-          for (int64_t row = 0; row < x[1].size(); ++row) {
-            if (x[1][row].value == kIgnoredTarget) continue;
-            Real total;
-            for (int64_t i = 0; i < V; ++i) total += exp(x[0][row * V + i]);
-            sum += log(total) - x[0][row * V + int64_t(x[1][row].value)];
-            ++count;
-          }
-          return Array(Shape{}, {sum / Real(count)});
-        });
-  }
-  list.op("mse_loss");
-  for (const ArrangedPair& pair : arranged_pairs()) {
-    const int64_t count = broadcast(pair.a.shape, pair.b.shape).numel();
-    if (count == 0) continue;
-    list.add(
-        {CaseInput(pair.a.shape, pair.a.lay), CaseInput(pair.b.shape, pair.b.lay)}, [](const Tensors& x) { return mse_loss(x[0], x[1]); },
-        [=](const Arrays& x) {
-          Real sum;
-          const Array squares = map(x[0], x[1], [](const Real& a, const Real& b) {
-            const Real difference = store(a - b);
-            return store(difference * difference);
-          });
-          for (const Real& r : squares.values) sum += r;
-          return Array(Shape{}, {store(sum) * Real(1 / double(count))});
-        });
-  }
-}
 }  // namespace
 
 void add_transformer_cases(CaseList& list) {
@@ -267,6 +225,5 @@ void add_transformer_cases(CaseList& list) {
   add_attention(list, false);
   add_attention(list, true);
   add_attention_with_cache(list);
-  add_losses(list);
 }
 }  // namespace reckon

@@ -25,14 +25,13 @@ class Pass {
       seed = filled(root.device(), root.spec(), 1.0);
     }
     check(seed.spec() == root.spec(), "backward: seed {} does not match the tensor {}", seed, root);
-    Edge edge;
-    if (Node* node = node_of(root)) {
-      edge.node = Ref<Node>(node);
-      edge.output = root.state().output_index;
-    } else {
-      edge.leaf = root;
-    }
-    deliver(edge, std::move(seed));
+    deliver(gradient_edge(root), std::move(seed));
+  }
+  void start(const Edge& from, Tensor seed) {
+    check(from.wanted(), "backward: there is nothing behind this edge that requires a gradient");
+    const TensorSpec spec = from.node ? from.node->out_specs()[size_t(from.output)] : from.leaf.spec();
+    check(seed.defined() && seed.spec() == spec, "backward: seed {} does not match the gradient of {}", seed, spec);
+    deliver(from, std::move(seed));
   }
 
   Tensors run() {
@@ -148,6 +147,14 @@ Tensors run_pass(const Tensor& root, const Tensor& seed, const BackwardOptions& 
 }  // namespace
 
 void backward(const Tensor& root, const Tensor& seed, const BackwardOptions& options) { run_pass(root, seed, options, nullptr); }
+
+void backward(const Edge& from, Tensor seed) {
+  const NoGrad guard;
+  const BackwardOptions options;
+  Pass pass(options, nullptr);
+  pass.start(from, std::move(seed));
+  pass.run();
+}
 
 Tensors grad(const Tensor& root, const Tensors& inputs, const Tensor& seed, const BackwardOptions& options) { return run_pass(root, seed, options, &inputs); }
 

@@ -13,6 +13,10 @@ struct BackwardOptions {
 /// must then have one element). Kept tensors are released as their node finishes. Throws Error if root is not part of a graph.
 void backward(const Tensor& root, const Tensor& seed = {}, const BackwardOptions& options = {});
 
+/// The same from the place where a result's gradient goes, for whoever has that gradient and no more use for the result:
+/// backward(gradient_edge(y), dy).
+void backward(const Edge& from, Tensor seed);
+
 /// Gradients of `root` with respect to `inputs` (leaves or results), one each, undefined where there is none; no leaf's grad changes.
 Tensors grad(const Tensor& root, const Tensors& inputs, const Tensor& seed = {}, const BackwardOptions& options = {});
 

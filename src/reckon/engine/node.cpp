@@ -7,19 +7,19 @@
 namespace reckon {
 namespace {
 std::atomic<uint64_t> next_sequence{0};
+}  // namespace
 
-Edge edge_to(const Tensor& input) {
+Edge gradient_edge(const Tensor& tensor) {
   Edge edge;
-  if (!input.requires_grad()) return edge;
-  if (Node* node = node_of(input)) {
+  if (!tensor.requires_grad()) return edge;
+  if (Node* node = node_of(tensor)) {
     edge.node = Ref<Node>(node);
-    edge.output = input.state().output_index;
+    edge.output = tensor.state().output_index;
   } else {
-    edge.leaf = input;
+    edge.leaf = tensor;
   }
   return edge;
 }
-}  // namespace
 
 Node* node_of(const Tensor& tensor) { return static_cast<Node*>(tensor.grad_fn().get()); }
 
@@ -30,7 +30,7 @@ Node::Node(const OpDef& op, const Params& params, const Tensors& in, const Tenso
   out_.resize(out.size());
   for (size_t i = 0; i < in.size(); ++i) {
     in_specs_.push_back(in[i].spec());
-    edges_.push_back(edge_to(in[i]));
+    edges_.push_back(gradient_edge(in[i]));
     if (op.keep.in >> i & 1u) in_[i] = {in[i], in[i].version()};
   }
   for (size_t i = 0; i < out.size(); ++i) {

@@ -14,6 +14,9 @@ struct Edge {
   bool wanted() const { return node || leaf.defined(); }
 };
 
+/// Where the gradient of a tensor goes. Holds the graph behind the tensor, but neither the tensor nor its storage.
+Edge gradient_edge(const Tensor& tensor);
+
 /// Work that a node carries when its row is not enough: a checkpointed segment.
 struct NodePayload : RefCounted {};
 

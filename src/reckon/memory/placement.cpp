@@ -10,14 +10,21 @@
 
 namespace reckon {
 namespace {
+constexpr int kRepairs = 12;  // times that the blocks which stick out of the bound are placed before all others
+
 bool occupies(const Lifetime& b) { return b.bytes > 0 && b.begin < b.end; }
 
-int64_t most_live(std::span<const Lifetime> blocks) {
+struct Peak {
+  int64_t bytes = 0, time = 0;
+};
+Peak most_live(std::span<const Lifetime> blocks) {
   std::map<int64_t, int64_t> change;
   for (const Lifetime& b : blocks)
     if (occupies(b)) change[b.begin] += b.bytes, change[b.end] -= b.bytes;
-  int64_t live = 0, most = 0;
-  for (const auto& [time, bytes] : change) most = std::max(most, live += bytes);
+  Peak most;
+  int64_t live = 0;
+  for (const auto& [time, bytes] : change)
+    if ((live += bytes) > most.bytes) most = {live, time};
   return most;
 }
 
@@ -76,13 +83,25 @@ Placement first_fit(std::span<const Lifetime> blocks, const std::vector<size_t>&
 }  // namespace
 
 Placement place_blocks(std::span<const Lifetime> blocks) {
-  const int64_t bound = most_live(blocks);
+  const Peak peak = most_live(blocks);
+  const int64_t bound = peak.bytes;
   const auto life = [&](size_t i) { return blocks[i].end - blocks[i].begin; };
   const auto by_size = [&](size_t a, size_t b) { return blocks[a].bytes > blocks[b].bytes; };
   const auto by_area = [&](size_t a, size_t b) {
     return double(blocks[a].bytes) * double(life(a)) > double(blocks[b].bytes) * double(life(b));
   };
   const auto by_life = [&](size_t a, size_t b) { return life(a) > life(b); };
+  // What is live at the peak must lie without a gap; it goes first, in the order in which it goes away, so that what is freed together lies
+  // together.
+  const auto at_peak = [&](size_t i) { return blocks[i].begin <= peak.time && peak.time < blocks[i].end; };
+  const auto by_peak_end = [&](size_t a, size_t b) {
+    if (at_peak(a) != at_peak(b)) return at_peak(a);
+    return at_peak(a) ? blocks[a].end > blocks[b].end : by_size(a, b);
+  };
+  const auto by_peak_begin = [&](size_t a, size_t b) {
+    if (at_peak(a) != at_peak(b)) return at_peak(a);
+    return at_peak(a) ? blocks[a].begin < blocks[b].begin : by_size(a, b);
+  };
   const auto by_begin = [&](size_t a, size_t b) { return blocks[a].begin < blocks[b].begin; };
   Placement best;
   const auto attempt = [&](auto before) {
@@ -91,12 +110,19 @@ Placement place_blocks(std::span<const Lifetime> blocks) {
     std::iota(order.begin(), order.end(), size_t(0));
     std::stable_sort(order.begin(), order.end(), before);  // ties by age
     Placement found = first_fit(blocks, order);
-    if (best.offsets.empty() || found.bytes < best.bytes) best = std::move(found);
+    if (best.offsets.empty() || found.bytes < best.bytes) best = found;
+    for (int round = 0; round < kRepairs && best.bytes > bound; ++round) {
+      std::stable_partition(order.begin(), order.end(), [&](size_t i) { return found.offsets[i] + blocks[i].bytes > bound; });
+      found = first_fit(blocks, order);
+      if (found.bytes < best.bytes) best = found;
+    }
   };
   attempt(by_size);
   attempt(by_area);
   attempt(by_begin);
   attempt(by_life);
+  attempt(by_peak_end);
+  attempt(by_peak_begin);
   best.lower_bound = bound;
   return best;
 }

@@ -122,37 +122,57 @@ Tensor Decoder::embed(const Tensor& tokens, const Tensor& positions) const {
   return positions_ ? add(std::move(x), embedding(positions_->value, positions)) : x;
 }
 
-Tensor Decoder::head(const Tensor& x) const {
-  Tensor y;
-  {
-    const ModuleScope scope("norm");
-    y = (*norm_)(x);
-  }
-  const ModuleScope scope("head");
-  return linear(y, head_ ? head_->value : embed_->value);
+Tensor Decoder::normalized(const Tensor& x) const {
+  const ModuleScope scope("norm");
+  return (*norm_)(x);
 }
 
-Tensor Decoder::logits(const Tensor& tokens, bool recompute) const {
+Tensor Decoder::head(const Tensor& x) const {
+  const ModuleScope scope("head");
+  return linear(x, head_weight());
+}
+
+Tensor Decoder::hidden(const Tensor& tokens, bool recompute) const {
   check(tokens.rank() == 2, "tokens must be [B, T], got {}", tokens);
   const int64_t T = tokens.shape()[1];
   check(!positions_ || T <= config_.max_seq_len, "{} tokens are longer than model.max_seq_len {}", T, config_.max_seq_len);
   Tensor x = embed(tokens, positions_ ? arange(tokens.device(), T, DType::i32) : Tensor());
   for (const DecoderBlock& block : blocks_)
     x = recompute ? checkpoint([&block](const Tensors& in) { return block(in[0]); }, tensors(std::move(x))) : block(std::move(x));
-  return head(x);
+  return normalized(x);
 }
 
-Tensor Decoder::loss(const Tensor& tokens, const Tensor& targets, bool recompute) const {
+Tensor Decoder::logits(const Tensor& tokens, bool recompute) const { return head(hidden(tokens, recompute)); }
+
+Tensor Decoder::loss(const Tensor& tokens, const Tensor& targets, bool recompute, bool fused) const {
+  if (fused) {
+    const Tensor x = hidden(tokens, recompute);
+    const ModuleScope scope("head");
+    return linear_cross_entropy(x, head_weight(), targets);
+  }
   Tensor y = logits(tokens, recompute);
   const ModuleScope scope("loss");
   return cross_entropy(std::move(y), targets);
+}
+
+Tensor Decoder::loss_and_backward(Tensor hidden, const Tensor& targets, const Tensor& seed) const {
+  const Edge below = gradient_edge(hidden);
+  check(below.wanted() || head_weight().requires_grad(), "no parameter requires a gradient");
+  hidden = hidden.detached();  // the only handle, if the caller kept none: its storage takes the gradient
+  LossAndGradient head;
+  {
+    const ModuleScope scope("head");
+    head = linear_cross_entropy_step(std::move(hidden), head_weight(), targets, seed, {}, below.wanted());
+  }
+  if (below.wanted()) backward(below, std::move(head.dx));
+  return std::move(head.loss);
 }
 
 Tensor Decoder::next_logits(const Tensor& tokens, const Tensor& positions, KvCache& cache) const {
   Tensor x = embed(tokens, positions);
   for (const DecoderBlock& block : blocks_) x = block(std::move(x), &cache);
   const int64_t T = tokens.shape()[1];
-  return head(contiguous(slice(x, 1, T - 1, T)));
+  return head(normalized(contiguous(slice(x, 1, T - 1, T))));
 }
 
 Cruncher::Cruncher(const ModelConfig& config) {

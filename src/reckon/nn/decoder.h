@@ -58,14 +58,22 @@ class Decoder {
 
   /// tokens i32 [B, T] -> logits [B, T, V]; recompute: each block keeps only its input and runs again in backward.
   Tensor logits(const Tensor& tokens, bool recompute = false) const;
-  /// Mean cross-entropy (nats) of targets i32 [B, T].
-  Tensor loss(const Tensor& tokens, const Tensor& targets, bool recompute = false) const;
+  /// Mean cross-entropy (nats) of targets i32 [B, T]; fused: by linear_cross_entropy, without the logits.
+  Tensor loss(const Tensor& tokens, const Tensor& targets, bool recompute = false, bool fused = false) const;
+  /// What the head reads: the last block's output, normalized. [B, T, C]
+  Tensor hidden(const Tensor& tokens, bool recompute = false) const;
+  /// From hidden() to the loss and back to every parameter, without the logits: adds the gradients of seed * loss (seed: a scalar of the
+  /// loss's dtype) to the parameters' slots and gives the loss. The same gradients as backward(loss(...), seed), but the head's sums have
+  /// another order. hidden's storage becomes its gradient's if the caller moves it in. Throws Error if no parameter requires a gradient.
+  Tensor loss_and_backward(Tensor hidden, const Tensor& targets, const Tensor& seed) const;
   /// tokens i32 [B, Tn] continue at cache.position; positions i32 [Tn] are their absolute positions. Logits of the last token: [B, 1, V].
   Tensor next_logits(const Tensor& tokens, const Tensor& positions, KvCache& cache) const;
 
  private:
   Tensor embed(const Tensor& tokens, const Tensor& positions) const;
+  Tensor normalized(const Tensor& x) const;
   Tensor head(const Tensor& x) const;
+  const Tensor& head_weight() const { return (head_ ? head_ : embed_)->value; }
   ModelConfig config_;
   Parameters parameters_;
   Parameter* embed_;                  // [V, C]

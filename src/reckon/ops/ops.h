@@ -2,6 +2,7 @@
 // Float types are f32, f64, bf16 and f16; all tensors of one call live on one device.
 #pragma once
 #include "reckon/engine/call.h"
+#include "reckon/ops/loss.h"
 
 namespace reckon {
 
@@ -120,11 +121,21 @@ Tensor attention_with_cache(const Tensor& qkv, const Tensor& k_cache, const Tens
                             int64_t head_dim, double scale = 0, int64_t window = 0);
 
 // ---- losses --------------------------------------------------------------------------------------------------------------------------
-/// Targets with this value take no part in the loss.
-inline constexpr int32_t kIgnoredTarget = -100;
-/// Mean negative log-likelihood (nats) over the targets that are not ignored: logits [..., V], targets i32 [...] -> scalar f32 (f64 for f64).
-/// backward overwrites the logits if nobody else holds them.
-Tensor cross_entropy(Tensor logits, const Tensor& targets);
+/// Negative log-likelihood (nats) of targets i32 [...] under logits [..., V], see CrossEntropyOptions: a scalar, or one loss a target (0 for
+/// ignored ones) with Reduction::none; f32 (f64 for f64). The mean is over the targets that are not ignored. A target that is neither
+/// ignored nor in [0, V) gives NaN. backward overwrites the logits if nobody else holds them; it has no gradient of its own.
+Tensor cross_entropy(Tensor logits, const Tensor& targets, const CrossEntropyOptions& options = {});
+/// cross_entropy(linear(x, w), targets, options) without the logits: x [..., K], w [V, K], targets i32 [...]. They are made by tiles of 256
+/// tokens x 4096 classes, in x's dtype, and again in backward, a fourth product beside the three of the pair.
+Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& targets, const CrossEntropyOptions& options = {});
+/// The same loss together with its backward pass, for whoever knows `seed`, the gradient of the loss, beforehand: three products, in tiles of
+/// up to 512 tokens. Adds the gradient of w to its slot if w requires one (Error if it has no slot) and returns that of x, which takes over
+/// x's storage if nobody else holds it; undefined if x_needs_grad is false. Records nothing.
+struct LossAndGradient {
+  Tensor loss, dx;
+};
+LossAndGradient linear_cross_entropy_step(Tensor x, const Tensor& w, const Tensor& targets, const Tensor& seed,
+                                          const CrossEntropyOptions& options = {}, bool x_needs_grad = true);
 /// Mean of (a - b)^2.
 Tensor mse_loss(const Tensor& a, const Tensor& b);
 

@@ -2,6 +2,7 @@
 #pragma once
 #include "reckon/engine/call.h"
 #include "reckon/engine/node.h"
+#include "reckon/ops/loss.h"
 #include "reckon/ops/step_scalars.h"
 
 namespace reckon {
@@ -79,6 +80,10 @@ struct AttentionParams {
   int32_t heads, kv_heads, head_dim;
   bool causal;
   int64_t window = 0;  // keys that a token sees at most, itself included; 0: no limit
+};
+struct LossParams {
+  CrossEntropyOptions options;
+  bool accumulate;  // linear_cross_entropy_back and _step: add to the weight's slot instead of overwriting it
 };
 struct OptimizerParams {
   double weight_decay;

@@ -1,4 +1,4 @@
-// ops/transformer: embedding, rotary positions, attention and its cache, cross-entropy.
+// ops/transformer: embedding, rotary positions, attention and its cache.
 #include <cmath>
 
 #include "reckon/ops/ops.h"
@@ -117,27 +117,6 @@ void plan_attention_cached(Plan& p) {                                           
   p.matmul_flops({4, B, T, a.heads, a.head_dim, seen});
   p.vector_flops({5, B, T, a.heads, seen});
 }
-
-// ---- cross-entropy. in: logits [..., V], targets i32 [...] -> loss [], lse [rows], count [] of targets that are not ignored
-void plan_cross_entropy(Plan& p) {
-  check(is_float(p.in[0].dtype) && p.in[0].shape.rank() >= 1 && p.in[0].shape.last() >= 1, "logits must be a floating-point [..., V], got {}", p.in[0]);
-  check(p.in[1] == TensorSpec{p.in[0].shape.without_last(), DType::i32}, "targets {} do not match logits {}", p.in[1], p.in[0]);
-  const DType stat = statistics_dtype(p.in[0].dtype);
-  p.output(Shape{}, stat);
-  p.output({p.in[1].numel()}, stat);
-  p.output(Shape{}, stat);
-  p.vector_flops({4, p.in[0].numel()});
-}
-// in: dloss [], logits, targets, lse, count -> dlogits
-void plan_cross_entropy_back(Plan& p) {
-  p.output(p.in[1]);
-  p.vector_flops({4, p.in[1].numel()});
-}
-Tensors vjp_cross_entropy(Vjp& v) {
-  Tensor logits = v.in(0);
-  Tensors in = tensors(v.dy[0], std::move(logits), v.in(1), v.out(1), v.out(2));
-  return {call(op::cross_entropy_back, std::move(in))[0], Tensor()};
-}
 }  // namespace
 
 const OpDef op::embedding{k_embedding, "embedding", plan_embedding, vjp_embedding, {.in = 0b10}};
@@ -147,8 +126,6 @@ const OpDef op::attention{k_attention, "attention", plan_attention, vjp_attentio
 const OpDef op::attention_back{k_attention_back, "attention_back", plan_attention_back};
 const OpDef op::kv_append{k_kv_append, "kv_append", plan_kv_append, nullptr, {}, {.mutates = 0b110}};
 const OpDef op::attention_cached{k_attention_cached, "attention_cached", plan_attention_cached};
-const OpDef op::cross_entropy{k_cross_entropy, "cross_entropy", plan_cross_entropy, vjp_cross_entropy, {.in = 0b11, .out = 0b110}, {.detached_outputs = 0b110}};
-const OpDef op::cross_entropy_back{k_cross_entropy_back, "cross_entropy_back", plan_cross_entropy_back, nullptr, {}, {.reuse = 0b10}};
 
 Tensor embedding(const Tensor& table, const Tensor& ids) { return call(op::embedding, tensors(table, ids))[0]; }
 Tensor rope(Tensor x, int64_t rotated_heads, int64_t head_dim, double theta, const Tensor& position) {
@@ -190,7 +167,4 @@ Tensor attention_with_cache(const Tensor& qkv, const Tensor& k_cache, const Tens
   call(op::kv_append, tensors(qkv, k_cache, v_cache, position), a);
   return call(op::attention_cached, tensors(qkv, k_cache, v_cache, position), a)[0];
 }
-
-Tensor cross_entropy(Tensor logits, const Tensor& targets) { return call(op::cross_entropy, tensors(std::move(logits), targets))[0]; }
-Tensor mse_loss(const Tensor& a, const Tensor& b) { return mean(square(sub(a, b))); }
 }  // namespace reckon

@@ -12,6 +12,11 @@ Extents linear_axis(size_t axis) {
   if (axis == 0) return {8, 32, 128, 384, 1024};
   return axis == 1 ? Extents{16, 64, 192, 512, 1536, 6144} : Extents{16, 64, 192, 512, 1536};
 }
+// of a head and its loss: all three products
+Extents head_axis(size_t axis) {
+  const Extents axes[] = {{8, 64, 512}, {64, 512, 6144}, {64, 256, 1024}};
+  return axes[axis];
+}
 // groups (sequences times key heads), query heads of a key head, tokens, head width
 Extents attention_axis(size_t axis) {
   const Extents axes[] = {{1, 2, 8}, {1, 4}, {32, 128, 512}, {32, 64, 128}};
@@ -30,6 +35,11 @@ GridPoint linear_point(const OpDef& op, DType dtype, const Extents& e) {
   if (&op == &op::linear) return {&op, {}, {x, w}};
   if (&op == &op::linear_back_x) return {&op, {}, {dy, w}};
   return {&op, LinearParams{false, DType::f32}, {dy, x, slot}};
+}
+
+GridPoint head_point(const OpDef& op, DType dtype, const Extents& e) {
+  const TensorSpec x{{e[0], e[2]}, dtype}, w{{e[1], e[2]}, dtype}, slot{{e[1], e[2]}, DType::f32};
+  return {&op, Params(LossParams{}, 0b11), {x, w, {{e[0]}, DType::i32}, {Shape{}, DType::f32}, slot}};
 }
 
 GridPoint attention_point(const OpDef& op, DType dtype, const Extents& e) {
@@ -67,6 +77,7 @@ Grid calibration_grid() {
   Grid grid;
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
     for (const OpDef* op : {&op::linear, &op::linear_back_x, &op::linear_back_w}) add_table(grid, *op, dtype, 3, linear_axis, linear_point);
+    add_table(grid, op::linear_cross_entropy_step, dtype, 3, head_axis, head_point);
     for (const OpDef* op : {&op::attention, &op::attention_back}) add_table(grid, *op, dtype, 4, attention_axis, attention_point);
   }
   return grid;

@@ -28,10 +28,13 @@ bool adds(const CallRecord& call) {
   return call.op == &op::linear_back_b && call.params.as<LinearParams>().accumulate;
 }
 
-bool is_linear(const CallRecord& call) { return call.op == &op::linear || call.op == &op::linear_back_x || call.op == &op::linear_back_w; }
+bool is_linear(const CallRecord& call) {
+  return call.op == &op::linear || call.op == &op::linear_back_x || call.op == &op::linear_back_w ||
+         call.op == &op::linear_cross_entropy_step;
+}
 bool is_attention(const CallRecord& call) { return call.op == &op::attention || call.op == &op::attention_back; }
 
-// Rows, width out and width in of the layer, whichever of its three products this is.
+// Rows, width out and width in of the layer, whichever of its three products this is, or all of them.
 std::vector<double> linear_extents(const CallRecord& call) {
   const Shape &a = call.in[0].shape, &b = call.in[1].shape;
   if (call.op == &op::linear_back_w) return {double(a.rows()), double(a.last()), double(b.last())};

@@ -9,8 +9,8 @@
 
 namespace reckon {
 
-/// Which table a call is looked up in, and where: matrix products by (rows, out, in), attention by (groups of a key head, query heads a key
-/// head, tokens, head width), everything else by bytes moved.
+/// Which table a call is looked up in, and where: matrix products, and a head with its loss, by (rows, out, in), attention by (groups of a
+/// key head, query heads a key head, tokens, head width), everything else by bytes moved.
 struct TimeKey {
   std::string table;
   std::vector<double> at;

@@ -44,6 +44,7 @@ struct TrainConfig {
   double loss_scale_start = 65536;     // fp16, dynamic: of the first step
   int64_t loss_scale_interval = 2000;  // fp16, dynamic: steps without overflow before it doubles
   Recompute recompute = Recompute::none;
+  bool fused_loss = true;  // head and loss in one operation, without the logits
   bool operator==(const TrainConfig&) const = default;
 };
 

@@ -115,6 +115,8 @@ std::span<const ConfigKey> config_table() {
               "fp16 with a dynamic loss scale: steps without overflow after which it doubles."),
       word("train.recompute", FIELD(train.recompute), kRecomputeWords, kLaterRecomputes,
            "What backward computes again instead of keeping: nothing, or every block."),
+      boolean("train.fused_loss", FIELD(train.fused_loss),
+              "Head, loss and the head's gradients in one operation, which makes the logits some hundred tokens at a time."),
 
       word("optim.name", FIELD(optim.name), kOptimizerWords, {},
            "Optimizer. adamw8bit is adamw with moments of 8 bits, in blocks of 256 with a float32 scale each, for parameters of 4096 "

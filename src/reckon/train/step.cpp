@@ -12,7 +12,7 @@ namespace {
 constexpr uint64_t kCruncherSite = 0x6372756E6368;  // keys of different uses never meet
 }  // namespace
 
-double mean_loss(const Decoder& decoder, TokenBatch& batch, const BatchSource& source, int64_t windows) {
+double mean_loss(const Decoder& decoder, TokenBatch& batch, const BatchSource& source, int64_t windows, bool fused) {
   const NoGrad guard;
   Device& device = batch.inputs().device();
   double sum = 0;
@@ -25,7 +25,7 @@ double mean_loss(const Decoder& decoder, TokenBatch& batch, const BatchSource& s
     }
     {
       const PhaseScope phase(device, Phase::eval);
-      const Tensor loss = decoder.loss(batch.inputs(), batch.targets());
+      const Tensor loss = decoder.loss(batch.inputs(), batch.targets(), false, fused);
       // All windows have the same number of tokens: a micro-batch weighs as many as it has windows.
       if (!device.is_meta()) sum += loss.item() * double(count);
     }
@@ -82,16 +82,30 @@ void TrainStep::load_batch(int64_t first, const BatchSource& source) {
   batch_.load(source, first, config_.train.micro_batch);
 }
 
-Tensor TrainStep::forward() {
-  return cruncher_ ? cruncher_->loss(inputs_, targets_) : decoder_->loss(batch_.inputs(), batch_.targets(), config_.train.recompute == Recompute::full);
-}
-
 // The gradient of the step's loss with respect to one of k micro-batch losses: 1/k, and in fp16 times the loss scale, which only the device
 // knows.
-Tensor TrainStep::loss_seed(const Tensor& loss) const {
+Tensor TrainStep::loss_seed(const TensorSpec& loss) const {
   const double share = 1.0 / double(config_.train.grad_accum);
-  if (config_.train.precision != Precision::fp16) return full(device_, loss.spec(), share);
-  return affine(cast(optimizer_->loss_scale(), loss.dtype()), share);
+  if (config_.train.precision != Precision::fp16) return full(device_, loss, share);
+  return affine(cast(optimizer_->loss_scale(), loss.dtype), share);
+}
+
+// Forward and backward of the batch that is loaded; its loss.
+Tensor TrainStep::micro_batch() {
+  const bool fused = decoder_ && config_.train.fused_loss, recompute = config_.train.recompute == Recompute::full;
+  Tensor out;  // the loss, or what the head reads
+  {
+    const PhaseScope phase(device_, Phase::forward);
+    out = cruncher_ ? cruncher_->loss(inputs_, targets_)
+          : fused   ? decoder_->hidden(batch_.inputs(), recompute)
+                    : decoder_->loss(batch_.inputs(), batch_.targets(), recompute);
+  }
+  const PhaseScope phase(device_, Phase::backward);
+  const NoGrad guard;
+  const Tensor seed = loss_seed(fused ? TensorSpec{Shape{}, statistics_dtype(out.dtype())} : out.spec());
+  if (fused) return decoder_->loss_and_backward(std::move(out), batch_.targets(), seed);
+  backward(out, seed);
+  return out.detached();
 }
 
 Tensor TrainStep::accumulate_gradients(int64_t step, const BatchSource& source) {
@@ -100,15 +114,10 @@ Tensor TrainStep::accumulate_gradients(int64_t step, const BatchSource& source) 
   Tensor total;
   for (int64_t micro = 0; micro < k; ++micro) {
     load_batch((step * k + micro) * B, source);
-    Tensor loss;
-    {
-      const PhaseScope phase(device_, Phase::forward);
-      loss = forward();
-    }
+    const Tensor loss = micro_batch();
     const PhaseScope phase(device_, Phase::backward);
     const NoGrad guard;
-    backward(loss, loss_seed(loss));
-    Tensor share = affine(loss.detached(), 1.0 / double(k));
+    Tensor share = affine(loss, 1.0 / double(k));
     total = total.defined() ? add(std::move(total), std::move(share)) : std::move(share);
   }
   return total;
@@ -139,6 +148,6 @@ void TrainStep::find_nonfinite(int64_t step, const BatchSource& source) {
 
 double TrainStep::evaluate(const BatchSource& source, int64_t windows) {
   check(decoder_ != nullptr, "preset cruncher has no text to evaluate");
-  return mean_loss(*decoder_, batch_, source, windows);
+  return mean_loss(*decoder_, batch_, source, windows, config_.train.fused_loss);
 }
 }  // namespace reckon

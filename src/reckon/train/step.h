@@ -10,8 +10,8 @@
 namespace reckon {
 
 /// Mean loss (nats per token) of samples 0 .. windows - 1 of a source, in micro-batches, without gradients (phase eval): every sample counts
-/// once. NaN on meta.
-double mean_loss(const Decoder& decoder, TokenBatch& batch, const BatchSource& source, int64_t windows);
+/// once. fused: as train.fused_loss. NaN on meta.
+double mean_loss(const Decoder& decoder, TokenBatch& batch, const BatchSource& source, int64_t windows, bool fused);
 
 /// Model, parameters, gradients, optimizer state and batch tensors of one run: everything that lives from the first step to the last.
 class TrainStep {
@@ -45,8 +45,8 @@ class TrainStep {
  private:
   void allocate();
   void load_batch(int64_t first, const BatchSource& source);
-  Tensor forward();
-  Tensor loss_seed(const Tensor& loss) const;
+  Tensor loss_seed(const TensorSpec& loss) const;
+  Tensor micro_batch();
   Tensor accumulate_gradients(int64_t step, const BatchSource& source);
 
   const Config config_;

@@ -1,11 +1,10 @@
-// backend/cpu: norms, rotary positions, attention and loss, from tensors to the plain-pointer kernels.
+// backend/cpu: norms, rotary positions and attention, from tensors to the plain-pointer kernels.
 #include <cstring>
 
 #include "reckon/backend/cpu/attention.h"
 #include "reckon/backend/cpu/embedding.h"
 #include "reckon/backend/cpu/kernels.h"
 #include "reckon/backend/cpu/kv_cache.h"
-#include "reckon/backend/cpu/loss.h"
 #include "reckon/backend/cpu/norm.h"
 #include "reckon/backend/cpu/rope.h"
 #include "reckon/base/parallel.h"
@@ -122,16 +121,6 @@ void kernel::attention_cached(const KernelArgs& k) {
   cpu::attention_cached(attention_shape(k.in[0].spec(), k.as<AttentionParams>()), k.in[1].shape()[2], k.in[0].raw(), k.in[1].raw(), k.in[2].raw(),
                         k.in[3].data<int64_t>(), k.out[0].raw(), k.workspace, k.lanes);
 }
-void kernel::cross_entropy(const KernelArgs& k) {
-  const Tensor& logits = k.in[0];
-  cpu::cross_entropy({.dtype = logits.dtype(), .rows = k.in[1].numel(), .classes = logits.shape().last(), .logits = logits.raw(),
-                      .targets = k.in[1].data<int32_t>(), .loss = k.workspace, .lse = k.out[1].raw(), .mean = k.out[0].raw(), .count = k.out[2].raw()});
-}
-void kernel::cross_entropy_back(const KernelArgs& k) {  // in: dloss, logits, targets, lse, count
-  const Tensor& logits = k.in[1];
-  cpu::cross_entropy_back({.dtype = logits.dtype(), .rows = k.in[2].numel(), .classes = logits.shape().last(), .logits = logits.raw(),
-                           .targets = k.in[2].data<int32_t>(), .lse = k.in[3].raw(), .scale = k.in[0].raw(), .count = k.in[4].raw(), .dlogits = k.out[0].raw()});
-}
 
 namespace book {
 void layer_norm_back(Plan& p) { p.workspace = norm_backward_workspace(p.in[1].dtype, p.in[1].shape.rows(), p.in[1].shape.last()); }
@@ -155,6 +144,5 @@ void attention_back(Plan& p) {
 void attention_cached(Plan& p) {
   p.workspace = attention_cached_workspace(attention_shape(p.in[0], p.params.as<AttentionParams>()), p.in[1].shape[2], p.profile.lanes);
 }
-void cross_entropy(Plan& p) { p.workspace = checked_multiply(p.in[1].numel(), size_of(statistics_dtype(p.in[0].dtype))); }
 }  // namespace book
 }  // namespace reckon::cpu

@@ -37,11 +37,10 @@ struct ExpSum {
   double lse() const { return double(most) + __builtin_log(sum); }
 };
 
-/// Of the elements [at, at + n). When a chunk raises the maximum, the sum so far is scaled down.
-HWY_INLINE ExpSum log_sum_exp(Reader& x, int64_t at, int64_t n) {
+/// Adds the elements [at, at + n) to `most` and `sum`, which start as -inf and 0. When a chunk raises the maximum, the sum so far is scaled
+/// down.
+HWY_INLINE void add_exps(Reader& x, int64_t at, int64_t n, float& most, double& sum) {
   const float none = -__builtin_inff();
-  float most = none;
-  double sum = 0;
   for_chunks(n, [&](int64_t c, int64_t count) RECKON_VEC {
     const float* xs = x.at(at + c, count);
     const float chunk = max_of(xs, count), higher = chunk > most ? chunk : most;
@@ -55,7 +54,14 @@ HWY_INLINE ExpSum log_sum_exp(Reader& x, int64_t at, int64_t n) {
     });
     sum += more[0];
   });
-  return {most == none ? 0.0f : most, sum};
+}
+
+/// Of the elements [at, at + n).
+HWY_INLINE ExpSum log_sum_exp(Reader& x, int64_t at, int64_t n) {
+  float most = -__builtin_inff();
+  double sum = 0;
+  add_exps(x, at, n, most, sum);
+  return {most == -__builtin_inff() ? 0.0f : most, sum};
 }
 }  // namespace reckon::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
