@@ -111,7 +111,7 @@ TEST(Counted, WholeTrainingSteps) {
   watched::around = count;
   for (const char* name : {"gpt2", "llama", "qwen", "cruncher"})
     for (const char* precision : {"fp32", "bf16", "fp16"})
-      for (const char* variant : {"train.recompute=none", "train.recompute=full optim.name=adamw8bit", "train.fused_loss=false"}) {
+      for (const char* variant : {"train.recompute=none", "train.recompute=selective", "train.recompute=full optim.name=adamw8bit", "train.fused_loss=false"}) {
         SCOPED_TRACE(text("{} {} {}", name, precision, variant));
         const std::string v = variant;
         Overrides o = {text("train.precision={}", precision), v.substr(0, v.find(' ')), "train.grad_accum=2"};

@@ -24,12 +24,13 @@ struct Model {
   // Forward and backward; the loss.
   Tensor differentiate(bool recompute = false, bool fused = false) {
     decoder.parameters().zero_grad();
+    const RecomputePolicy policy = recompute ? RecomputePolicy(size_t(config.model.layers), {BlockRecompute::full, 1}) : RecomputePolicy();
     if (fused) {
-      Tensor hidden = decoder.hidden(tokens, recompute);
+      Tensor hidden = decoder.hidden(tokens, policy);
       const Tensor seed = ones(*device, {Shape{}, statistics_dtype(hidden.dtype())});
       return decoder.loss_and_backward(std::move(hidden), targets, seed);
     }
-    const Tensor loss = decoder.loss(tokens, targets, recompute);
+    const Tensor loss = decoder.loss(tokens, targets, policy);
     backward(loss);
     return loss.detached();
   }

@@ -1,5 +1,7 @@
 #include "tests/grid/configurations.h"
 
+#include <algorithm>
+
 #include "reckon/base/error.h"
 #include "reckon/base/philox.h"
 
@@ -23,7 +25,7 @@ Axes common_axes() {
           {all_of("train.master_weights", {"true", "false"})},
           {all_of("train.micro_batch", {"1", "2", "3", "5"})},
           {all_of("train.grad_accum", {"1", "2", "3"})},
-          {all_of("train.recompute", {"none", "full"})},
+          {{"train.recompute=none", "train.recompute=selective", "train.recompute=full", "train.recompute=sqrt", "@recompute=mixed"}},
           {all_of("optim.name", {"sgd", "momentum", "adagrad", "adamw", "adamw8bit"})},
           {all_of("optim.clip_norm", {"0", "1.0"})},
           {all_of("optim.schedule", {"constant", "cosine"})},
@@ -128,8 +130,18 @@ std::vector<std::string> words_of(const std::string& values) {
   return words;
 }
 
+// A list of its own for each number of layers; the cruncher has no blocks.
+std::string mixed_policy(const std::vector<std::string>& overrides) {
+  const auto has = [&](const char* word) { return std::find(overrides.begin(), overrides.end(), word) != overrides.end(); };
+  if (has("model.preset=cruncher")) return "train.recompute=full";
+  return text("train.recompute_blocks={}", has("model.layers=3")   ? "full,selective,none"
+                                           : has("model.layers=2") ? "segment:2"
+                                                                   : "selective");
+}
+
 Configuration configuration(const Axes& axes, const Choice& choice) {
   Configuration c;
+  bool mixed = false;
   bool evaluates = axes.size() == decoder_axes().size();
   for (size_t i = 0; i < axes.size(); ++i)
     for (const std::string& word : words_of(axes[i].values[choice[i]])) {
@@ -141,9 +153,12 @@ Configuration configuration(const Axes& axes, const Choice& choice) {
         c.keeps_files = word == "@files=kept";
       else if (word == "@eval=none")
         evaluates = false;
+      else if (word == "@recompute=mixed")
+        mixed = true;
       else
         c.overrides.push_back(word);
     }
+  if (mixed) c.overrides.push_back(mixed_policy(c.overrides));
   c.overrides.push_back("train.steps=2");
   if (evaluates) c.overrides.push_back("data.validation_fraction=0.25");
   return c;

@@ -19,7 +19,7 @@ class Presets : public ::testing::TestWithParam<std::string> {};
 TEST_P(Presets, narrow_meta_is_real) {
   for (const char* precision : {"fp32", "bf16"})
     for (const char* accumulation : {"1", "3"})
-      for (const char* recompute : {"none", "full"}) {
+      for (const char* recompute : {"none", "selective", "full", "sqrt"}) {
         SCOPED_TRACE(text("precision={} grad_accum={} recompute={}", precision, accumulation, recompute));
         std::vector<std::string> overrides = narrow(GetParam());
         overrides.insert(overrides.end(), {text("train.precision={}", precision), text("train.grad_accum={}", accumulation), text("train.recompute={}", recompute)});

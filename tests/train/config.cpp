@@ -49,6 +49,7 @@ const std::map<std::string, std::string> kSamples = {
     {"train.loss_scale_interval", "100"},
     {"train.recompute", "full"},
     {"train.fused_loss", "false"},
+    {"train.recompute_blocks", "full:1,none:3"},
     {"optim.name", "adagrad"},
     {"optim.lr", "3e-4"},
     {"optim.beta1", "0.8"},
@@ -325,6 +326,7 @@ Config random_config(Draws& draws) {
   }
   c.model.cruncher = c.model.preset == "cruncher";
   if (draws.next() % 2) c.model.kv_heads = c.model.heads;
+  c.train.recompute_blocks = draws.next() % 8 ? "" : text("selective, full:{}", c.model.layers - 1);
   return c;
 }
 }  // namespace

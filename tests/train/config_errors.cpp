@@ -167,10 +167,9 @@ TEST(ConfigErrors, DuplicateKeys) {
 TEST(ConfigErrors, ValuesOfLaterVersionsSayWhatIsAvailable) {
   EXPECT_EQ(argument_error("train.precision=fp8"),
             "argument 'train.precision=fp8': train.precision = \"fp8\" is not available in this version; available: fp32, bf16, fp16");
-  EXPECT_EQ(file_error("[train]\nrecompute = 'auto'\n"),
-            "config.toml:2: train.recompute = \"auto\" is not available in this version; available: none, full");
-  for (const char* argument : {"train.recompute=selective", "device=cuda", "parallel.zero=1", "parallel.world=8",
-                               "parallel.reproducible=true", "offload.optimizer=true"})
+  EXPECT_EQ(file_error("[train]\nprecision = 'fp8'\n"),
+            "config.toml:2: train.precision = \"fp8\" is not available in this version; available: fp32, bf16, fp16");
+  for (const char* argument : {"device=cuda", "parallel.zero=1", "parallel.world=8", "parallel.reproducible=true", "offload.optimizer=true"})
     expect_contains(argument_error(argument), "is not available in this version; available: ");
   EXPECT_EQ(file_error("[parallel]\nzero = 3\n"),
             "config.toml:2: parallel.zero is not available in this version; available: one process on one device, without parallel.* keys");

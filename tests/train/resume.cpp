@@ -267,6 +267,7 @@ TEST(Resume, what_makes_another_run_is_refused) {
   fine.eval.batches = 3;
   fine.checkpoint.every = 2;
   fine.memory.budget_bytes = int64_t(1) << 30;
+  fine.train.recompute = Recompute::selective;
   EXPECT_TRUE(resume(fine, folder / "run").checkpoint.ends_with(text("step-{}", kSteps)));
 }
 

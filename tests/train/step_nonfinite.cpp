@@ -46,7 +46,7 @@ TEST(Nonfinite, a_nan_parameter_is_found_where_it_is_used_first) {
                             {"blocks.0.attn.proj.bias", "linear", "blocks.0.attn"},
                             {"norm.bias", "layer_norm", "norm"}};
   for (const char* precision : {"fp32", "bf16"})
-    for (const char* recompute : {"none", "full"})
+    for (const char* recompute : {"none", "selective", "full"})
       for (const Poison& poison : poisons) {
         SCOPED_TRACE(text("{} {} {}", poison.parameter, precision, recompute));
         const Config c = config("gpt2", {text("train.precision={}", precision), text("train.recompute={}", recompute), "train.grad_accum=2"});

@@ -25,6 +25,7 @@ const std::vector<Trial>& runs() {
       {"llama", {"train.precision=bf16", "optim.name=momentum", "optim.clip_norm=0"}},
       {"llama", {"optim.name=sgd", "train.recompute=full"}},
       {"qwen", {"train.grad_accum=3", "optim.name=adagrad"}},
+      {"qwen", {"train.grad_accum=2", "train.recompute=selective"}},
       {"cruncher", {}},
   };
   return all;

@@ -71,6 +71,7 @@ int run_bench_train(const CommandLine& line) {
   const Ref<Device> device = open_cpu(Mode::real), meta = open_cpu(Mode::meta);
   if (line.profile) {
     check_as(Failure::usage, !line.json, "--profile prints a table; leave --json out");
+    if (is_open_auto(config)) config = plan_run(config, *meta).config;
     print_profile(config, *device);
     return 0;
   }

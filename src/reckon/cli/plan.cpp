@@ -13,6 +13,7 @@
 #include "reckon/plan/remedies.h"
 #include "reckon/plan/time_model.h"
 #include "reckon/plan/why.h"
+#include "reckon/train/recompute.h"
 
 namespace reckon {
 namespace {
@@ -37,7 +38,7 @@ std::string headline(const RunPlan& plan) {
   return text("{}: {}, {}, {}; micro-batch {} x {} tokens x {} = {} a step{}\n", c.model.preset,
               counted(*plan.predicted.parameters, "parameter"), to_string(c.train.precision), to_string(c.optim.name), c.train.micro_batch,
               c.model.cruncher ? 1 : c.train.seq_len, c.train.grad_accum, with_commas(tokens_per_step(c)),
-              (c.train.recompute == Recompute::full ? "; every block recomputed" : "") + scaling_of(c));
+              (recomputes(c.train) ? "; recompute " + recompute_text(c.train) : "") + scaling_of(c));
 }
 
 std::string memory_lines(const RunPlan& plan) {
@@ -218,7 +219,7 @@ int fit(const CommandLine& line, const Config& config, const Device& meta) {
     j.key("budget_bytes").integer(budget);
     j.key("micro_batch").integer(found.plan.config.train.micro_batch);
     j.key("seq_len").integer(found.plan.config.train.seq_len);
-    j.key("recompute").string(to_string(found.plan.config.train.recompute));
+    j.key("recompute").string(recompute_text(found.plan.config.train));
     j.end_object();
     j.key("predicted");
     write_report(j, found.plan.predicted);
@@ -251,8 +252,8 @@ int run_plan(const CommandLine& line) {
     write_report(j, plan.predicted);
     print(j.str() + "\n");
   } else {
-    print(headline(plan) + memory_lines(plan) + work_lines(plan) + time_lines(plan) +
-          (device ? device_lines(plan, *device) : fit_line(plan)));
+    print(headline(plan) + (plan.recompute ? to_string(*plan.recompute) + "\n" : "") + memory_lines(plan) + work_lines(plan) +
+          time_lines(plan) + (device ? device_lines(plan, *device) : fit_line(plan)));
   }
   if (!plan.note.empty()) std::fprintf(stderr, "%s\n", plan.note.c_str());
   std::fflush(stdout);

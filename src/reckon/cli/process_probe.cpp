@@ -38,6 +38,8 @@ Config narrow(Config config) {
     m.vocab = 512;
     m.max_seq_len = std::max<int64_t>(m.max_seq_len, 16);
   }
+  if (!config.train.recompute_blocks.empty() || config.train.recompute == Recompute::automatic) config.train.recompute = Recompute::full;
+  config.train.recompute_blocks.clear();  // of other blocks
   config.train.micro_batch = 2;
   config.train.seq_len = 16;
   config.train.grad_accum = std::min<int64_t>(config.train.grad_accum, 2);

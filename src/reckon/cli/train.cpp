@@ -8,6 +8,7 @@
 #include "reckon/cli/command.h"
 #include "reckon/cli/process_probe.h"
 #include "reckon/io/files.h"
+#include "reckon/plan/auto_recompute.h"
 #include "reckon/plan/time_model.h"
 #include "reckon/report/actual_table.h"
 #include "reckon/report/report.h"
@@ -17,8 +18,17 @@ namespace reckon {
 namespace {
 // With --resume and no file named, the configuration is the one that the run was started with.
 Config resumed_config(const CommandLine& line) {
-  if (!line.resume || !line.config_path.empty()) return line.config();
+  if (!line.resume) return line.config();
   const std::string run_dir = line.run_named().run_dir, saved = join_path(run_dir, "config.toml");
+  if (!line.config_path.empty()) {
+    Config config = line.config();
+    // What auto chose for the run stays, unless somebody says otherwise.
+    if (is_open_auto(config) && !line.overrides_key("train.recompute_blocks") && path_exists(saved)) {
+      const Config before = load_config(saved, {});
+      if (before.model.layers == config.model.layers) config.train.recompute_blocks = before.train.recompute_blocks;
+    }
+    return config;
+  }
   check_as(Failure::usage, path_exists(saved), "run.dir {} holds no run to resume (no config.toml)", run_dir);
   Config config = load_config(saved, line.overrides);
   config.run_dir = run_dir;
@@ -72,7 +82,7 @@ int run_train(const CommandLine& line) {
   const Config config = resumed_config(line);
   const TrainOutcome outcome = train_on_device(config, line);
   const KeepWorking keep_working;  // whoever asked the run to stop gets its report
-  write_run_report(config, *open_cpu(Mode::meta), outcome.calls);
+  write_run_report(outcome.config, *open_cpu(Mode::meta), outcome.calls);
   if (line.json) {
     std::fputs(summary_of(config, outcome).c_str(), stdout);
   } else {

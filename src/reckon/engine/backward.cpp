@@ -162,6 +162,13 @@ Tensors grad(const Tensor& root, const Tensors& inputs, const Tensor& seed, cons
 namespace {
 void plan_checkpoint(Plan&) {}  // never called: the segment's own operations are planned
 
+// Runs the segment; its operations may write only what it makes itself.
+Tensor run_segment(const detail::Segment& segment, const Tensors& in) {
+  const int64_t begin = in.empty() ? -1 : in[0].device().allocator().ledger().allocations;  // the number of the next block
+  const detail::Restore<int64_t> scope(context().segment_begin, begin);
+  return segment.run(in);
+}
+
 Tensors vjp_checkpoint(Vjp& v) {
   check(v.use_slots, "checkpoint: grad() and create_graph do not pass through a checkpointed segment; use backward()");
   const auto* segment = static_cast<const detail::Segment*>(v.node.payload());
@@ -175,7 +182,7 @@ Tensors vjp_checkpoint(Vjp& v) {
   {
     const EnableGrad guard;
     const detail::Restore<bool> recomputing(context().recomputing, true);
-    again = segment->run(inputs);
+    again = run_segment(*segment, inputs);
   }
   Tensors dx(inputs.size());
   if (!again.requires_grad()) return dx;  // what required a gradient in the first pass was frozen since
@@ -188,12 +195,13 @@ const OpDef checkpoint_row{-1, "checkpoint", plan_checkpoint, vjp_checkpoint, {.
 }  // namespace
 
 Tensor detail::checkpoint(Ref<Segment> segment, Tensors in) {
-  if (!context().grad_enabled) return segment->run(in);  // also inside another segment's first pass
+  if (!context().grad_enabled && !context().marking) return segment->run(in);  // it will not run again
+  if (!context().grad_enabled) return run_segment(*segment, in);               // inside another segment's first pass
   Tensor out;
   {
     const NoGrad guard;
     const detail::Restore<bool> marking(context().marking, true);
-    out = segment->run(in);
+    out = run_segment(*segment, in);
   }
   if (!out.requires_grad()) return out;
   const Ref<Node> node(new Node(checkpoint_row, {}, in, {out}, Ref<NodePayload>(segment)));

@@ -29,7 +29,8 @@ Tensor checkpoint(Ref<Segment> segment, Tensors in);
 
 /// Runs `segment(inputs) -> Tensor` without recording it; backward runs it a second time. Trades one more forward pass for its activations.
 /// The result requires a gradient if it would without the checkpoint; if not, it is a constant and keeps nothing.
-/// What the segment captures must outlive the backward pass; parameters it uses get their gradients as usual. Chen et al. 2016, arXiv:1604.06174.
+/// What the segment captures must outlive the backward pass; parameters it uses get their gradients as usual. Throws Error naming the
+/// operation if the segment writes a tensor that is older than it: backward would write it again. Chen et al. 2016, arXiv:1604.06174.
 template <class F>
 Tensor checkpoint(F segment, Tensors in) {
   struct Closure final : detail::Segment {

@@ -65,11 +65,21 @@ void check_written(const OpDef& op, const Tensors& in) {
           Inputs{in});
 }
 
+// A checkpointed segment runs a second time in backward: what it writes must be its own.
+void check_effects(const OpDef& op, const Tensors& in) {
+  for (size_t i = 0; i < in.size(); ++i)
+    check(!(op.traits.mutates >> i & 1u) || in[i].storage().block().serial >= context().segment_begin,
+          "{}: input {} was there before the checkpointed segment that writes it, and backward would run the segment and write it again: "
+          "move the write out of the segment, or do not checkpoint it  (inputs: {})",
+          op.name, i, Inputs{in});
+}
+
 // The input whose storage output 0 may take: nobody else holds it and it is exactly as large.
 int reusable(const OpDef& op, const Tensors& in, const TensorSpec& out, bool is_tracked) {
   for (size_t i = 0; i < in.size(); ++i) {
     if (!(op.traits.reuse >> i & 1u)) continue;
-    if (is_tracked && op.vjp && (op.keep.in >> i & 1u)) continue;
+    const bool is_kept = context().remade || (op.keep.in >> i & 1u);
+    if (is_tracked && op.vjp && is_kept && !is_remade(in[i])) continue;
     const TensorState& s = in[i].state();
     if (s.use_count() == 1 && s.storage->use_count() == 1 && s.layout.offset == 0 && s.layout.is_contiguous() &&
         s.layout.shape == out.shape && size_of(s.dtype) == size_of(out.dtype) && s.storage->block().requested == out.bytes())
@@ -162,6 +172,7 @@ Tensors call_on(Device& device, const OpDef& op, Tensors in, const Params& param
   const bool is_tracked = tracked(in);
   if (is_tracked && !op.vjp) check_rule(op, in, plan.out.size());
   if (is_tracked && op.traits.mutates) check_written(op, in);
+  if (op.traits.mutates && context().segment_begin >= 0) check_effects(op, in);
   if (debug(Debug::ops)) debug_line(Debug::ops, text("{} [{}] {}", op.name, module_path(context().module), list(in)));
   MeterRow* row = context().meter ? &context().meter->charge(op, plan) : nullptr;
 
@@ -182,7 +193,7 @@ Tensors call_on(Device& device, const OpDef& op, Tensors in, const Params& param
     }
   }
   if (op.vjp && is_tracked) {
-    mark(op, out, Ref<Node>(new Node(op, params, in, out)));
+    mark(op, out, Ref<Node>(new Node(op, params, in, out, {}, context().remade)));
   } else if (is_marked) {
     mark(op, out, {});
   }

@@ -12,10 +12,12 @@ class Meter;
 
 struct Context {
   bool grad_enabled = true;
-  bool marking = false;            // inside a checkpoint's first pass: results say if they require a gradient, but nothing is recorded
-  bool recomputing = false;        // inside a checkpoint's second forward pass
-  bool finite_check = false;       // every kernel's outputs are searched for NaN and infinity; the first finding throws
-  bool has_category = false;       // category below overrides the default
+  bool marking = false;        // inside a checkpoint's first pass: results say if they require a gradient, but nothing is recorded
+  bool recomputing = false;    // inside a checkpoint's second forward pass, or where a result is computed again
+  bool remade = false;         // inside Recomputed
+  int64_t segment_begin = -1;  // inside a checkpointed segment: the number of its first block; what is older may not be written
+  bool finite_check = false;   // every kernel's outputs are searched for NaN and infinity; the first finding throws
+  bool has_category = false;   // category below overrides the default
   Category category = Category::activation;
   Phase phase = Phase::init;
   uint32_t module = 0;             // id of the current module path; 0 is the root ""
@@ -49,6 +51,16 @@ class NoGrad {
 };
 class EnableGrad {
   detail::Restore<bool> restore_{context().grad_enabled, true}, marking_{context().marking, false};
+};
+/// What recorded operations make in this scope is not kept for backward: the first who needs it there has it computed again, from what the
+/// operation was given, and the last one lets it go. Same bits; the work counts as recomputed. For what is cheap to compute from what is
+/// kept anyway: norms, activations. Saves nothing where a view of the result is kept that was made outside of the scope.
+class Recomputed {
+ public:
+  explicit Recomputed(bool on = true) : restore_(context().remade, on || context().remade) {}
+
+ private:
+  detail::Restore<bool> restore_;
 };
 class FiniteCheck {
   detail::Restore<bool> restore_{context().finite_check, true};

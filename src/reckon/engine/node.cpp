@@ -23,21 +23,44 @@ Edge gradient_edge(const Tensor& tensor) {
 
 Node* node_of(const Tensor& tensor) { return static_cast<Node*>(tensor.grad_fn().get()); }
 
-Node::Node(const OpDef& op, const Params& params, const Tensors& in, const Tensors& out, Ref<NodePayload> payload)
-    : op_(&op), params_(params), sequence_(next_sequence++), module_(context().module), payload_(std::move(payload)) {
+bool is_remade(const Tensor& tensor) {
+  const Node* maker = node_of(tensor);
+  // What was written since it was made is not what its maker would give.
+  return maker && maker->remade_ && maker->made_version_[size_t(tensor.state().output_index)] == tensor.version();
+}
+
+Node::Node(const OpDef& op, const Params& params, const Tensors& in, const Tensors& out, Ref<NodePayload> payload, bool remade)
+    : op_(&op), params_(params), sequence_(next_sequence++), module_(context().module), remade_(remade), payload_(std::move(payload)) {
   device_ = Ref<Device>(&(in.empty() ? out : in)[0].device());
   in_.resize(in.size());
   out_.resize(out.size());
   for (size_t i = 0; i < in.size(); ++i) {
     in_specs_.push_back(in[i].spec());
     edges_.push_back(gradient_edge(in[i]));
-    if (op.keep.in >> i & 1u) in_[i] = {in[i], in[i].version()};
+    if (remade || (op.keep.in >> i & 1u)) in_[i] = keep(in[i]);
   }
+  if (remade) waiting_.resize(out.size());
   for (size_t i = 0; i < out.size(); ++i) {
     out_specs_.push_back(out[i].spec());
-    // Detached: an output that held its own node would be a cycle.
-    if (op.keep.out >> i & 1u) out_[i] = {out[i].detached(), out[i].version()};
+    if (remade) made_version_.push_back(out[i].version());
+    if (!(op.keep.out >> i & 1u)) continue;
+    // Statistics are small, and kept in any case.
+    if (remade && !(op.traits.detached_outputs >> i & 1u)) {
+      out_[i].remade = int(i);
+      ++waiting_[i];
+    } else {
+      out_[i] = {out[i].detached(), out[i].version(), {}, -1};  // detached: an output that held its own node would be a cycle
+    }
   }
+}
+
+Node::Kept Node::keep(const Tensor& tensor) {
+  if (!is_remade(tensor)) return {tensor, tensor.version(), {}, -1};
+  Kept k;
+  k.maker = Ref<Node>(node_of(tensor));
+  k.remade = tensor.state().output_index;
+  ++k.maker->waiting_[size_t(k.remade)];
+  return k;
 }
 
 // Long chains of nodes are unlinked one by one: the default would recurse once a node, through edges and through kept results alike.
@@ -46,7 +69,7 @@ Node::~Node() {
   const auto unlink = [&](Node& node) {
     for (Edge& edge : node.edges_)
       if (edge.node) pending.push_back(std::move(edge.node));
-    node.in_.clear();  // a kept result holds the node that made it; that one is pending, so nothing recurses here
+    node.release_kept();  // a kept result holds the node that made it; that one is pending, so nothing recurses here
   };
   unlink(*this);
   while (!pending.empty()) {
@@ -58,39 +81,90 @@ Node::~Node() {
 
 void Node::check_usable() const { check(!released_, "{}: backward ran a second time through a released graph; pass retain_graph", name()); }
 
-Tensor Node::kept(const std::vector<Kept>& list, size_t i, const char* what) const {
+Tensor Node::kept(Kept& k, size_t i, const char* what, Use use) {
   check_usable();
-  const Kept& k = list.at(i);
+  if (k.remade >= 0) {
+    Node& maker = k.maker ? *k.maker : *this;
+    Tensor tensor = maker.remake(size_t(k.remade), use);
+    if (context().grad_enabled && k.maker) tensor = maker.attached(tensor, k.remade);
+    if (use == Use::last) k = {};
+    return tensor;
+  }
   RECKON_ASSERT(k.tensor.defined());
-  check(k.tensor.version() == k.version, "{}: {} {} was changed in place after it was kept for backward (version {}, now {})", name(), what, i, k.version,
-        k.tensor.version());
-  return k.tensor;
+  check(k.tensor.version() == k.version, "{}: {} {} was changed in place after it was kept for backward (version {}, now {})", name(), what,
+        i, k.version, k.tensor.version());
+  return use == Use::last ? std::move(k.tensor) : k.tensor;
+}
+
+// The first who asks has it computed; it stays for those who will ask after. While the graph stays nothing is held between two uses.
+Tensor Node::remake(size_t output, Use use) {
+  check_usable();
+  if (use == Use::open) return run_again(use)[output];
+  if (again_.empty()) {
+    again_ = run_again(use);
+    for (size_t i = 0; i < again_.size(); ++i)
+      if (waiting_[i] == 0) again_[i] = Tensor();
+  }
+  Tensor tensor = again_[output];
+  if (use == Use::last) leave(output);
+  return tensor;
+}
+
+Tensors Node::run_again(Use use) {
+  const NoGrad no_grad;
+  const ModuleScope module(module_);
+  const CategoryScope category(Category::activation);
+  const detail::Restore<bool> recomputing(context().recomputing, true);
+  Tensors in;
+  in.reserve(in_.size());
+  for (size_t i = 0; i < in_.size(); ++i) {
+    const bool rule_asks = op_->keep.in >> i & 1u;
+    in.push_back(kept(in_[i], i, "input", use == Use::open ? use : rule_asks ? Use::again : Use::last));
+  }
+  return call(*op_, std::move(in), params_);
+}
+
+// One less will ask for this output.
+void Node::leave(size_t output) {
+  if (--waiting_[output] == 0 && !again_.empty()) again_[output] = Tensor();
+}
+
+void Node::release_kept() {
+  for (Kept& k : in_)
+    if (k.maker) k.maker->leave(size_t(k.remade));
+  in_.clear();
+  out_.clear();
+  again_.clear();
+}
+
+Tensor Node::attached(const Tensor& tensor, int output) {
+  Tensor result = tensor.detached();
+  TensorState& state = result.state();
+  state.requires_grad = true;
+  state.grad_fn = Ref<RefCounted>(this);
+  state.output_index = output;
+  return result;
 }
 
 void Node::forget() {
   released_ = true;
-  in_.clear();
-  out_.clear();
+  release_kept();
   payload_ = {};
   std::vector<Edge> edges = std::move(edges_);
   edges_.clear();
 }
 
-Tensor Vjp::take(std::vector<Node::Kept>& list, size_t i, const char* what) {
-  Tensor tensor = node.kept(list, i, what);
-  if (last_use) list[i].tensor = Tensor();
-  return tensor;
+Tensor Vjp::in(size_t i) {
+  // A rule that may yet ask for an output of its own has it made from the inputs.
+  const bool own_output = node.remade_ && (node.op().keep.out & ~node.op().traits.detached_outputs);
+  return node.kept(node.in_.at(i), i, "input", !last_use ? Node::Use::open : own_output ? Node::Use::again : Node::Use::last);
 }
 
 Tensor Vjp::out(size_t i) {
-  Tensor tensor = take(node.out_, i, "output");
+  Tensor tensor = node.kept(node.out_.at(i), i, "output", last_use ? Node::Use::last : Node::Use::open);
   if (!context().grad_enabled || (node.op().traits.detached_outputs >> i & 1u)) return tensor;
   // A handle of its own: the node holds only the detached one, so this makes no cycle.
-  tensor = tensor.detached();
-  tensor.state().requires_grad = true;
-  tensor.state().grad_fn = Ref<RefCounted>(&node);
-  tensor.state().output_index = int(i);
-  return tensor;
+  return node.attached(tensor, int(i));
 }
 
 Tensor Vjp::slot(int i) const {

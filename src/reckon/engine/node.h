@@ -22,7 +22,8 @@ struct NodePayload : RefCounted {};
 
 class Node : public RefCounted {
  public:
-  Node(const OpDef& op, const Params& params, const Tensors& in, const Tensors& out, Ref<NodePayload> payload = {});
+  /// remade: nobody keeps its results for backward; who needs one has it computed again, see Recomputed.
+  Node(const OpDef& op, const Params& params, const Tensors& in, const Tensors& out, Ref<NodePayload> payload = {}, bool remade = false);
   ~Node() override;
 
   const OpDef& op() const { return *op_; }
@@ -39,9 +40,6 @@ class Node : public RefCounted {
 
   /// Throws Error if backward already released what this node kept.
   void check_usable() const;
-  /// The kept input or output. Throws Error if it was changed in place after it was kept, or if backward already released it.
-  Tensor in(size_t i) const { return kept(in_, i, "input"); }
-  Tensor out(size_t i) const { return kept(out_, i, "output"); }
   NodePayload* payload() const { return payload_.get(); }
 
   /// Called with the gradients of the outputs before the node's rule runs; may replace them.
@@ -56,20 +54,39 @@ class Node : public RefCounted {
 
  private:
   friend struct Vjp;
+  friend bool is_remade(const Tensor& tensor);
+  // The tensor itself, or who computes it again: output `remade` of `maker`, or of this node if there is no maker.
   struct Kept {
     Tensor tensor;
     uint64_t version = 0;
+    Ref<Node> maker;
+    int remade = -1;
   };
-  Tensor kept(const std::vector<Kept>& list, size_t i, const char* what) const;
+  static Kept keep(const Tensor& tensor);
+  // Who asks for what was kept: for the last time, once more in this pass, or in a graph that stays.
+  enum class Use : uint8_t { last, again, open };
+  /// The kept input or output. Throws Error if it was changed in place after it was kept, or if backward already released it.
+  Tensor kept(Kept& k, size_t i, const char* what, Use use);
+  Tensor remake(size_t output, Use use);
+  Tensors run_again(Use use);
+  void leave(size_t output);
+  void release_kept();
+  /// The tensor as this node's output, so that what is made of it can be differentiated.
+  Tensor attached(const Tensor& tensor, int output);
 
   const OpDef* op_;
   Params params_;
   uint64_t sequence_;
   uint32_t module_;
   bool released_ = false;
+  const bool remade_;
   Ref<Device> device_;
   std::vector<TensorSpec> in_specs_, out_specs_;
   std::vector<Kept> in_, out_;
+  // Of a remade node, one an output: its version when it was made, how many will still ask for it, and what is there for them.
+  std::vector<uint64_t> made_version_;
+  std::vector<int> waiting_;
+  Tensors again_;
   std::vector<Edge> edges_;
   std::vector<std::pair<Hook, void*>> hooks_;
   Ref<NodePayload> payload_;
@@ -77,17 +94,19 @@ class Node : public RefCounted {
 
 /// The node that made a tensor; null for leaves.
 Node* node_of(const Tensor& tensor);
+/// True if a node that keeps this tensor holds no data of it, because the node that made it computes it again.
+bool is_remade(const Tensor& tensor);
 
 /// What a gradient rule is given. It returns one tensor an input; an undefined one means not needed, or already accumulated in its slot.
 struct Vjp {
   Node& node;
-  Tensors dy;        // one an output, all defined; may be moved from
-  uint32_t needs;    // bit i: the gradient of input i is wanted
-  bool last_use;     // the graph is released: kept tensors may be taken over
-  bool use_slots;    // gradients may be accumulated into leaves directly
+  Tensors dy;      // one an output, all defined; may be moved from
+  uint32_t needs;  // bit i: the gradient of input i is wanted
+  bool last_use;   // the graph is released: kept tensors are moved out, so that the rule's operation may reuse their storage
+  bool use_slots;  // gradients may be accumulated into leaves directly
 
   bool needs_in(int i) const { return needs >> i & 1u; }
-  Tensor in(size_t i) { return take(node.in_, i, "input"); }
+  Tensor in(size_t i);
   /// Part of the graph again while one is recorded (create_graph): a rule that reads its output is differentiated through it.
   Tensor out(size_t i);
   template <class T>
@@ -97,9 +116,5 @@ struct Vjp {
   /// True if the slot already holds contributions, so that the rule must add to it (beta = 1) instead of overwriting.
   bool slot_filled(int i) const;
   void filled(int i) const;
-
- private:
-  // Moves the kept tensor out if this is its last use, so that the rule's operation may reuse its storage.
-  Tensor take(std::vector<Node::Kept>& list, size_t i, const char* what);
 };
 }  // namespace reckon

@@ -10,7 +10,10 @@
 
 namespace reckon {
 namespace {
-constexpr int kRepairs = 12;  // times that the blocks which stick out of the bound are placed before all others
+// Where no order comes near the bound: how often the blocks that stick out of it are placed before all others. With many blocks a round
+// takes long and gains little.
+constexpr int kRepairs = 12;
+constexpr size_t kMaxRepaired = 2000;
 
 bool occupies(const Lifetime& b) { return b.bytes > 0 && b.begin < b.end; }
 
@@ -104,6 +107,7 @@ Placement place_blocks(std::span<const Lifetime> blocks) {
   };
   const auto by_begin = [&](size_t a, size_t b) { return blocks[a].begin < blocks[b].begin; };
   Placement best;
+  int repairs = 0;
   const auto attempt = [&](auto before) {
     if (!best.offsets.empty() && best.bytes == bound) return;
     std::vector<size_t> order(blocks.size());
@@ -111,7 +115,7 @@ Placement place_blocks(std::span<const Lifetime> blocks) {
     std::stable_sort(order.begin(), order.end(), before);  // ties by age
     Placement found = first_fit(blocks, order);
     if (best.offsets.empty() || found.bytes < best.bytes) best = found;
-    for (int round = 0; round < kRepairs && best.bytes > bound; ++round) {
+    for (int round = 0; round < repairs && best.bytes > bound; ++round) {
       std::stable_partition(order.begin(), order.end(), [&](size_t i) { return found.offsets[i] + blocks[i].bytes > bound; });
       found = first_fit(blocks, order);
       if (found.bytes < best.bytes) best = found;
@@ -121,8 +125,14 @@ Placement place_blocks(std::span<const Lifetime> blocks) {
   attempt(by_area);
   attempt(by_begin);
   attempt(by_life);
-  attempt(by_peak_end);
-  attempt(by_peak_begin);
+  if (best.bytes - bound > bound / 1000 && blocks.size() <= kMaxRepaired) {
+    repairs = kRepairs;
+    attempt(by_size);
+    attempt(by_begin);
+    attempt(by_life);
+    attempt(by_peak_end);
+    attempt(by_peak_begin);
+  }
   best.lower_bound = bound;
   return best;
 }

@@ -21,7 +21,8 @@ struct Placement {
 };
 
 /// Blocks that are live at the same moment do not overlap (unless their fixed offsets do). First fit in several orders, largest first to
-/// begin with; the smallest result is taken, the first that reaches the lower bound ends the search. Deterministic; about n log n for steps
+/// begin with; the smallest result is taken, the first that reaches the lower bound ends the search. If all stay a thousandth above it
+/// and blocks are few, what sticks out is placed first, a few times over. Deterministic; about n log n for steps
 /// of models.
 Placement place_blocks(std::span<const Lifetime> blocks);
 }  // namespace reckon

@@ -1,6 +1,7 @@
 #include "reckon/nn/decoder.h"
 
 #include <cmath>
+#include <optional>
 
 #include "reckon/engine/backward.h"
 #include "reckon/engine/context.h"
@@ -64,26 +65,31 @@ DecoderBlock::DecoderBlock(Parameters& p, const ModelConfig& c, int64_t index)
   k_norm_ = &p.declare(name_ + ".attn.k_norm.weight", {c.head_dim}, {Init::ones}, false);
 }
 
-Tensor DecoderBlock::operator()(Tensor x, KvCache* cache) const {
+Tensor DecoderBlock::operator()(Tensor x, KvCache* cache, bool selective) const {
   const ModuleScope scope(name_);
   // Each branch ends before the sum, so that its own tensors are gone when the residual stream is written.
-  Tensor branch = attend(x, cache);
+  Tensor branch = attend(x, cache, selective);
   x = add(std::move(x), std::move(branch));
-  branch = feed_forward(x);
+  branch = feed_forward(x, selective);
   return add(std::move(x), std::move(branch));
 }
 
-Tensor DecoderBlock::attend(const Tensor& x, KvCache* cache) const {
+Tensor DecoderBlock::attend(const Tensor& x, KvCache* cache, bool selective) const {
   const ModelConfig& c = config_;
   Tensor y;
   {
     const ModuleScope scope("norm1");
+    const Recomputed again(selective);
     y = norm1_(x);
   }
   const ModuleScope scope("attn");
   y = qkv_(y);
+  // RoPE alone is done in place: attention keeps what the product made. Behind QK-norm, which keeps its input, that is a second copy.
+  std::optional<Recomputed> again(std::in_place, selective && q_norm_);
   if (q_norm_) y = qk_norm(y, q_norm_->value, k_norm_->value, c.heads, c.kv_heads, c.head_dim, c.norm_eps);
-  if (c.position == PositionKind::rope) y = rope(std::move(y), c.heads + c.kv_heads, c.head_dim, c.rope_theta, cache ? cache->position : Tensor());
+  if (c.position == PositionKind::rope)
+    y = rope(std::move(y), c.heads + c.kv_heads, c.head_dim, c.rope_theta, cache ? cache->position : Tensor());
+  again.reset();
   if (cache) {
     y = attention_with_cache(y, cache->k[size_t(index_)], cache->v[size_t(index_)], cache->position, c.heads, c.kv_heads, c.head_dim, 0, c.sliding_window);
   } else {
@@ -92,15 +98,19 @@ Tensor DecoderBlock::attend(const Tensor& x, KvCache* cache) const {
   return proj_(y);
 }
 
-Tensor DecoderBlock::feed_forward(const Tensor& x) const {
+Tensor DecoderBlock::feed_forward(const Tensor& x, bool selective) const {
   Tensor y;
   {
     const ModuleScope scope("norm2");
+    const Recomputed again(selective);
     y = norm2_(x);
   }
   const ModuleScope scope("mlp");
   y = up_(y);
-  y = config_.mlp == MlpKind::swiglu ? swiglu(y) : gelu(y);
+  {
+    const Recomputed again(selective);
+    y = config_.mlp == MlpKind::swiglu ? swiglu(y) : gelu(y);
+  }
   return down_(y);
 }
 
@@ -132,19 +142,38 @@ Tensor Decoder::head(const Tensor& x) const {
   return linear(x, head_weight());
 }
 
-Tensor Decoder::hidden(const Tensor& tokens, bool recompute) const {
+Tensor Decoder::run_blocks(Tensor x, const RecomputePolicy& recompute) const {
+  if (recompute.empty()) {
+    for (const DecoderBlock& block : blocks_) x = block(std::move(x));
+    return x;
+  }
+  size_t first = 0;
+  for (const RecomputeRun& run : recompute) {
+    const size_t end = first + size_t(run.blocks);
+    check(run.blocks >= 1 && end <= blocks_.size(), "a policy of recomputation for more than the model's {} blocks", blocks_.size());
+    const auto blocks = [this, first, end, selective = run.mode == BlockRecompute::selective](Tensor y) {
+      for (size_t i = first; i < end; ++i) y = blocks_[i](std::move(y), nullptr, selective);
+      return y;
+    };
+    x = run.mode == BlockRecompute::full ? checkpoint([blocks](const Tensors& in) { return blocks(in[0]); }, tensors(std::move(x)))
+                                         : blocks(std::move(x));
+    first = end;
+  }
+  check(first == blocks_.size(), "a policy of recomputation for {} of the model's {} blocks", first, blocks_.size());
+  return x;
+}
+
+Tensor Decoder::hidden(const Tensor& tokens, const RecomputePolicy& recompute) const {
   check(tokens.rank() == 2, "tokens must be [B, T], got {}", tokens);
   const int64_t T = tokens.shape()[1];
   check(!positions_ || T <= config_.max_seq_len, "{} tokens are longer than model.max_seq_len {}", T, config_.max_seq_len);
   Tensor x = embed(tokens, positions_ ? arange(tokens.device(), T, DType::i32) : Tensor());
-  for (const DecoderBlock& block : blocks_)
-    x = recompute ? checkpoint([&block](const Tensors& in) { return block(in[0]); }, tensors(std::move(x))) : block(std::move(x));
-  return normalized(x);
+  return normalized(run_blocks(std::move(x), recompute));
 }
 
-Tensor Decoder::logits(const Tensor& tokens, bool recompute) const { return head(hidden(tokens, recompute)); }
+Tensor Decoder::logits(const Tensor& tokens, const RecomputePolicy& recompute) const { return head(hidden(tokens, recompute)); }
 
-Tensor Decoder::loss(const Tensor& tokens, const Tensor& targets, bool recompute, bool fused) const {
+Tensor Decoder::loss(const Tensor& tokens, const Tensor& targets, const RecomputePolicy& recompute, bool fused) const {
   if (fused) {
     const Tensor x = hidden(tokens, recompute);
     const ModuleScope scope("head");

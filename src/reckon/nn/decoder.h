@@ -28,15 +28,29 @@ struct KvCache {
   KvCache(Device& device, const ModelConfig& config, int64_t B, int64_t max_tokens, DType dtype);
 };
 
+/// What backward computes again of a run of neighbouring blocks instead of keeping it.
+enum class BlockRecompute : uint8_t {
+  none,
+  selective,  // outputs of norms and activations, and of QK-norm with its RoPE; products, attention and the residual stream are kept
+  full,       // everything: the run keeps its first block's input, and goes through all its blocks again
+};
+struct RecomputeRun {
+  BlockRecompute mode = BlockRecompute::none;
+  int64_t blocks = 1;
+  bool operator==(const RecomputeRun&) const = default;
+};
+/// One run after another, as many blocks as the decoder has; empty: nothing is computed again.
+using RecomputePolicy = std::vector<RecomputeRun>;
+
 class DecoderBlock {
  public:
   DecoderBlock(Parameters& p, const ModelConfig& config, int64_t index);
-  /// x [B, T, C] -> [B, T, C]; with a cache, the tokens continue at cache->position.
-  Tensor operator()(Tensor x, KvCache* cache = nullptr) const;
+  /// x [B, T, C] -> [B, T, C]; with a cache, the tokens continue at cache->position. selective: BlockRecompute::selective.
+  Tensor operator()(Tensor x, KvCache* cache = nullptr, bool selective = false) const;
 
  private:
-  Tensor attend(const Tensor& x, KvCache* cache) const;
-  Tensor feed_forward(const Tensor& x) const;
+  Tensor attend(const Tensor& x, KvCache* cache, bool selective) const;
+  Tensor feed_forward(const Tensor& x, bool selective) const;
   const ModelConfig& config_;
   int64_t index_;
   std::string name_;
@@ -56,12 +70,12 @@ class Decoder {
   const ModelConfig& config() const { return config_; }
   Parameters& parameters() { return parameters_; }
 
-  /// tokens i32 [B, T] -> logits [B, T, V]; recompute: each block keeps only its input and runs again in backward.
-  Tensor logits(const Tensor& tokens, bool recompute = false) const;
+  /// tokens i32 [B, T] -> logits [B, T, V]. Throws Error if the policy is one of another number of blocks.
+  Tensor logits(const Tensor& tokens, const RecomputePolicy& recompute = {}) const;
   /// Mean cross-entropy (nats) of targets i32 [B, T]; fused: by linear_cross_entropy, without the logits.
-  Tensor loss(const Tensor& tokens, const Tensor& targets, bool recompute = false, bool fused = false) const;
+  Tensor loss(const Tensor& tokens, const Tensor& targets, const RecomputePolicy& recompute = {}, bool fused = false) const;
   /// What the head reads: the last block's output, normalized. [B, T, C]
-  Tensor hidden(const Tensor& tokens, bool recompute = false) const;
+  Tensor hidden(const Tensor& tokens, const RecomputePolicy& recompute = {}) const;
   /// From hidden() to the loss and back to every parameter, without the logits: adds the gradients of seed * loss (seed: a scalar of the
   /// loss's dtype) to the parameters' slots and gives the loss. The same gradients as backward(loss(...), seed), but the head's sums have
   /// another order. hidden's storage becomes its gradient's if the caller moves it in. Throws Error if no parameter requires a gradient.
@@ -71,6 +85,7 @@ class Decoder {
 
  private:
   Tensor embed(const Tensor& tokens, const Tensor& positions) const;
+  Tensor run_blocks(Tensor x, const RecomputePolicy& recompute) const;
   Tensor normalized(const Tensor& x) const;
   Tensor head(const Tensor& x) const;
   const Tensor& head_weight() const { return (head_ ? head_ : embed_)->value; }

@@ -9,6 +9,7 @@
 #include "reckon/nn/decoder.h"
 #include "reckon/plan/conventions.h"
 #include "reckon/plan/napkin_topic.h"
+#include "reckon/train/recompute.h"
 
 namespace reckon {
 namespace {
@@ -16,14 +17,16 @@ using A = NapkinArgument;
 
 // ---- activations
 // Bytes of activations that are live when the forward pass of a decoder of so many layers has ended.
-double kept_bytes(const NapkinRun& run, Config config, int64_t layers, bool recompute) {
+double kept_bytes(const NapkinRun& run, Config config, int64_t layers, Recompute recompute) {
   config.model.layers = layers;
+  config.train.recompute = recompute;
+  config.train.recompute_blocks.clear();
   const Ref<Device> meta = run.meta();
   Decoder decoder(config.model);
   decoder.parameters().materialize(*meta, {dtype_of(config.train.precision), true}, 1);
   const Tensor tokens = zeros(*meta, {{config.train.micro_batch, config.train.seq_len}, DType::i32});
   const PhaseScope phase(*meta, Phase::forward);
-  const Tensor loss = decoder.loss(tokens, tokens, recompute);
+  const Tensor loss = decoder.loss(tokens, tokens, recompute_policy(config));
   return double(meta->allocator().ledger().live_by_category[size_t(Category::activation)]);
 }
 
@@ -51,13 +54,15 @@ void activations(NapkinRun& run) {
   check_as(Failure::usage, !config.model.cruncher, "the exact count needs a decoder");
   const double tokens = double(config.train.micro_batch * config.train.seq_len),
                width = double(config.model.d_model) * double(size_of(dtype_of(config.train.precision)));
-  const double layer = kept_bytes(run, config, 3, false) - kept_bytes(run, config, 2, false),
-               boundary = kept_bytes(run, config, 3, true) - kept_bytes(run, config, 2, true);
+  const auto third_layer = [&](Recompute mode) { return kept_bytes(run, config, 3, mode) - kept_bytes(run, config, 2, mode); };
+  const double layer = third_layer(Recompute::none), selective = third_layer(Recompute::selective), boundary = third_layer(Recompute::full);
   const double layers = double(config.model.layers);
   run.exact(
       "per_layer", layer / tokens / width, "d",
       text("elements a token that a layer of {} keeps: the third layer's share on meta, T {}", config.model.preset, config.train.seq_len));
   run.exact("per_token", layers * layer / tokens, "B", text("{} layers of it", layers));
+  run.exact("selective", selective / tokens / width, "d",
+            "the same with train.recompute=selective: outputs of norms and activations are computed again, products are kept");
   run.exact("checkpointed", (layers * boundary + layer) / tokens, "B", "train.recompute=full: every boundary, and one live layer");
   run.why(
       "a list that stops at 6 d leaves tensors out: norms, packed q k v, attention's output, and a feed-forward wider than d are all read "
@@ -147,9 +152,10 @@ void recomputation(NapkinRun& run) {
   const auto with = [&](Recompute mode) {
     Config c = config;
     c.train.recompute = mode;
+    c.train.recompute_blocks.clear();
     return run.plan(c);
   };
-  const RunPlan none = with(Recompute::none), full = with(Recompute::full);
+  const RunPlan none = with(Recompute::none), selective = with(Recompute::selective), full = with(Recompute::full);
   const Flops f = *full.predicted.flops_per_step;
   run.exact("increase", 100.0 * (double(f.matmul) / double(none.predicted.flops_per_step->matmul) - 1), "%",
             text("executed products of {} with train.recompute=full over those without", config.model.preset));
@@ -160,7 +166,14 @@ void recomputation(NapkinRun& run) {
     (row.recomputed ? again : first) += double(row.flops.matmul);
   }
   run.exact("forwards", 1 + again / first, "times", "the blocks' products, first pass and repeated, over the first pass");
+  const auto all_work = [](const RunPlan& plan) {
+    return double(plan.predicted.flops_per_step->matmul) + double(plan.predicted.flops_per_step->vector);
+  };
+  run.exact("increase_selective", 100.0 * (all_work(selective) / all_work(none) - 1), "%",
+            "all FLOPs with train.recompute=selective over those without: no product is repeated");
   run.exact("activations", double(none.predicted.memory->at_peak[size_t(Category::activation)]), "B", "at the peak, without");
+  run.exact("activations_selective", double(selective.predicted.memory->at_peak[size_t(Category::activation)]), "B",
+            "at the peak, selective");
   run.exact("activations_recomputed", double(full.predicted.memory->at_peak[size_t(Category::activation)]), "B", "at the peak, with");
   run.why("head and tables are never repeated, so the whole step grows by less than a third");
   run.mistake("forwards_but_last", 1 + 1 / k, "times", "1 + 1/k repeats one segment only: it is the others that are repeated");

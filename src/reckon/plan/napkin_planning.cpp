@@ -86,7 +86,7 @@ void largest_micro_batch(NapkinRun& run) {
   if (fits > 0) run.exact("arena", arena_bytes(run, config, fits), "B", "what it needs, to the byte");
   run.exact("arena_next", arena_bytes(run, config, fits + 1), "B", "what one sequence more would need");
   run.why("the napkin has no logits, which are V elements a token, and too few elements a layer; see activations");
-  if (fits == 0) run.note("not one sequence fits: shorten train.seq_len, or set train.recompute=full");
+  if (fits == 0) run.note("not one sequence fits: shorten train.seq_len, or set train.recompute=auto or full");
 }
 
 // ---- lr-scaling

@@ -5,6 +5,7 @@
 #include "reckon/base/text.h"
 #include "reckon/engine/context.h"
 #include "reckon/plan/conventions.h"
+#include "reckon/train/recompute.h"
 
 namespace reckon {
 namespace {
@@ -63,6 +64,9 @@ std::vector<std::string> changes_between(const Config& from, const Config& to) {
   if (to.train.micro_batch != from.train.micro_batch) changes.push_back(text("train.micro_batch={}", to.train.micro_batch));
   if (to.train.grad_accum != from.train.grad_accum) changes.push_back(text("train.grad_accum={}", to.train.grad_accum));
   if (to.train.seq_len != from.train.seq_len) changes.push_back(text("train.seq_len={}", to.train.seq_len));
+  // What auto chose nobody wrote.
+  if (to.train.recompute_blocks != from.train.recompute_blocks && from.train.recompute != Recompute::automatic)
+    changes.push_back("train.recompute_blocks=" + to.train.recompute_blocks);
   if (to.train.recompute != from.train.recompute) changes.push_back("train.recompute=" + to_string(to.train.recompute));
   if (to.train.precision != from.train.precision) changes.push_back("train.precision=" + to_string(to.train.precision));
   if (to.optim.name != from.optim.name) changes.push_back("optim.name=" + to_string(to.optim.name));
@@ -74,13 +78,17 @@ class Search {
   Search(const Config& config, const Device& meta, int64_t budget, bool saves)
       : config_(config), meta_(meta), budget_(budget), saves_(saves) {}
 
-  // With and without recomputation, each with the largest micro-batch that fits; the better of the two is kept.
+  // Without recomputation and with more and more of it, each with the largest micro-batch that fits, fastest first.
   bool add(Config candidate, Reach reach) {
     std::vector<Remedy> found;
-    for (const Recompute recompute : {Recompute::none, Recompute::full}) {
-      if (config_.model.cruncher && recompute == Recompute::full) continue;
-      if (recompute == Recompute::none && config_.train.recompute == Recompute::full) continue;  // that needs more, not less
+    for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
+      if (config_.model.cruncher && recompute != Recompute::none) continue;
+      // That needs more, not less; but what auto cannot do for this micro-batch may be right for a smaller one.
+      const bool open = config_.train.recompute == Recompute::automatic;
+      if (recompute == Recompute::none && recomputes(config_.train) && !open) continue;
+      if (recompute == Recompute::selective && config_.train.recompute == Recompute::full) continue;
       candidate.train.recompute = recompute;
+      candidate.train.recompute_blocks.clear();
       const int64_t sequences = config_.train.micro_batch * config_.train.grad_accum;
       const int64_t micro_batch = largest(divisors(sequences, config_.train.micro_batch),
                                           [&](int64_t d) { return fits(with_micro_batch(candidate, d), meta_, budget_, saves_); });
@@ -204,7 +212,8 @@ void check_fits(const RunPlan& plan, const Device& meta, int64_t budget, bool sa
     advice = "the cheapest change that fits: " + describe(remedies[0], plan);
     for (size_t i = 1; i < remedies.size(); ++i) lines += text("\nalso fits: {}", describe(remedies[i], plan));
   }
-  throw Error(text("does not fit: the run needs {} and {} is {}; {}", human_bytes(plan.arena.bytes),
+  const std::string run = plan.recompute ? text("the smallest plan of train.recompute=auto ({})", plan.recompute->blocks) : "the run";
+  throw Error(text("does not fit: {} needs {} and {} is {}; {}", run, human_bytes(plan.arena.bytes),
                    plan.config.memory.budget_bytes > 0 ? "memory.budget" : "available memory", human_bytes(budget), advice),
               Failure::memory, lines);
 }
@@ -241,10 +250,11 @@ Fit planned_fit(const Config& from, const Config& to, const Device& meta) {
 Fit fastest_fit(const Config& config, const Device& meta, int64_t budget) {
   std::optional<Fit> best;
   double best_rate = 0;
-  for (const Recompute recompute : {Recompute::none, Recompute::full}) {
-    if (config.model.cruncher && recompute == Recompute::full) continue;
+  for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
+    if (config.model.cruncher && recompute != Recompute::none) continue;
     Config candidate = config;
     candidate.train.recompute = recompute;
+    candidate.train.recompute_blocks.clear();
     for (candidate.train.micro_batch = 1; candidate.train.micro_batch <= kMost; candidate.train.micro_batch *= 2) {
       if (!fits(candidate, meta, budget, true)) break;
       Fit fit = planned_fit(config, candidate, meta);

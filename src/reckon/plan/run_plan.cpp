@@ -70,6 +70,7 @@ RunPlan plan_run(const Config& config, Device& meta, bool saves, bool evaluates)
   check(meta.is_meta(), "a run is planned on meta: open the device with Mode::meta");
   Allocator& allocator = meta.allocator();
   check(allocator.ledger().allocations == 0, "a run is planned on a fresh device");
+  if (is_open_auto(config)) return plan_auto_recompute(config, meta, saves, evaluates);
   RunPlan plan;
   plan.config = config;
   allocator.record_events(true);
@@ -122,8 +123,11 @@ TrainOutcome plan_and_train(const Config& config, Device& device, Device& meta, 
   TrainOptions with_records = options;
   if (with_records.runtime) (*with_records.runtime)[MemoryClass::heap] += record_bytes(plan);
   with_records.note = plan.note;
-  RunSetup setup(config, with_records);
-  if (setup.evaluates()) plan = fitting_plan(true);
+  RunSetup setup(plan.config, with_records);
+  if (setup.evaluates()) {
+    plan = fitting_plan(true);
+    setup.choose(plan.config.train.recompute_blocks);
+  }
   const RunReport predicted = std::move(plan.predicted);
   const ArenaPlan arena = std::move(plan.arena);
   plan = {};

@@ -1,6 +1,7 @@
 // plan/run_plan: what the dry run of a whole training run knows: every allocation, every call, and who holds the peak. Nothing here is
 // estimated; time is the business of plan/time_model.
 #pragma once
+#include "reckon/plan/auto_recompute.h"
 #include "reckon/train/trainer.h"
 
 namespace reckon {
@@ -22,19 +23,21 @@ struct Holder {
 };
 
 struct RunPlan {
-  Config config;
+  Config config;  // with what train.recompute=auto chose, in train.recompute_blocks
   RunReport predicted;
   std::vector<RunPart> parts;
   std::vector<AllocationEvent> events;
   std::vector<MeterRow> work;     // of one steady optimizer step, by phase, module and operation
   std::vector<CallRecord> calls;  // of the same step, one by one
   ArenaPlan arena;
-  std::vector<Holder> at_peak;  // largest first; their bytes sum to memory.peak_bytes
-  std::string note;  // why there is no time, one line; "" if there is
+  std::vector<Holder> at_peak;             // largest first; their bytes sum to memory.peak_bytes
+  std::string note;                        // why there is no time, one line; "" if there is
+  std::optional<AutoRecompute> recompute;  // where train.recompute=auto made this plan
 };
 
 /// Runs init, two steps, an evaluation (where the run has one) and, if it saves, a checkpoint on meta. Throws Error (usage) for what
-/// cannot be planned. Time is predicted where this machine was measured (reckon bench device).
+/// cannot be planned. Time is predicted where this machine was measured (reckon bench device). With train.recompute=auto the plan is the
+/// fastest that fits the budget, or the smallest if none does.
 RunPlan plan_run(const Config& config, Device& meta, bool saves = true);
 RunPlan plan_run(const Config& config, Device& meta, bool saves, bool evaluates);
 

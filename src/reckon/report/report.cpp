@@ -8,6 +8,7 @@
 #include "reckon/report/markup.h"
 #include "reckon/report/palette.h"
 #include "reckon/report/sections.h"
+#include "reckon/train/recompute.h"
 #include "reckon/train/report.h"
 
 namespace reckon {
@@ -92,7 +93,7 @@ std::string header(const ReportInput& input) {
   std::string out = text("<header><p class=\"kind\">{}</p><h1>{}</h1><p class=\"facts\">{} layers, d {}, {}, micro-batch of {}{}{}</p>",
                          input.run ? "Training run" : "Plan of a training run", escaped(c.model.preset), c.model.layers, c.model.d_model,
                          to_string(c.train.precision), sequence, c.train.grad_accum > 1 ? text(", {} accumulated", c.train.grad_accum) : "",
-                         c.train.recompute == Recompute::none ? "" : ", recompute " + to_string(c.train.recompute));
+                         recomputes(c.train) ? ", recompute " + recompute_text(c.train) : "");
   if (input.run) out += text("<p class=\"facts where\">{}</p>", escaped(input.run->run_dir));
   out += verdict(input) + composition(input) + proof(input) + "<dl class=\"tiles\">";
   for (const Tile& t : tiles(input))

@@ -8,6 +8,7 @@
 #include "reckon/train/config_counts.h"
 #include "reckon/train/config_table.h"
 #include "reckon/train/config_toml.h"
+#include "reckon/train/recompute.h"
 
 namespace reckon {
 namespace {
@@ -96,6 +97,7 @@ void validate(const Config& c) {
   check_as(Failure::usage, c.train.micro_batch <= kMaxMicroBatchTokens / c.train.seq_len,
            "train.micro_batch = {} times train.seq_len = {} is above the limit of {} tokens: use more train.grad_accum instead",
            c.train.micro_batch, c.train.seq_len, kMaxMicroBatchTokens);
+  check_recompute(c);
   check_counts(c);
   check_as(Failure::usage, c.train.master_weights || c.train.precision != Precision::fp16,
            "train.master_weights = false needs train.precision=bf16, not fp16: its smallest weights have no room for an update");

@@ -12,7 +12,7 @@
 namespace reckon {
 
 enum class Precision : uint8_t { fp32, bf16, fp16 };
-enum class Recompute : uint8_t { none, full };
+enum class Recompute : uint8_t { none, selective, full, sqrt, automatic };
 enum class OptimizerKind : uint8_t { sgd, momentum, adagrad, adamw, adamw8bit };
 enum class ScheduleKind : uint8_t { constant, cosine };
 enum class SampleOrder : uint8_t { random, sequential };
@@ -44,6 +44,7 @@ struct TrainConfig {
   double loss_scale_start = 65536;     // fp16, dynamic: of the first step
   int64_t loss_scale_interval = 2000;  // fp16, dynamic: steps without overflow before it doubles
   Recompute recompute = Recompute::none;
+  std::string recompute_blocks;  // a policy block by block, "full:3,none:9" (train/recompute.h); empty: recompute for all of them
   bool fused_loss = true;  // head and loss in one operation, without the logits
   bool operator==(const TrainConfig&) const = default;
 };

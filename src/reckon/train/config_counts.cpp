@@ -4,6 +4,7 @@
 
 #include "reckon/base/error.h"
 #include "reckon/train/config_table.h"
+#include "reckon/train/recompute.h"
 
 namespace reckon {
 namespace {
@@ -46,7 +47,7 @@ struct Sizes {
     batches = double(c.train.grad_accum);
     layers = double(m.layers);
     width = double(m.d_model);
-    recompute = c.train.recompute == Recompute::full;
+    recompute = recomputes(c.train);
     parameters = double(parameter_count(m));
     if (m.cruncher) {
       qkv = heads = inner = up = padded_head = 0;

@@ -11,7 +11,7 @@ constexpr int64_t kMaxCount = 1 << 20;
 constexpr double kMaxLossScale = 16777216;  // 2^24: times the largest float16 far below the largest float32
 
 constexpr std::string_view kPrecisionWords[] = {"fp32", "bf16", "fp16"}, kLaterPrecisions[] = {"fp8"};
-constexpr std::string_view kRecomputeWords[] = {"none", "full"}, kLaterRecomputes[] = {"selective", "auto"};
+constexpr std::string_view kRecomputeWords[] = {"none", "selective", "full", "sqrt", "auto"};
 constexpr std::string_view kOptimizerWords[] = {"sgd", "momentum", "adagrad", "adamw", "adamw8bit"};
 constexpr std::string_view kScheduleWords[] = {"constant", "cosine"};
 constexpr std::string_view kOrderWords[] = {"random", "sequential"};
@@ -113,8 +113,17 @@ std::span<const ConfigKey> config_table() {
              "fp16 with a dynamic loss scale: its value in the first step."),
       integer("train.loss_scale_interval", FIELD(train.loss_scale_interval), 1, kMaxSteps,
               "fp16 with a dynamic loss scale: steps without overflow after which it doubles."),
-      word("train.recompute", FIELD(train.recompute), kRecomputeWords, kLaterRecomputes,
-           "What backward computes again instead of keeping: nothing, or every block."),
+      word("train.recompute", FIELD(train.recompute), kRecomputeWords, {},
+           "What backward computes again instead of keeping. selective: what norms, activations and QK-norm make. full: every block, from "
+           "its input. sqrt: segments of about sqrt(model.layers) blocks, which keep less between the passes and more while one works. "
+           "auto: "
+           "for each block none, selective or full, so that the run fits memory.budget in the least time."),
+      {.name = "train.recompute_blocks",
+       .type = KeyType::text,
+       .field = FIELD(train.recompute_blocks),
+       .help = "The same block by block, from the first on: none, selective or full, each with a number of blocks, as in "
+               "\"full:3,none:9\"; segment:N runs N blocks again as one. Empty: train.recompute for all; auto puts here what it chose.",
+       .may_be_empty = true},
       boolean("train.fused_loss", FIELD(train.fused_loss),
               "Head, loss and the head's gradients in one operation, which makes the logits some hundred tokens at a time."),
 

@@ -13,6 +13,8 @@ std::string continuation_fingerprint(const Config& config) {
   shared.eval = {};
   shared.checkpoint = {};
   shared.memory = {};
+  shared.train.recompute = Recompute::none;  // whatever is computed again has the same bits
+  shared.train.recompute_blocks.clear();
   shared.run_dir = "";
   shared.data.path = "";  // a file may move; the checkpoint has a fingerprint of its tokens
   std::string text = to_toml(shared);
@@ -121,8 +123,8 @@ int64_t load_checkpoint(TrainStep& step, const CheckpointReader& reader, const s
   if (reader.state().config_fingerprint != continuation_fingerprint(step.config())) {
     const std::string changes = changed_keys(step.config());
     fail_as(Failure::usage,
-            "{} was made with another configuration{}{}: leave that as it was, or start a new run (eval.*, checkpoint.*, memory.*, paths and, with "
-            "optim.schedule=constant, train.steps may change)",
+            "{} was made with another configuration{}{}: leave that as it was, or start a new run (eval.*, checkpoint.*, memory.*, "
+            "train.recompute*, paths and, with optim.schedule=constant, train.steps may change)",
             reader.path(), changes.empty() ? "" : ": ", changes);
   }
   for (const MetadataItem& item : reader.state().extra)

@@ -12,7 +12,7 @@ namespace reckon {
 inline constexpr std::string_view kRunTokenizer = "tokenizer.json";
 
 /// Everything in the configuration that a continued run must share with its beginning, as a hash. Steps, evaluation, checkpoints, the run
-/// directory and the memory budget may change.
+/// directory, the memory budget and recomputation may change.
 std::string continuation_fingerprint(const Config& config);
 
 /// Saves model, optimizer state and position after `steps_done` steps (phase save); returns the checkpoint's path. `data` is the

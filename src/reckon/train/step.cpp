@@ -6,6 +6,7 @@
 #include "reckon/base/philox.h"
 #include "reckon/engine/backward.h"
 #include "reckon/engine/context.h"
+#include "reckon/train/recompute.h"
 
 namespace reckon {
 namespace {
@@ -25,7 +26,7 @@ double mean_loss(const Decoder& decoder, TokenBatch& batch, const BatchSource& s
     }
     {
       const PhaseScope phase(device, Phase::eval);
-      const Tensor loss = decoder.loss(batch.inputs(), batch.targets(), false, fused);
+      const Tensor loss = decoder.loss(batch.inputs(), batch.targets(), {}, fused);
       // All windows have the same number of tokens: a micro-batch weighs as many as it has windows.
       if (!device.is_meta()) sum += loss.item() * double(count);
     }
@@ -92,13 +93,13 @@ Tensor TrainStep::loss_seed(const TensorSpec& loss) const {
 
 // Forward and backward of the batch that is loaded; its loss.
 Tensor TrainStep::micro_batch() {
-  const bool fused = decoder_ && config_.train.fused_loss, recompute = config_.train.recompute == Recompute::full;
+  const bool fused = decoder_ && config_.train.fused_loss;
   Tensor out;  // the loss, or what the head reads
   {
     const PhaseScope phase(device_, Phase::forward);
     out = cruncher_ ? cruncher_->loss(inputs_, targets_)
-          : fused   ? decoder_->hidden(batch_.inputs(), recompute)
-                    : decoder_->loss(batch_.inputs(), batch_.targets(), recompute);
+          : fused   ? decoder_->hidden(batch_.inputs(), recompute_policy(config_))
+                    : decoder_->loss(batch_.inputs(), batch_.targets(), recompute_policy(config_));
   }
   const PhaseScope phase(device_, Phase::backward);
   const NoGrad guard;

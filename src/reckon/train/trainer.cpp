@@ -108,7 +108,7 @@ void check_run_directory(const Config& config, const TrainOptions& options) {
 }  // namespace
 
 struct RunSetup::State {
-  const Config config;
+  Config config;
   const TrainOptions options;
   std::unique_ptr<DirectoryLock> lock;
   std::unique_ptr<NewFiles> new_files;     // null if nothing is written
@@ -129,6 +129,8 @@ RunSetup::RunSetup(const Config& config, const TrainOptions& options) : state_(n
 }
 RunSetup::~RunSetup() = default;
 
+void RunSetup::choose(const std::string& recompute_blocks) { state_->config.train.recompute_blocks = recompute_blocks; }
+
 // If nobody interrupts it.
 bool RunSetup::evaluates() const {
   const State& s = *state_;
@@ -146,6 +148,7 @@ class Run {
   Run(RunSetup::State& setup, Device& device) : setup_(setup), config_(setup.config), device_(device), options_(setup.options), data_(setup.data) {}
 
   TrainOutcome execute(const RunReport& predicted, const ArenaPlan& arena) {
+    outcome_.config = config_;
     outcome_.predicted = predicted;
     outcome_.note = options_.note;
     predict_process(arena.bytes);
@@ -183,6 +186,8 @@ class Run {
     progress_.note(text("{}, {}, {} {}; {}", config_.model.preset, counted(step_->parameters().count(), "parameter"), config_.device, counted(thread_count(), "thread"), data_.description));
     if (!data_.note.empty()) progress_.note(data_.note);
     if (!options_.note.empty()) progress_.note(options_.note);
+    if (config_.train.recompute == Recompute::automatic && !config_.train.recompute_blocks.empty())
+      progress_.note(text("train.recompute=auto: {}", config_.train.recompute_blocks));
     if (done > 0) progress_.note(text("continuing after step {}", done));
     if (metrics_ && metrics_->unreadable() > 0)
       progress_.note(text("{}: {} unreadable line{} left out", metrics_->path(), metrics_->unreadable(), metrics_->unreadable() == 1 ? " is" : "s are"));

@@ -16,6 +16,7 @@ struct TrainOptions {
 };
 
 struct TrainOutcome {
+  Config config;  // with what train.recompute=auto chose
   RunReport predicted, measured;
   ProcessReport process;
   bool interrupted = false;
@@ -37,6 +38,8 @@ class RunSetup {
   RunSetup(const RunSetup&) = delete;
   /// Whether the run comes to an evaluation, which depends on how many tokens are held out: its plan must know.
   bool evaluates() const;
+  /// What train.recompute=auto chose, as train.recompute_blocks.
+  void choose(const std::string& recompute_blocks);
   struct State;
   State& state() { return *state_; }
 
