@@ -14,6 +14,11 @@ class Machine(Case):
         self.assertEqual(peaks, json.loads((self.folder / "cache/cpu.json").read_text()))
         measured = self.done("train", *TINY, "run.dir=after", "--json").json()["measured"]
         self.assertTrue(0 < measured["mfu"] <= measured["hfu"] < 1, measured)
+        # Every kind of step has its calls in the tables.
+        for keys in (["train.fused_loss=false"], ["train.recompute=selective"], ["train.precision=bf16", "optim.name=adamw8bit"],
+                     ["train.precision=fp16", "model.norm=rms_norm", "model.position=rope", "model.mlp=swiglu"],
+                     ["train.precision=bf16", "train.master_weights=false"], ["model.sliding_window=8", "model.qk_norm=true"]):
+            self.assertGreater(self.done("plan", *TINY, *keys, "--json").json()["step_seconds"] or 0, 0, keys)
         # A peak taken on a busy machine: more than all of it is said to be too much, and measuring again mends it.
         kept = self.folder / "cache/cpu.json"
         profile = json.loads(kept.read_text())

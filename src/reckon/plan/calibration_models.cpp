@@ -32,8 +32,9 @@ Overrides decoder(const Size& s, bool gpt2) {
                  text("train.grad_accum={}", s.grad_accum)};
   if (s.recompute) o.push_back("train.recompute=full");
   if (gpt2) return o;
-  const Overrides llama = {"model.norm=rms_norm",   "model.position=rope",  "model.mlp=swiglu",   "model.qkv_bias=false",
-                           "model.proj_bias=false", "model.mlp_bias=false", "model.qk_norm=true", "model.tied_head=false"};
+  const Overrides llama = {"model.norm=rms_norm",  "model.position=rope",   "model.mlp=swiglu",
+                           "model.qkv_bias=false", "model.proj_bias=false", "model.mlp_bias=false",
+                           "model.qk_norm=true",   "model.tied_head=false", "train.fused_loss=false"};
   o.insert(o.end(), llama.begin(), llama.end());
   return o;
 }
