@@ -28,7 +28,34 @@ Config for_memory(Config config) {
   config.train.grad_accum = std::min<int64_t>(config.train.grad_accum, 2);
   return config;
 }
+
+// No plan needs less: parameters, gradients, masters and optimizer states. What is above the budget already need not be dry-run.
+double least_bytes(const Config& config) {
+  const int weight = config.train.precision == Precision::fp32 ? 4 : 2;
+  const int master = config.train.precision == Precision::fp16                                  ? 4
+                     : config.train.precision == Precision::bf16 && config.train.master_weights ? 2
+                                                                                                : 0;
+  const int gradient = 4;
+  int state = 0;
+  switch (config.optim.name) {
+    case OptimizerKind::sgd:
+      break;
+    case OptimizerKind::momentum:
+    case OptimizerKind::adagrad:
+      state = 4;
+      break;
+    case OptimizerKind::adamw:
+      state = 8;
+      break;
+    case OptimizerKind::adamw8bit:
+      state = 2;
+      break;
+  }
+  return double(parameter_count(config.model)) * (weight + master + gradient + state);
+}
+
 bool fits(const Config& config, const Device& meta, int64_t budget, bool saves) {
+  if (least_bytes(config) > double(budget)) return false;
   const std::optional<RunPlan> plan = try_plan(for_memory(config), meta, saves);
   return plan && plan->arena.bytes <= budget;
 }
