@@ -8,16 +8,6 @@
 
 namespace small {
 namespace {
-OptimConfig plain(OptimizerKind kind) {
-  OptimConfig c;
-  c.name = kind;
-  c.lr = 0.01;
-  c.schedule = ScheduleKind::constant;
-  c.warmup_steps = 0;
-  c.clip_norm = 0;
-  return c;
-}
-
 class EveryOptimizer : public ::testing::TestWithParam<OptimizerKind> {};
 INSTANTIATE_TEST_SUITE_P(Kinds, EveryOptimizer, ::testing::Values(OptimizerKind::sgd, OptimizerKind::momentum, OptimizerKind::adagrad, OptimizerKind::adamw),
                          [](const auto& info) { return to_string(info.param); });

@@ -7,16 +7,6 @@
 
 namespace small {
 namespace {
-OptimConfig plain(OptimizerKind kind) {
-  OptimConfig c;
-  c.name = kind;
-  c.lr = 0.01;
-  c.schedule = ScheduleKind::constant;
-  c.warmup_steps = 0;
-  c.clip_norm = 0;
-  return c;
-}
-
 // Large and small parameters with and without decay, and gradients that depend on name and step alone.
 class Mixed {
  public:

@@ -101,4 +101,14 @@ class Threads {
  private:
   int before_;
 };
+/// An optimizer without schedule and clipping.
+inline OptimConfig plain(OptimizerKind kind) {
+  OptimConfig c;
+  c.name = kind;
+  c.lr = 0.01;
+  c.schedule = ScheduleKind::constant;
+  c.warmup_steps = 0;
+  c.clip_norm = 0;
+  return c;
+}
 }  // namespace small
