@@ -60,15 +60,15 @@ int run_bench_device(const CommandLine& line) {
   p.cpu = local_cpu_name();
   p.lanes = device->profile().lanes;
   {
-    Calibration calibration(*device);
-    for (int round = 0; round < kCalibrationRounds; ++round) calibration.round();
-    calibration.finish(p);
-  }
-  {
     const NoGrad guard;
     p.f32_flops_per_second = matmul_rate(*device, DType::f32);
     p.bf16_flops_per_second = matmul_rate(*device, DType::bf16);
     p.copy_bytes_per_second = copy_rate(*device);
+  }
+  {
+    Calibration calibration(*device);
+    for (int round = 0; round < kCalibrationRounds; ++round) calibration.round();
+    calibration.finish(p);
   }
   // Peaks: other programs can only make a measurement worse, so the best so far is this machine's. Times are those of now.
   if (const std::optional<MachineProfile> before = load_machine_profile(p.lanes)) {

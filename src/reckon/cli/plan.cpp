@@ -83,10 +83,14 @@ std::string work_lines(const RunPlan& plan) {
   return out;
 }
 
+std::string speed(double tokens_per_second) {
+  return (tokens_per_second < 100 ? text("{:.3g}", tokens_per_second) : with_commas(int64_t(tokens_per_second))) + " tokens/s";
+}
+
 std::string time_lines(const RunPlan& plan) {
   const RunReport& r = plan.predicted;
   if (!r.step_seconds) return "";
-  std::string out = text("\ntime of a step  {:.4g} s, {} tokens/s", *r.step_seconds, with_commas(int64_t(*r.tokens_per_second)));
+  std::string out = text("\ntime of a step  {:.4g} s, {}", *r.step_seconds, speed(*r.tokens_per_second));
   if (r.mfu) out += text(", MFU {:.1f} %", *r.mfu * 100);
   if (r.hfu) out += text(", HFU {:.1f} %", *r.hfu * 100);
   return out + text("; {} steps take {:.3g} hours\n", plan.config.train.steps, *r.step_seconds * double(plan.config.train.steps) / 3600);
@@ -227,10 +231,9 @@ int fit(const CommandLine& line, const Config& config, const Device& meta) {
     print(j.str() + "\n");
     return 0;
   }
-  print(text(
-      "fits into {}: {} ({}){}\n", human_bytes(budget), changes.empty() ? "nothing to change" : changes,
-      human_bytes(found.plan.arena.bytes),
-      found.plan.predicted.tokens_per_second ? text(", {} tokens/s", with_commas(int64_t(*found.plan.predicted.tokens_per_second))) : ""));
+  print(text("fits into {}: {} ({}){}\n", human_bytes(budget), changes.empty() ? "nothing to change" : changes,
+             human_bytes(found.plan.arena.bytes),
+             found.plan.predicted.tokens_per_second ? ", " + speed(*found.plan.predicted.tokens_per_second) : ""));
   return 0;
 }
 }  // namespace

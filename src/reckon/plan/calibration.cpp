@@ -7,6 +7,7 @@
 
 #include "reckon/engine/context.h"
 #include "reckon/ops/ops.h"
+#include "reckon/ops/rows.h"
 #include "reckon/plan/time_model.h"
 
 namespace reckon {
@@ -137,6 +138,14 @@ std::vector<TimeTable> curves_of(const std::vector<TimedModel>& models) {
   return tables;
 }
 
+// The peak is the best matrix product: a faster one in the grid is it.
+void raise_peak(const GridPoint& point, MachineProfile& profile) {
+  if (point.op != &op::linear || point.in[0].dtype == DType::f16) return;
+  const double rate = 2 * double(point.in[0].shape.numel()) * double(point.in[1].shape[0]) / std::max(point.seconds, kLeast);
+  double& peak = point.in[0].dtype == DType::bf16 ? profile.bf16_flops_per_second : profile.f32_flops_per_second;
+  peak = std::max(peak, rate);
+}
+
 // Operands of a step are nearer to the caches than the grid's, or farther: the table takes the level of its calls in the models.
 void scale_to_models(TimeTable& table, const std::vector<TimedModel>& models) {
   double measured = 0, predicted = 0;
@@ -164,6 +173,8 @@ void fit_overheads(const std::vector<TimedModel>& models, MachineProfile& profil
   double factor = determinant > 0 ? (x1 * yy - y1 * xy) / determinant : 1,
          overhead = determinant > 0 ? (y1 * xx - x1 * xy) / determinant : 0;
   if (overhead < 0) overhead = 0, factor = x1 / xx;
+  // No step is faster than its calls: a smaller factor is other programs' doing, who slowed the calls down more than the steps.
+  if (factor < 1) factor = 1, overhead = std::max(0.0, (y1 - xy) / yy);
   profile.call_factor = factor;
   profile.call_overhead_seconds = overhead;
 }
@@ -207,8 +218,10 @@ void Calibration::finish(MachineProfile& profile) const {
   profile.tables = curves_of(state_->models);
   const size_t curves = profile.tables.size();
   profile.tables.insert(profile.tables.end(), state_->grid.tables.begin(), state_->grid.tables.end());
-  for (const GridPoint& point : state_->grid.points)
+  for (const GridPoint& point : state_->grid.points) {
     profile.tables[curves + point.table].seconds[point.index] = std::max(point.seconds, kLeast);
+    raise_peak(point, profile);
+  }
   for (size_t i = curves; i < profile.tables.size(); ++i) {
     make_monotone(profile.tables[i]);
     scale_to_models(profile.tables[i], state_->models);

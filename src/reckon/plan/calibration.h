@@ -39,7 +39,7 @@ class Calibration {
   ~Calibration();
   Calibration(const Calibration&) = delete;
   void round();
-  /// Fills the profile's tables and overheads from the rounds so far, at least one.
+  /// Fills the profile's tables and overheads from the rounds so far, at least one, and raises its peaks to the best product among them.
   void finish(MachineProfile& profile) const;
 
  private:
