@@ -74,6 +74,14 @@ class Train(Case):
         self.assertNotIn("data.path", self.done("bench", "train", *TINY, "--json").err)
         self.assertIn("data.path is not read", self.done("bench", "--help").out)
 
+    def test_a_forward_pass_beyond_float16_ends_the_run_at_once(self):
+        """No loss scale can mend it, so none is tried."""
+        result = self.reckon("train", *TINY, f"data.path={self.text()}", "train.precision=fp16", "optim.lr=1000", "optim.warmup_steps=0",
+                             "optim.clip_norm=0", "train.steps=40")
+        self.assertEqual(result.code, FAILED, str(result))
+        self.assertIn("is not finite", result.err.splitlines()[-1])
+        self.assertLess(result.err.count("the scale halved"), 3, str(result))
+
     def test_waiting_threads_do_not_spin_for_long(self):
         """The environment of the process that computes: a short spin unless the user says otherwise."""
         for given, seen in (({}, "GOMP_SPINCOUNT=10000"), ({"GOMP_SPINCOUNT": "7"}, "GOMP_SPINCOUNT=7"), ({"OMP_WAIT_POLICY": "active"}, None)):

@@ -96,5 +96,24 @@ TEST_P(RecomputeBits, AreThoseWithoutIt) {
 }
 INSTANTIATE_TEST_SUITE_P(Models, RecomputeBits,
                          ::testing::Combine(::testing::Values("gpt2", "llama", "qwen"), ::testing::Values("fp32", "bf16")));
+
+// A run's file holds what auto chose; nobody wrote it, so nobody has to take it back.
+TEST(Recompute, WhatAutoChoseIsForgottenWithWhatItWasMadeFor) {
+  const std::string saved = "[model]\nlayers = 3\n[train]\nrecompute = 'auto'\nrecompute_blocks = 'full:1,selective:2'\n";
+  const auto blocks = [&](const std::vector<std::string>& arguments) {
+    return parse_config(saved, "saved", arguments).train.recompute_blocks;
+  };
+  for (const char* kept : {"train.stop_after=3", "run.dir=x", "train.steps=9", "checkpoint.every=2", "memory.budget=1MB"})
+    EXPECT_EQ(blocks({kept}), "full:1,selective:2") << kept;
+  EXPECT_EQ(blocks({}), "full:1,selective:2");
+  for (const char* changed : {"train.recompute=full", "train.recompute=auto", "model.layers=4", "train.precision=bf16",
+                              "optim.name=adamw8bit", "train.micro_batch=2"})
+    EXPECT_EQ(blocks({changed}), "") << changed;
+  EXPECT_EQ(blocks({"train.recompute=auto", "train.recompute_blocks=full:3"}), "full:3");
+  // What somebody wrote stays, and must go with the rest.
+  const std::string written = "[model]\nlayers = 3\n[train]\nrecompute_blocks = 'full:3'\n";
+  EXPECT_EQ(parse_config(written, "written", std::vector<std::string>{"memory.budget=1MB"}).train.recompute_blocks, "full:3");
+  EXPECT_THROW(parse_config(written, "written", std::vector<std::string>{"model.layers=4"}), Error);
+}
 }  // namespace
 }  // namespace small

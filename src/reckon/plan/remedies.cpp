@@ -277,9 +277,10 @@ Fit planned_fit(const Config& from, const Config& to, const Device& meta) {
 Fit fastest_fit(const Config& config, const Device& meta, int64_t budget) {
   std::optional<Fit> best;
   double best_rate = 0;
-  for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
+  for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full, Recompute::automatic}) {
     if (config.model.cruncher && recompute != Recompute::none) continue;
     Config candidate = config;
+    candidate.memory.budget_bytes = budget;  // what auto chooses for
     candidate.train.recompute = recompute;
     candidate.train.recompute_blocks.clear();
     for (candidate.train.micro_batch = 1; candidate.train.micro_batch <= kMost; candidate.train.micro_batch *= 2) {

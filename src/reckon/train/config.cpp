@@ -70,6 +70,22 @@ Config load_config(const std::string& toml_path, std::span<const std::string> ov
   return parse_config(toml_path.empty() ? "" : read_config_file(toml_path), toml_path, overrides);
 }
 
+namespace {
+// The policy that auto chose stands in a run's file, where nobody wrote it. An argument that changes what it was made for makes it void,
+// and auto, if it is still asked for, chooses again; another budget alone does not, so that a run goes on as it began.
+void forget_choice(Config& config, std::span<const Setting> settings) {
+  bool chosen = false, changed = false;
+  for (const Setting& s : settings) {
+    if (!s.from_argument && s.key == "train.recompute") chosen = s.text == "auto";
+    if (!s.from_argument) continue;
+    if (s.key == "train.recompute_blocks") return;
+    const bool sizes = s.key.starts_with("model.") || s.key.starts_with("train.") || s.key == "optim.name";
+    changed |= sizes && s.key != "train.steps" && s.key != "train.stop_after";
+  }
+  if (chosen && changed) config.train.recompute_blocks.clear();
+}
+}  // namespace
+
 Config parse_config(std::string_view toml, std::string_view source, std::span<const std::string> overrides) {
   const std::vector<Setting> settings = all_settings(toml, source, overrides);
   Config config;
@@ -87,6 +103,7 @@ Config parse_config(std::string_view toml, std::string_view source, std::span<co
     }
   }
   derive_sizes(config.model, preset, settings);
+  forget_choice(config, settings);
   validate(config);
   return config;
 }
@@ -102,7 +119,8 @@ void validate(const Config& c) {
   check_as(Failure::usage, c.train.master_weights || c.train.precision != Precision::fp16,
            "train.master_weights = false needs train.precision=bf16, not fp16: its smallest weights have no room for an update");
   check_as(Failure::usage, !c.model.cruncher || c.data.path.empty(),
-           "data.path = \"{}\" would not be read: model.preset=cruncher learns a regression on random numbers; leave data.path out or use another preset",
+           "data.path = \"{}\" would not be read: model.preset=cruncher learns a regression on random numbers; leave data.path out or use "
+           "another preset",
            printable_line(c.data.path, 100));
   if (c.model.cruncher) return;
   check_as(Failure::usage, c.model.position != PositionKind::learned || c.train.seq_len <= c.model.max_seq_len,

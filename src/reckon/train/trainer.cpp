@@ -225,8 +225,9 @@ class Run {
       result = step_->run(i, *data_.train);
     }
     const double seconds = now() - start;
-    if (!result.updated && !result.rescaled) diverged(i, result);
-    if (result.rescaled && !options_.quiet)
+    // A smaller scale mends gradients; a loss that is not finite comes from the forward pass, which has no scale.
+    if (!result.updated && !(result.rescaled && std::isfinite(result.loss))) diverged(i, result);
+    if (!result.updated && !options_.quiet)
       progress_.note(text("step {}: gradients overflow float16 with a loss scale of {}: the step is skipped, and the scale halved", i + 1, result.loss_scale));
     timer_.add(seconds);
     outcome_.step_seconds.push_back(seconds);
@@ -261,7 +262,9 @@ class Run {
   // The update was skipped on the device. Save what there is, then find the first operation that made a NaN or infinity.
   [[noreturn]] void diverged(int64_t i, const TrainStep::Result& result) {
     const std::string saved = options_.keep_files && saved_at_ != i ? save_checkpoint(*step_, i, data_.fingerprint) : "";
-    const std::string kept = saved.empty() ? "parameters are as they were before the step" : text("the state before it is saved in {}", saved);
+    std::string kept = saved.empty() ? "parameters are as they were before the step" : text("the state before it is saved in {}", saved);
+    if (config_.train.precision == Precision::fp16 && config_.train.loss_scale > 0 && std::isfinite(result.loss))
+      kept += text("; train.loss_scale = {} may be too large: lower it, or leave it dynamic", config_.train.loss_scale);
     try {
       step_->find_nonfinite(i, *data_.train);
     } catch (const Error& error) {
