@@ -25,7 +25,8 @@ Config resumed_config(const CommandLine& line) {
     // What auto chose for the run stays, unless somebody says otherwise.
     if (is_open_auto(config) && !line.overrides_key("train.recompute_blocks") && path_exists(saved)) {
       const Config before = load_config(saved, {});
-      if (before.model.layers == config.model.layers) config.train.recompute_blocks = before.train.recompute_blocks;
+      if (before.train.recompute == Recompute::automatic && before.model.layers == config.model.layers)
+        config.train.recompute_blocks = before.train.recompute_blocks;
     }
     return config;
   }
