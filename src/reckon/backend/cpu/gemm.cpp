@@ -16,7 +16,6 @@ namespace reckon::cpu {
 namespace {
 constexpr int64_t kRows = 512;    // of a block for oneDNN: measured best, together with the full width
 constexpr int64_t kDepth = 1024;  // of a transposed block of A, which shall still be near when it is multiplied
-constexpr int64_t kTasksPerLane = 4;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
@@ -156,7 +155,7 @@ void gemm_batched(const GemmShape& s, int64_t batch, const void* a, int64_t stri
     };
     if (plan.admitted) return parallel_for(batch * plan.blocks, run, lanes);
   }
-  const TileCut cut = packed_cut(s.m, s.n, s.k, s.a, s.c, ceil_div(kTasksPerLane * lanes, batch));
+  const TileCut cut = packed_cut(s.m, s.n, s.k, s.a, s.c, batch, lanes);
   const int64_t tiles = ceil_div(s.m, cut.rows) * ceil_div(s.n, cut.cols);
   const auto run = [&](int64_t task, int lane) {
     run_packed_tile(s, cut, task % tiles, operands(task / tiles), scratch + lane * kLaneBytes);

@@ -2,6 +2,7 @@
 #include "reckon/backend/cpu/gemm_packed.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "reckon/backend/cpu/count.h"
@@ -160,18 +161,27 @@ const PackedKernel& packed_kernel(DType ab) {
   return ab == DType::f64 ? packed_kernel_f64() : packed_kernel_f32();
 }
 
-TileCut packed_cut(int64_t m, int64_t n, int64_t k, DType ab, DType c, int64_t tasks) {
+TileCut packed_cut(int64_t m, int64_t n, int64_t k, DType ab, DType c, int64_t batch, int64_t lanes) {
   constexpr double kWorthATask = 1e6;  // multiply-adds; far above the cost of handing out a task
+  // What it takes to pack an element, in multiply-adds, and what lanes of unequal speed lose, in shares of a lane's task.
+  constexpr double kPackA = 30, kPackB = 15, kUneven = 0.04;
   const PackedKernel& kernel = packed_kernel(ab);
-  const double worth = double(m) * double(n) * double(k) / kWorthATask;
-  tasks = worth < double(tasks) ? std::max<int64_t>(1, int64_t(worth)) : tasks;
-  int64_t row_blocks = ceil_div(m, block_rows(kernel, m, c));
-  // Each strip of columns packs A again, so strips are wide; an even number of them keeps two lanes level.
-  const int64_t wanted = tasks <= row_blocks ? 1 : round_up(ceil_div(tasks, row_blocks), 2);
-  const int64_t strips = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, n / (4 * kernel.nr)));
-  // Each block of rows packs B again: more of them only if the columns do not suffice.
-  row_blocks = std::max(row_blocks, std::min(ceil_div(tasks, strips), ceil_div(m, 8 * kernel.mr)));
-  return {round_up(ceil_div(m, row_blocks), kernel.mr), round_up(ceil_div(n, strips), kernel.nr)};
+  const int64_t worth = std::max<int64_t>(1, int64_t(double(m) * double(n) * double(k) / kWorthATask));
+  const int64_t least = ceil_div(m, block_rows(kernel, m, c)), most = std::max(least, ceil_div(m, 8 * kernel.mr));
+  int64_t best_strips = 1, best_blocks = least;
+  double best = HUGE_VAL;
+  for (int64_t strips = 1; strips <= std::clamp<int64_t>(n / (4 * kernel.nr), 1, 4 * lanes); ++strips) {
+    for (const int64_t rounds : {0, 1, 2}) {
+      const int64_t blocks = std::clamp(ceil_div(rounds * lanes, strips * batch), least, most), tiles = strips * blocks;
+      if (tiles > 1 && tiles > worth && tiles > least) continue;
+      // Each strip of columns packs A again, each block of rows packs B again.
+      const double pack = kPackA * double(strips) / double(n) + kPackB * double(blocks) / double(m);
+      const double share = double(lanes) / double(tiles * batch);
+      const double cost = (1 + pack) * share * double(ceil_div(tiles * batch, lanes)) + kUneven * share;
+      if (cost < best) best = cost, best_strips = strips, best_blocks = blocks;
+    }
+  }
+  return {round_up(ceil_div(m, best_blocks), kernel.mr), round_up(ceil_div(n, best_strips), kernel.nr)};
 }
 
 void multiply_packed(const PackedProduct& p, void* scratch) {

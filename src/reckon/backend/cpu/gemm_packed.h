@@ -61,11 +61,12 @@ void transpose_16(const void* from, int64_t ld, int64_t rows, int64_t cols, void
 /// The kernel that multiplies these dtypes.
 const PackedKernel& packed_kernel(DType ab);
 
-/// Tiles of C for separate threads, about `tasks` of them if the work is worth it. The bits do not depend on the cut.
+/// Tiles of C for separate threads, of each of `batch` products that share `lanes` threads: as wide as keeps the lanes busy, since each tile
+/// packs its part of A and B for itself. The bits do not depend on the cut.
 struct TileCut {
   int64_t rows, cols;
 };
-TileCut packed_cut(int64_t m, int64_t n, int64_t k, DType ab, DType c, int64_t tasks);
+TileCut packed_cut(int64_t m, int64_t n, int64_t k, DType ab, DType c, int64_t batch, int64_t lanes);
 
 /// Runs the whole product in this thread. scratch: kLaneBytes, 64-byte aligned.
 void multiply_packed(const PackedProduct& p, void* scratch);
