@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "reckon/backend/cpu/attention.h"
+#include "reckon/backend/cpu/attention_pairs.h"
 #include "reckon/base/philox.h"
 
 namespace reckon::test {
@@ -146,20 +147,21 @@ inline Reference reference_attention(const cpu::AttentionShape& s, const std::ve
 /// How far the kernels may be from the reference. With u the unit roundoff of the sums, X the largest input and G the largest gradient:
 /// a score of D products is off by u D X^2 scale (random walk over partial sums of size sqrt(D) X^2, taken three times), a probability
 /// relatively by that, a sum of T of them by sqrt(T) u more; dp is off by u D X G; delta, from the rounded output, by its rounding walked
-/// over D.
+/// over D. Where pairs of bf16 are multiplied, probabilities and the gradients of scores are rounded to bf16 before.
 struct Tolerance {
   double out, lse, dqkv;
 };
 inline Tolerance tolerance(const cpu::AttentionShape& s, const Reference& r, double X, double G) {
   const double u = epsilon(statistics_dtype(s.dtype)) / 2, rounding = epsilon(s.dtype) / 2, D = double(s.head_dim), T = double(s.tokens);
   const double scale = s.scale != 0 ? std::abs(s.scale) : 1 / std::sqrt(D);
+  const double operand = s.dtype == DType::bf16 && cpu::detail::multiplies_pairs() ? rounding : 0;
   const double score = 4 * u * (D * X * X * scale + 1), probability = 2 * score + 4 * u * std::sqrt(T);
   Tolerance t;
-  t.out = X * probability + rounding * max_abs(r.out);
+  t.out = X * (probability + operand) + rounding * max_abs(r.out);
   t.lse = score + 4 * u * (1 + max_abs(r.lse));
   const double dp = 4 * u * D * X * G, delta = 2 * rounding * std::sqrt(D) * G * max_abs(r.out);
-  const double ds = scale * (dp + delta + 2 * std::sqrt(D) * X * G * probability);
-  t.dqkv = r.mass * std::max(X * ds, G * probability) + rounding * max_abs(r.dqkv);
+  const double ds = scale * (dp + delta + 2 * std::sqrt(D) * X * G * (probability + operand));
+  t.dqkv = r.mass * std::max(X * ds, G * (probability + operand)) + rounding * max_abs(r.dqkv);
   return t;
 }
 

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "reckon/backend/cpu/attention_block.h"
+#include "reckon/backend/cpu/attention_pairs.h"
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
 #include "reckon/tensor/shape.h"
@@ -32,6 +33,7 @@ HeadGroup common_group(const AttentionShape& s) {
   g.keys = s.tokens;
   g.causal = s.causal;
   g.window = s.causal ? s.window : 0;
+  g.pairs = s.dtype == DType::bf16 && multiplies_pairs();
   g.scale = s.scale != 0 ? s.scale : 1 / std::sqrt(double(s.head_dim));
   return g;
 }

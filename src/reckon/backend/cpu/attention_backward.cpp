@@ -18,22 +18,23 @@ namespace {
 
 /// Scratch that the blocks of a span share. Widths are padded heads.
 struct Tiles {
-  float *k, *v;   // [kKeys, width]
-  float *p, *ds;  // [kKeys, kScoreStride]
+  KeyTile k, v;
+  float *p, *ds;     // [kKeys, kScoreStride]
+  uint16_t* ds_row;  // of pairs, [kKeys, kScoreStride]: ds once more, as rows; p is rows of bf16 in place, with stride 2 * kScoreStride
   float* rest;
 };
 HWY_INLINE Tiles tiles_at(const HeadGroup& g, float* at) {
   const int64_t keys = padded(g.head_dim) * kKeys, scores = kScoreStride * kKeys;
   float* p = at + 2 * keys;
-  return {at, at + keys, p, p + scores, p + 2 * scores};
+  return {{at}, {at + keys}, p, p + scores, reinterpret_cast<uint16_t*>(p + 2 * scores), p + 2 * scores + scores / 2};
 }
 
 /// One block of rows, and what it needs throughout: the log-sum-exp in base 2, and delta = dout . out.
 struct Block {
   Rows r;
   float lse2[kRows], delta[kRows];
-  float *q_transposed, *dout_transposed;  // [head_dim, kRows]; q is scaled for base 2
-  float *q, *dout, *dq;                   // [kRows, width]
+  float *q_transposed, *dout_transposed;  // [head_dim, kRows]; q is scaled for base 2. Of pairs: as they are
+  float *q, *dout, *dq;                   // [kRows, width]; q and dout of pairs: by pairs of rows
 };
 
 HWY_INLINE float dot(const float* a, const float* b, int64_t n) {
@@ -57,6 +58,11 @@ HWY_INLINE void load_block(const HeadGroup& g, const HeadGroupBack& back, int64_
     b.lse2[i] = lse[from] * kLog2E;
     b.delta[i] = compute_delta ? dot(b.dout + i * width, b.q + i * width, width) : back.delta[from];
     if (compute_delta && back.delta) back.delta[from] = b.delta[i];
+  }
+  if (g.pairs) {
+    load_query_pairs(g, g.q, g.q_stride, b.r, b.dq, b.q_transposed, b.q);
+    load_query_pairs(g, back.dout, g.out_stride, b.r, b.dq, b.dout_transposed, b.dout);
+    return;
   }
   load_query_rows(g, g.q, g.q_stride, b.r, b.q);
   transpose(b.q, padded(b.r.rows), width, width, float(g.scale) * kLog2E, b.q_transposed, kRows);
@@ -92,9 +98,17 @@ HWY_INLINE void gradients_vec(const Seen& seen, int64_t count, int64_t at, const
 
 /// p and ds [key][row] of the block and the loaded tile of keys first_key + [0, count).
 HWY_INLINE void tile_gradients(const HeadGroup& g, const Block& b, int64_t first_key, int64_t count, const Tiles& t, Ahead& ahead) {
-  tile_scores(g, b.r, first_key, count, t.k, b.q_transposed, t.p, ahead);
-  tile_scores(g, b.r, first_key, count, t.v, b.dout_transposed, t.ds, ahead);
+  tile_scores(g, b.r, first_key, count, t.k, b.q_transposed, float(g.scale) * kLog2E, t.p, ahead);
+  tile_scores(g, b.r, first_key, count, t.v, b.dout_transposed, 1.0f, t.ds, ahead);
   for (int64_t vec = 0; vec < b.r.vecs; ++vec) gradients_vec(seen_keys(b.r, vec, first_key, count), count, vec * kLanes, b, t.p, t.ds);
+  clear_odd_end(g, count, t.ds);
+  if (!g.pairs) return;
+  for (int64_t j = 0; j < count; ++j) {
+    float* const p = t.p + j * kScoreStride;
+    round_to_row(p, b.r.vecs * kLanes, reinterpret_cast<uint16_t*>(p));
+    round_to_row(t.ds + j * kScoreStride, b.r.vecs * kLanes, t.ds_row + j * kScoreStride);
+  }
+  pair_keys(b.r, count, t.ds);
 }
 
 /// dq[i] += sum over keys of ds[j][i] * k[j].
@@ -103,28 +117,44 @@ HWY_INLINE void add_query_gradient(const HeadGroup& g, const Block& b, int64_t f
   for (int64_t i = 0; i < b.r.rows; i += kTileRows) {
     ahead.fetch();
     const int64_t rows = std::min<int64_t>(kTileRows, b.r.rows - i);
-    const int64_t start = std::max<int64_t>(b.r.from[i] - first_key, 0);
-    const int64_t keys = std::min(count, b.r.last[i + rows - 1] - first_key + 1) - start;
-    if (keys <= 0) continue;
-    const Product p{t.ds + start * kScoreStride + i, kScoreStride, t.k + start * width, width, b.dq + i * width, width, keys, nullptr};
-    product<false, Into::add>(p, rows, width / kLanes);
+    const KeyRange range = key_range(g, b.r, i, rows, first_key, count);
+    if (range.keys <= 0) continue;
+    const float* const from = t.ds + range.start * kScoreStride + i;
+    float* const to = b.dq + i * width;
+    if (g.pairs) {
+      const uint32_t* const keys = t.k.pair_words(width) + range.start / 2 * width;
+      const PairProduct p{words(from), 1, 2 * kScoreStride, keys, width, to, width, range.keys / 2, 0, nullptr};
+      pair_product(PairsInto::add, p, rows, width / kLanes);
+    } else {
+      const Product p{from, kScoreStride, t.k.rows + range.start * width, width, to, width, range.keys, nullptr};
+      product<false, Into::add>(p, rows, width / kLanes);
+    }
   }
 }
 
 /// dk_sum[j] += sum over rows of ds[j][i] * q[i], dv_sum[j] += sum over rows of p[j][i] * dout[i].
 HWY_INLINE void add_key_gradients(const HeadGroup& g, const Block& b, int64_t first_key, int64_t count, const Tiles& t, float* dk_sum,
                                   float* dv_sum) {
-  const int64_t width = padded(g.head_dim);
+  const int64_t width = padded(g.head_dim), vecs = width / kLanes;
   for (int64_t j = 0; j < count; j += kTileRows) {
-    const int64_t keys = std::min<int64_t>(kTileRows, count - j), start = std::max<int64_t>(first_row(g, first_key + j) - b.r.first, 0);
+    const int64_t keys = std::min<int64_t>(kTileRows, count - j);
+    const int64_t start = step_down(g.dtype, std::max<int64_t>(first_row(g, first_key + j) - b.r.first, 0));
     if (start >= b.r.rows) break;
-    const int64_t end = std::min(b.r.rows, end_row(g, first_key + j + keys - 1) - b.r.first);
-    const int64_t rows = end - start, score = j * kScoreStride + start;
+    const int64_t rows = step_up(g.dtype, std::min(b.r.rows, end_row(g, first_key + j + keys - 1) - b.r.first)) - start;
     if (rows <= 0) continue;
-    product<true, Into::add>({t.ds + score, kScoreStride, b.q + start * width, width, dk_sum + j * width, width, rows, nullptr}, keys,
-                             width / kLanes);
-    product<true, Into::add>({t.p + score, kScoreStride, b.dout + start * width, width, dv_sum + j * width, width, rows, nullptr}, keys,
-                             width / kLanes);
+    float *const dk = dk_sum + j * width, *const dv = dv_sum + j * width;
+    if (g.pairs) {
+      constexpr int64_t kStride = kScoreStride / 2;  // words
+      const uint32_t* const ds = reinterpret_cast<const uint32_t*>(t.ds_row) + j * kStride + start / 2;
+      const uint32_t* const p = words(t.p) + j * kScoreStride + start / 2;
+      const int64_t from = start / 2 * width, n = rows / 2;
+      pair_product(PairsInto::add, {ds, kStride, 1, words(b.q) + from, width, dk, width, n, 0, nullptr}, keys, vecs);
+      pair_product(PairsInto::add, {p, kScoreStride, 1, words(b.dout) + from, width, dv, width, n, 0, nullptr}, keys, vecs);
+    } else {
+      const int64_t score = j * kScoreStride + start, from = start * width;
+      product<true, Into::add>({t.ds + score, kScoreStride, b.q + from, width, dk, width, rows, nullptr}, keys, vecs);
+      product<true, Into::add>({t.p + score, kScoreStride, b.dout + from, width, dv, width, rows, nullptr}, keys, vecs);
+    }
   }
 }
 

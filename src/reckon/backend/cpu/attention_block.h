@@ -33,6 +33,7 @@ struct HeadGroup {
   int64_t keys;
   bool causal;
   int64_t window;  // keys that a row sees at most, itself included; 0: no limit
+  bool pairs;      // bf16 is multiplied as it is, by attention_pairs; otherwise tiles are float32
   double scale;
   const char* q;  // token t, head g: q + t * q_stride + g * head_dim
   const char* k;  // key j: k + j * kv_stride
@@ -57,6 +58,11 @@ struct RowTask {
   int64_t row, rows;
 };
 
+/// Tiles of bf16 begin and end at even places of a sum, with zeros at the odd end, whether pairs are multiplied or not.
+constexpr int64_t sum_step(DType dtype) { return dtype == DType::bf16 ? 2 : 1; }
+constexpr int64_t step_down(DType dtype, int64_t at) { return at / sum_step(dtype) * sum_step(dtype); }
+constexpr int64_t step_up(DType dtype, int64_t at) { return ceil_div(at, sum_step(dtype)) * sum_step(dtype); }
+
 /// Query rows, and the first and last key that a row sees.
 inline int64_t row_count(const HeadGroup& g) { return g.query_tokens * g.group; }
 inline int64_t last_key(const HeadGroup& g, int64_t row) { return g.causal ? g.first_position + row / g.group : g.keys - 1; }
@@ -80,7 +86,7 @@ constexpr int64_t forward_scratch(int64_t head_dim) {
   return padded(head_dim) * (2 * kForwardSpan * kRows + 2 * kKeys) + kScoreStride * kKeys;
 }
 constexpr int64_t backward_scratch(int64_t head_dim) {
-  return padded(head_dim) * (5 * kBackwardSpan * kRows + 2 * kKeys) + 2 * kScoreStride * kKeys;
+  return padded(head_dim) * (5 * kBackwardSpan * kRows + 2 * kKeys) + 2 * kScoreStride * kKeys + kScoreStride * kKeys / 2;
 }
 
 /// One pass per (batch, kv head) costs 5 products but has few tasks; a pass over query rows and one over keys cost 7 and divide at will.

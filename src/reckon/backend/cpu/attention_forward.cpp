@@ -60,17 +60,26 @@ HWY_INLINE void softmax_vec(const Seen& seen, int64_t count, int64_t at, Softmax
 }
 
 /// out[i] = factor[i] * out[i] + sum over the keys that row i sees of p[j][i] * values[j].
-HWY_INLINE void add_values(const HeadGroup& g, const Rows& r, const Softmax& softmax, int64_t first_key, int64_t count, const float* p,
-                           const float* values, float* out, Ahead& ahead) {
+HWY_INLINE void add_values(const HeadGroup& g, const Rows& r, const Softmax& softmax, int64_t first_key, int64_t count, float* p,
+                           const KeyTile& values, float* out, Ahead& ahead) {
   const int64_t width = padded(g.head_dim);
+  clear_odd_end(g, count, p);
+  if (g.pairs) pair_keys(r, count, p);
   for (int64_t i = 0; i < r.rows; i += kTileRows) {
     ahead.fetch();
     const int64_t rows = std::min<int64_t>(kTileRows, r.rows - i);
-    const int64_t start = std::max<int64_t>(r.from[i] - first_key, 0), keys = std::min(count, r.last[i + rows - 1] - first_key + 1) - start;
-    if (keys <= 0) continue;  // nothing seen: the factor is exactly 1, or out is still 0
-    const Product product_of{
-        p + start * kScoreStride + i, kScoreStride, values + start * width, width, out + i * width, width, keys, softmax.factor + i};
-    product<false, Into::scale_and_add>(product_of, rows, width / kLanes);
+    const KeyRange range = key_range(g, r, i, rows, first_key, count);
+    if (range.keys <= 0) continue;  // nothing seen: the factor is exactly 1, or out is still 0
+    const float* const from = p + range.start * kScoreStride + i;
+    if (g.pairs) {
+      const PairProduct q{
+          words(from),    1, 2 * kScoreStride,  values.pair_words(width) + range.start / 2 * width, width, out + i * width, width,
+          range.keys / 2, 0, softmax.factor + i};
+      pair_product(PairsInto::scale_and_add, q, rows, width / kLanes);
+    } else {
+      const Product q{from, kScoreStride, values.rows + range.start * width, width, out + i * width, width, range.keys, softmax.factor + i};
+      product<false, Into::scale_and_add>(q, rows, width / kLanes);
+    }
   }
 }
 
@@ -92,15 +101,19 @@ HWY_INLINE void finish(const HeadGroup& g, const Rows& r, Softmax& softmax, cons
 struct Block {
   Rows r;
   Softmax softmax;
-  float* transposed;  // [head_dim, kRows] scaled queries
+  float* transposed;  // [head_dim, kRows] queries, scaled for base 2; or of pairs, as they are
   float* out;         // [kRows, width]
 };
 
 HWY_INLINE void start(const HeadGroup& g, int64_t row, Block& block) {
   const int64_t width = padded(g.head_dim);
   block.r = rows_of(g, row);
-  load_query_rows(g, g.q, g.q_stride, block.r, block.out);
-  transpose(block.out, padded(block.r.rows), width, width, float(g.scale) * kLog2E, block.transposed, kRows);
+  if (g.pairs) {
+    load_query_pairs(g, g.q, g.q_stride, block.r, block.out, block.transposed, nullptr);
+  } else {
+    load_query_rows(g, g.q, g.q_stride, block.r, block.out);
+    transpose(block.out, padded(block.r.rows), width, width, float(g.scale) * kLog2E, block.transposed, kRows);
+  }
   std::memset(block.out, 0, size_t(block.r.rows * width) * 4);
   std::fill(block.softmax.largest, block.softmax.largest + kRows, -HUGE_VALF);
   std::fill(block.softmax.sum, block.softmax.sum + kRows, 0.0f);
@@ -112,9 +125,8 @@ void attend_rows(const RowTask& task, const RowTask& next, float* scratch) {
   const HeadGroup& g = task.g;
   const int64_t row = task.row, width = padded(g.head_dim), end = std::min(row + task.rows, row_count(g)),
                 blocks = ceil_div(end - row, kRows);
-  float* k_tile = scratch;                 // [kKeys, width]
-  float* v_tile = k_tile + width * kKeys;  // [kKeys, width]
-  float* scores = v_tile + width * kKeys;  // [kKeys, kScoreStride]
+  const KeyTile k_tile{scratch}, v_tile{scratch + width * kKeys};
+  float* scores = scratch + 2 * width * kKeys;  // [kKeys, kScoreStride]
   float* at = scores + kScoreStride * kKeys;
   Block block[kForwardSpan];
   for (int64_t b = 0; b < blocks; ++b, at += 2 * width * kRows) {
@@ -141,7 +153,7 @@ void attend_rows(const RowTask& task, const RowTask& next, float* scratch) {
         ahead.add_queries(next.g, next.g.q, next.g.q_stride, next.row + b * kRows);
       }
       RECKON_COUNT_VECTOR(5 * seen_pairs(r, key, count));  // scale, maximum, subtract, exp, sum
-      tile_scores(g, r, key, count, k_tile, block[b].transposed, scores, ahead);
+      tile_scores(g, r, key, count, k_tile, block[b].transposed, float(g.scale) * kLog2E, scores, ahead);
       for (int64_t vec = 0; vec < r.vecs; ++vec) softmax_vec(seen_keys(r, vec, key, count), count, vec * kLanes, block[b].softmax, scores);
       add_values(g, r, block[b].softmax, key, count, scores, v_tile, block[b].out, ahead);
     }

@@ -26,11 +26,20 @@ struct Work {
 
 struct Cut {
   int64_t head_dim, vector_floats;
+  DType dtype;
+
+  int64_t up(int64_t at) const { return step_up(dtype, at); }
+  int64_t down(int64_t at) const { return step_down(dtype, at); }
+  /// Rows [start, end) of a block of `rows`, widened as sums over rows are.
+  int64_t row_range(int64_t start, int64_t end, int64_t rows) const {
+    return start >= rows ? 0 : std::max<int64_t>(up(std::min(rows, end)) - down(start), 0);
+  }
 
   /// A tile of which every row sees all `keys` keys.
   Work seen_tile(int64_t rows, int64_t keys) const {
     const int64_t width = padded(head_dim);
-    return {Wide(keys) * (ceil_div(rows, vector_floats) * vector_floats) * head_dim, Wide(rows) * keys * width, Wide(keys) * rows * width};
+    return {Wide(keys) * (ceil_div(rows, vector_floats) * vector_floats) * up(head_dim), Wide(rows) * up(keys) * width,
+            Wide(keys) * up(rows) * width};
   }
 
   /// The tile that the diagonal crosses. Row i of the block sees the keys up to last(i), which never falls.
@@ -43,12 +52,12 @@ struct Cut {
       const int64_t count = std::min(kStrip, keys - j);
       while (hidden_vecs < vecs && last(std::min((hidden_vecs + 1) * vector_floats, rows) - 1) < j) ++hidden_vecs;
       while (hidden_rows < rows && last(hidden_rows) < j) ++hidden_rows;
-      w.scores += count * (vecs - hidden_vecs) * vector_floats * head_dim;
-      w.key_sums += count * (rows - hidden_rows) * width;
+      w.scores += count * (vecs - hidden_vecs) * vector_floats * up(head_dim);
+      w.key_sums += count * row_range(hidden_rows, rows, rows) * width;
     }
     for (int64_t i = 0; i < rows; i += kStrip) {
       const int64_t count = std::min(kStrip, rows - i);
-      w.row_sums += count * (last(i + count - 1) + 1) * width;
+      w.row_sums += count * up(last(i + count - 1) + 1) * width;
     }
     return w;
   }
@@ -72,19 +81,19 @@ Work band_tile(const Cut& cut, const Band& b, int64_t first_key, int64_t keys) {
     while (end < vecs && b.from[end * lanes] < key + count) ++end;
     while (hidden_rows < b.rows && b.last[hidden_rows] < key) ++hidden_rows;
     while (end_rows < b.rows && b.from[end_rows] < key + count) ++end_rows;
-    w.scores += count * std::max<int64_t>(end - skip, 0) * lanes * cut.head_dim;
-    w.key_sums += count * std::max<int64_t>(end_rows - hidden_rows, 0) * width;
+    w.scores += count * std::max<int64_t>(end - skip, 0) * lanes * cut.up(cut.head_dim);
+    w.key_sums += count * cut.row_range(hidden_rows, end_rows, b.rows) * width;
   }
   for (int64_t i = 0; i < b.rows; i += kStrip) {
-    const int64_t count = std::min(kStrip, b.rows - i), start = std::max<int64_t>(b.from[i] - first_key, 0);
-    w.row_sums += count * std::max<int64_t>(std::min(keys, b.last[i + count - 1] - first_key + 1) - start, 0) * width;
+    const int64_t count = std::min(kStrip, b.rows - i), start = cut.down(std::max<int64_t>(b.from[i] - first_key, 0));
+    w.row_sums += count * std::max<int64_t>(cut.up(std::min(keys, b.last[i + count - 1] - first_key + 1)) - start, 0) * width;
   }
   return w;
 }
 
 /// The query rows of one head group over all keys, or all before them.
 Work unlimited_work(const AttentionShape& s, int vector_floats) {
-  const Cut cut{s.head_dim, vector_floats};
+  const Cut cut{s.head_dim, vector_floats, s.dtype};
   const int64_t T = s.tokens, group = s.heads / s.kv_heads, tiles = T / kKeys, rest = T % kKeys;
   Work sum;
   if (!s.causal) {
@@ -112,7 +121,7 @@ Work unlimited_work(const AttentionShape& s, int vector_floats) {
 /// The query rows of one head group with a window: as without one until the window leaves the first key; then 64 tokens are like the 64
 /// before them, and only the tiles at both ends of what a block sees are cut.
 Work window_work(const AttentionShape& s, int vector_floats) {
-  const Cut cut{s.head_dim, vector_floats};
+  const Cut cut{s.head_dim, vector_floats, s.dtype};
   const int64_t T = s.tokens, group = s.heads / s.kv_heads, rows = T * group;
   const auto block = [&](int64_t first) {
     Band b;
