@@ -2,6 +2,7 @@
 """The peer: the same training step in PyTorch (1.13 or newer, CPU), one decoder of the GPT-2 or the Llama family, AdamW on synthetic tokens.
 
 torch_peer.py --preset gpt2-124m --micro-batch 4 --seq-len 256 --precision bf16 --steps 8 [--tuned]
+torch_peer.py ... --compile        through torch.compile
 torch_peer.py ... --interactive    one step for each line "step" on stdin, answered by one line of JSON; ends with stdin
 
 Stock is PyTorch as installed. --tuned sets what people find by hand: no page faults from the allocator, the widest vectors, an optimizer
@@ -42,6 +43,8 @@ def arguments():
     p.add_argument("--warmup", type=int, default=2, help="steps before the first that counts")
     p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     p.add_argument("--tuned", action="store_true")
+    p.add_argument("--compile", action="store_true", help="torch.compile (PyTorch 2 or newer)")
+    p.add_argument("--memory-limit", type=int, default=0, metavar="BYTES", help="end instead of taking more address space than this")
     p.add_argument("--interactive", action="store_true")
     return p.parse_args()
 
@@ -149,14 +152,18 @@ def main():
             os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **settings})
     import torch
 
+    if a.memory_limit:
+        resource.setrlimit(resource.RLIMIT_DATA, (a.memory_limit, a.memory_limit))
     torch.set_num_threads(a.threads)
     torch.manual_seed(1)
     c, T = PRESETS[a.preset], a.seq_len
+    c = {**c, "positions": max(c["positions"], T)}
     model = build(torch, c, T)
     decayed = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() <= 1]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=3e-4, betas=(0.9, 0.95), **({"foreach": False} if a.tuned else {}))
+    loss_of = torch.compile(model) if a.compile else model
     last_loss = None
 
     def step():
@@ -165,7 +172,7 @@ def main():
         start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=a.precision == "bf16"):
-            loss = model(tokens, targets)
+            loss = loss_of(tokens, targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
