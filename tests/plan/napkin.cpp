@@ -290,7 +290,7 @@ TEST(Napkin, Accumulation) {
   EXPECT_EQ(napkin_of(a, "communicated"), 2.0 * 7 / 8 * 32e9);
   EXPECT_EQ(mistake_of(a, "communicated"), 4 * napkin_of(a, "communicated"));
   EXPECT_EQ(exact_of(a, "flops_ratio"), 1);
-  EXPECT_LT(exact_of(a, "peak_accumulated"), exact_of(a, "peak_one") + 1024);  // the running loss
+  EXPECT_LE(exact_of(a, "peak_accumulated"), exact_of(a, "peak_one") + 4 * 124'475'904 + 4096);  // gradients, and the running loss
   EXPECT_GT(exact_of(a, "peak_whole"), exact_of(a, "peak_accumulated") * 1.5);
 }
 

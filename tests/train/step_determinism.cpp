@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "tests/train/small_runs.h"
+#include "tests/support/gradient_watcher.h"
 
 namespace small {
 namespace {
@@ -67,9 +68,12 @@ TEST_P(Accumulation, equals_the_large_batch) {
   const auto gradients = [](const Config& c) {
     const Ref<Device> device = open_cpu(Mode::real);
     TrainStep step(c, *device);
+    std::vector<std::vector<double>> all(1);
+    const test::WatchGradients watcher(step, [&](const Parameters& parameters) {
+      for (const Parameter& p : parameters.all()) all.push_back(p.value.grad().to_vector());
+    });
     const TrainStep::Result result = step.run(0, SyntheticBatches(c.model.vocab, 3));
-    std::vector<std::vector<double>> all = {{result.loss, result.grad_norm}};
-    for (const Parameter& p : step.parameters().all()) all.push_back(p.value.grad().to_vector());
+    all[0] = {result.loss, result.grad_norm};
     return all;
   };
   const int64_t tokens = 6 * 37;

@@ -7,6 +7,7 @@
 #include "reckon/train/saved_run.h"
 #include "reckon/plan/run_plan.h"
 #include "tests/train/small_runs.h"
+#include "tests/support/gradient_watcher.h"
 
 namespace small {
 namespace {
@@ -142,11 +143,15 @@ TEST(LossScale, leaves_the_gradient_as_it_is_and_saves_its_small_parts) {
     const Config c = config("gpt2", more);
     const Ref<Device> device = open_cpu(Mode::real);
     TrainStep step(c, *device);
+    std::vector<double> all(1);
+    const test::WatchGradients watcher(step, [&](const Parameters& parameters) {
+      for (const Parameter& p : parameters.all())
+        for (const double g : p.value.grad().to_vector()) all.push_back(g);
+    });
     const TrainStep::Result r = step.run(0, SyntheticBatches(c.model.vocab, 3));
     EXPECT_TRUE(r.updated);
-    std::vector<double> all = {r.grad_norm};
-    for (const Parameter& p : step.parameters().all())
-      for (const double g : p.value.grad().to_vector()) all.push_back(g / r.loss_scale);
+    for (double& g : all) g /= r.loss_scale;
+    all[0] = r.grad_norm;
     return all;
   };
   const std::vector<double> exact = gradients({"train.precision=fp32"});

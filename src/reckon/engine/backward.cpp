@@ -115,7 +115,7 @@ class Pass {
     state.note_gradient();
     if (state.grad_is_slot) {
       const NoGrad guard;
-      call(op::accumulate, tensors(Tensor(state.grad), std::move(g)), AccumulateParams{state.grad_filled});
+      call(op::accumulate, tensors(leaf.grad_slot(), std::move(g)), AccumulateParams{state.grad_filled});
     } else if (state.grad_filled) {
       state.grad = call(op::add, tensors(Tensor(std::exchange(state.grad, {})), std::move(g)))[0].ref();
     } else {

@@ -170,7 +170,7 @@ Tensor Vjp::out(size_t i) {
 Tensor Vjp::slot(int i) const {
   const Tensor& leaf = node.edges_[size_t(i)].leaf;
   if (!use_slots || !needs_in(i) || !leaf.defined() || !leaf.state().grad_is_slot) return {};
-  return Tensor(leaf.state().grad);
+  return leaf.grad_slot();
 }
 bool Vjp::slot_filled(int i) const { return node.edges_[size_t(i)].leaf.state().grad_filled; }
 void Vjp::filled(int i) const {

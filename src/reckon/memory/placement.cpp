@@ -106,6 +106,7 @@ Placement place_blocks(std::span<const Lifetime> blocks) {
     return at_peak(a) ? blocks[a].begin < blocks[b].begin : by_size(a, b);
   };
   const auto by_begin = [&](size_t a, size_t b) { return blocks[a].begin < blocks[b].begin; };
+  const auto by_end = [&](size_t a, size_t b) { return blocks[a].end > blocks[b].end; };
   Placement best;
   int repairs = 0;
   const auto attempt = [&](auto before) {
@@ -128,7 +129,9 @@ Placement place_blocks(std::span<const Lifetime> blocks) {
   if (best.bytes - bound > bound / 1000 && blocks.size() <= kMaxRepaired) {
     repairs = kRepairs;
     attempt(by_size);
+    attempt(by_area);
     attempt(by_begin);
+    attempt(by_end);
     attempt(by_life);
     attempt(by_peak_end);
     attempt(by_peak_begin);

@@ -12,18 +12,82 @@ namespace reckon {
 
 double init_std(const Init& init, int64_t fan_out, int64_t fan_in) {
   switch (init.kind) {
-    case Init::xavier: return init.gain * std::sqrt(2.0 / double(fan_in + fan_out));
-    case Init::kaiming: return init.gain * std::sqrt(2.0 / double(fan_in));
-    default: return init.gain * init.std;
+    case Init::xavier:
+      return init.gain * std::sqrt(2.0 / double(fan_in + fan_out));
+    case Init::kaiming:
+      return init.gain * std::sqrt(2.0 / double(fan_in));
+    default:
+      return init.gain * init.std;
   }
 }
 
 namespace {
+// The part of the model whose gradients come and go together: "blocks.3" for "blocks.3.attn.qkv.weight", "embed" for "embed.weight".
+std::string_view part_of_model(std::string_view name) {
+  const size_t first = name.find('.'), second = first == name.npos ? name.npos : name.find('.', first + 1);
+  return name.substr(0, second == name.npos ? first : second);
+}
+
+Tensor range_of(const Tensor& flat, int64_t begin, int64_t end) {
+  if (begin == 0 && end == flat.numel()) return flat;
+  Layout layout(Shape{end - begin});
+  layout.offset = begin;
+  return flat.alias(layout);
+}
+
 // Where a name is, or belongs, among sorted ones.
 std::vector<Parameter*>::iterator place_of(std::vector<Parameter*>& sorted, std::string_view name) {
   return std::lower_bound(sorted.begin(), sorted.end(), name, [](const Parameter* p, std::string_view wanted) { return p->name < wanted; });
 }
 }  // namespace
+
+// Gradients of neighbours in a bucket: one block of memory, which lives as long as one of its parameters has a gradient.
+struct detail::GradientPiece final : SlotSource {
+  Device& device;
+  DType dtype;
+  uint32_t module;
+  size_t bucket;
+  int64_t begin, end;  // elements of the bucket
+  bool padded = false;
+  std::vector<Parameter*> members;
+
+  GradientPiece(Device& d, DType t, const Parameter& first)
+      : device(d), dtype(t), module(module_id(part_of_model(first.name))), bucket(size_t(first.bucket)), begin(first.offset), end(begin) {}
+  void add(Parameter& p) {
+    members.push_back(&p);
+    end = p.offset + p.padded;
+    padded |= p.padded != p.shape.numel();
+  }
+  /// [end - begin]; undefined while there is none.
+  Tensor memory() const {
+    for (const Parameter* p : members)
+      if (const TensorState& leaf = p->value.state(); leaf.grad) return Tensor(leaf.grad).alias(Layout(Shape{end - begin}));
+    return {};
+  }
+  void provide() override {
+    const NoGrad guard;
+    Tensor flat = memory();
+    if (!flat.defined()) {
+      const CategoryScope category(Category::gradient);
+      const ModuleScope scope(module);
+      const TensorSpec spec{{end - begin}, dtype};
+      flat = padded ? zeros(device, spec) : empty(device, spec);  // padding is part of the norm
+    }
+    for (Parameter* p : members) {
+      TensorState& leaf = p->value.state();
+      if (leaf.grad) continue;
+      Layout layout(p->shape);
+      layout.offset = p->offset - begin;
+      leaf.note_gradient();
+      leaf.grad = flat.alias(layout).ref();
+    }
+  }
+};
+
+Parameters::Parameters() = default;
+Parameters::~Parameters() = default;
+Parameters::Parameters(Parameters&&) noexcept = default;
+Parameters& Parameters::operator=(Parameters&&) noexcept = default;
 
 Parameter& Parameters::declare(std::string name, const Shape& shape, const Init& init, bool decay) {
   check(buckets_.empty(), "parameter {} is declared after the model was materialized", name);
@@ -57,6 +121,42 @@ void Parameters::mark_gradients_filled() {
   for (Parameter& p : parameters_) p.value.state().grad_filled = p.value.state().grad_is_slot;
 }
 
+int64_t Parameters::gradient_bytes() const {
+  int64_t bytes = 0;
+  for (const Bucket& bucket : buckets_)
+    if (bucket.gradients.defined()) bytes += bucket.gradients.spec().bytes();
+  for (const auto& piece : pieces_) bytes += (piece->end - piece->begin) * size_of(piece->dtype);
+  return bytes;
+}
+
+std::vector<Parameters::GradientRun> Parameters::gradient_runs() const {
+  std::vector<GradientRun> runs;
+  // Appends the filled ones among `members`, neighbours whose gradients lie in `flat` from element `begin` of the bucket on.
+  const auto add = [&](size_t bucket, const auto& members, const Tensor& flat, int64_t begin) {
+    const size_t first = runs.size();
+    for (const Parameter* p : members) {
+      if (!p->value.state().grad_filled) continue;
+      const int64_t end = p->offset + p->padded;
+      if (runs.size() > first && runs.back().end == p->offset) {
+        runs.back().end = end;
+      } else {
+        runs.push_back({bucket, p->offset, end, {}});
+      }
+    }
+    for (size_t i = first; i < runs.size(); ++i) runs[i].gradients = range_of(flat, runs[i].begin - begin, runs[i].end - begin);
+  };
+  for (size_t i = 0; i < buckets_.size(); ++i) {
+    if (!buckets_[i].gradients.defined()) continue;
+    std::vector<const Parameter*> members;
+    for (const Parameter& p : parameters_)
+      if (size_t(p.bucket) == i) members.push_back(&p);
+    add(i, members, buckets_[i].gradients, 0);
+  }
+  for (const auto& piece : pieces_)
+    if (const Tensor flat = piece->memory(); flat.defined()) add(piece->bucket, piece->members, flat, piece->begin);
+  return runs;
+}
+
 Tensor Parameters::view_of(const Tensor& flat, const Parameter& parameter) {
   Layout layout(parameter.shape);
   layout.offset = parameter.offset;
@@ -84,9 +184,9 @@ void Parameters::materialize(Device& device, const StorageOptions& options, uint
   RECKON_ASSERT(buckets_.empty());
   const NoGrad guard;
   lay_out(options.quantized_from);
-  const DType gradient = options.dtype == DType::f64 ? DType::f64 : DType::f32;
   check(options.master || options.dtype != DType::f16, "f16 parameters need float32 master weights");
-  const bool split = options.dtype == DType::bf16 && options.training && options.master, copied = options.dtype == DType::f16 && options.training;
+  const bool split = options.dtype == DType::bf16 && options.training && options.master,
+             copied = options.dtype == DType::f16 && options.training;
   for (Bucket& bucket : buckets_) {
     // Zeros, so that the padding between parameters stays zero through every optimizer.
     const auto flat = [&](Category category, DType dtype) {
@@ -96,16 +196,31 @@ void Parameters::materialize(Device& device, const StorageOptions& options, uint
     bucket.values = flat(Category::parameter, options.dtype);
     if (split) bucket.residual = flat(Category::master, DType::bf16);
     if (copied) bucket.master = flat(Category::master, DType::f32);
-    if (options.training) bucket.gradients = flat(Category::gradient, gradient);
+    if (options.training && options.lasting_gradients)
+      bucket.gradients = flat(Category::gradient, options.dtype == DType::f64 ? DType::f64 : DType::f32);
   }
   for (Parameter& p : parameters_) {
-    const Bucket& bucket = buckets_[size_t(p.bucket)];
-    p.value = view_of(bucket.values, p);
+    p.value = view_of(buckets_[size_t(p.bucket)].values, p);
     fill(p, seed);
-    if (!options.training) continue;
-    p.value.set_requires_grad();
-    p.value.set_grad_slot(view_of(bucket.gradients, p));
+    if (options.training) p.value.set_requires_grad();
   }
+  if (options.training) make_slots(options.lasting_gradients);
+}
+
+void Parameters::make_slots(bool lasting) {
+  for (size_t i = 0; i < buckets_.size(); ++i)
+    for (Parameter& p : parameters_) {
+      if (size_t(p.bucket) != i) continue;
+      if (lasting) {
+        p.value.set_grad_slot(view_of(buckets_[i].gradients, p));
+        continue;
+      }
+      const bool next =
+          !pieces_.empty() && pieces_.back()->bucket == i && part_of_model(pieces_.back()->members.front()->name) == part_of_model(p.name);
+      if (!next) pieces_.emplace_back(new detail::GradientPiece(p.value.device(), gradient_dtype(), p));
+      pieces_.back()->add(p);
+      p.value.set_grad_slot(Ref<SlotSource>(pieces_.back()));
+    }
 }
 
 void Parameters::fill(Parameter& p, uint64_t seed) {

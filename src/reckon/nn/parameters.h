@@ -35,7 +35,7 @@ struct Bucket {
   Tensor values;        // [numel] f32, f64, bf16 or f16: what the model computes with
   Tensor residual;      // [numel] 16-bit words: with bf16 values the exact f32 master weights; else, or if not wanted, undefined
   Tensor master;        // [numel] f32: the exact weights that f16 values are rounded from; else undefined
-  Tensor gradients;     // [numel] f32 (f64 for f64); undefined without training
+  Tensor gradients;     // [numel] f32 (f64 for f64); undefined without training or if they do not last
 };
 
 /// Each parameter starts at a multiple of this many elements, so that bf16 ones are aligned to a block too.
@@ -46,10 +46,19 @@ struct StorageOptions {
   bool training = true;      // allocate gradients (and the residual plane or master weights)
   bool master = true;          // with bf16: the residual plane; without, optimizers round the values stochastically
   int64_t quantized_from = 0;  // parameters of so many elements or more lie in quantized buckets of their own; 0: none do
+  bool lasting_gradients = true;  // false: a module's gradients have memory from its backward pass to zero_grad()
 };
+
+namespace detail {
+struct GradientPiece;
+}
 
 class Parameters {
  public:
+  Parameters();
+  ~Parameters();
+  Parameters(Parameters&&) noexcept;
+  Parameters& operator=(Parameters&&) noexcept;
   /// Declares one; the reference stays valid. The module path of the context does not matter, `name` is the whole name.
   Parameter& declare(std::string name, const Shape& shape, const Init& init, bool decay);
   /// Allocates the buckets and fills every parameter; its values depend on (seed, name, element) only. Call once, after all are declared.
@@ -64,7 +73,19 @@ class Parameters {
   int64_t count() const;
   /// What the model computes with. Throws Error before materialize().
   DType dtype() const;
-  /// Marks every gradient empty: the next contribution overwrites it, and the optimizer leaves alone what stays empty.
+  /// What gradients are accumulated in. Throws Error before materialize().
+  DType gradient_dtype() const { return dtype() == DType::f64 ? DType::f64 : DType::f32; }
+  /// Bytes of all gradients at once; 0 without training.
+  int64_t gradient_bytes() const;
+  /// Ranges of the flat buckets whose parameters have gradients, as long as one block of memory holds them, and those gradients.
+  struct GradientRun {
+    size_t bucket;
+    int64_t begin, end;  // elements of the bucket, with the padding after the last parameter
+    Tensor gradients;    // [end - begin]
+  };
+  std::vector<GradientRun> gradient_runs() const;
+  /// Marks every gradient empty: the next contribution overwrites it, and the optimizer leaves alone what stays empty. Gradients that do not
+  /// last give their memory back.
   void zero_grad();
   /// Marks every gradient filled: for whoever writes the buckets' gradients directly.
   void mark_gradients_filled();
@@ -73,9 +94,11 @@ class Parameters {
 
  private:
   void lay_out(int64_t quantized_from);
+  void make_slots(bool lasting);
   void fill(Parameter& parameter, uint64_t seed);
   std::deque<Parameter> parameters_;
   std::vector<Parameter*> by_name_;  // sorted
   std::vector<Bucket> buckets_;
+  std::vector<Ref<detail::GradientPiece>> pieces_;  // of gradients that do not last, in order of buckets and offsets
 };
 }  // namespace reckon

@@ -147,7 +147,7 @@ LossAndGradient linear_cross_entropy_step(Tensor x, const Tensor& w, const Tenso
     check(w.is_leaf() && leaf.grad_is_slot,
           "linear_cross_entropy_step: w {} requires a gradient but has no slot for it: set_grad_slot, or use linear_cross_entropy", w);
     params.accumulate = leaf.grad_filled;
-    in.push_back(Tensor(leaf.grad));
+    in.push_back(w.grad_slot());
   }
   Tensors out = call(op::linear_cross_entropy_step, std::move(in), Params(params, uint32_t(x_needs_grad) | uint32_t(w_needs_grad) << 1));
   if (w_needs_grad) {

@@ -35,7 +35,7 @@ class BlockOf {
 };
 
 struct Measured {
-  int64_t kept = 0, peak = 0, head = 0, other = 0;
+  int64_t kept = 0, gradient = 0, peak = 0, head = 0, other = 0;
 };
 
 // Calls visit(event, live bytes after it, its block or -1, steps through the blocks have begun in this pass) for allocations of the steps.
@@ -74,15 +74,29 @@ int64_t kept_of(const RunPlan& plan) {
   return most;
 }
 
+// Bytes that a block's gradients add in the backward pass. With several micro-batches they are all there in the second.
+int64_t gradient_of(const RunPlan& plan) {
+  if (plan.config.train.grad_accum > 1) return 0;
+  std::vector<int64_t> bytes(size_t(plan.config.model.layers), 0);
+  int64_t steps = 0;
+  for (const RunPart& part : plan.parts) steps += part.name.ends_with("step");
+  visit_steps(plan, [&](const AllocationEvent& e, int64_t, int64_t block, bool) {
+    if (block >= 0 && e.category == Category::gradient) bytes[size_t(block)] += e.bytes;
+  });
+  return *std::min_element(bytes.begin(), bytes.end()) / std::max<int64_t>(steps, 1);
+}
+
 Measured measure(const RunPlan& plan) {
   Measured m;
   m.kept = kept_of(plan);
+  m.gradient = gradient_of(plan);
   const int64_t layers = plan.config.model.layers;
   for (const RunPart& part : plan.parts)
     if (!part.name.ends_with("step")) m.other = std::max(m.other, part.peak_bytes);
   visit_steps(plan, [&](const AllocationEvent& e, int64_t live, int64_t block, bool began) {
     if (block >= 0) {
-      m.peak = std::max(m.peak, live - block * m.kept);
+      const int64_t behind = e.phase == Phase::backward ? (layers - 1 - block) * m.gradient : 0;
+      m.peak = std::max(m.peak, live - block * m.kept - behind);
     } else if (e.phase == (began ? Phase::forward : Phase::backward)) {
       m.head = std::max(m.head, live - layers * m.kept);
     } else {
@@ -126,6 +140,7 @@ class Uniform {
       const Measured m = measure(plans_[i]);
       model.other_bytes = std::max(model.other_bytes, m.other);
       model.head_bytes = std::max(model.head_bytes, m.head);
+      model.gradient_bytes = m.gradient;
       const double more =
           in_seconds() ? *plans_[i].predicted.step_seconds - *plans_[0].predicted.step_seconds : recomputed_flops(plans_[i]);
       model.modes.push_back({kModes[i], m.kept, m.peak, std::max(0.0, more * micro_batches_ / double(model.layers))});
@@ -141,14 +156,16 @@ class Uniform {
 // ---- compositions
 using Counts = std::array<int64_t, 3>;
 
-// Live bytes only grow from block to block of a mode: its last one has the peak.
+// From block to block of a mode live bytes grow, or fall: its last one or its first one has the peak.
 int64_t peak_of(const BlockModel& model, const std::vector<size_t>& order, const Counts& counts) {
-  int64_t peak = model.other_bytes, kept = 0;
+  int64_t peak = model.other_bytes, kept = 0, gradients = model.layers * model.gradient_bytes;  // of this block and those behind it
   for (const size_t mode : order) {
     if (counts[mode] == 0) continue;
     const BlockCost& m = model.modes[mode];
-    peak = std::max(peak, kept + (counts[mode] - 1) * m.kept_bytes + m.peak_bytes);
+    const int64_t first = kept + gradients, more = (counts[mode] - 1) * (m.kept_bytes - model.gradient_bytes);
+    peak = std::max(peak, first + std::max<int64_t>(more, 0) + m.peak_bytes - model.gradient_bytes);
     kept += counts[mode] * m.kept_bytes;
+    gradients -= counts[mode] * model.gradient_bytes;
   }
   return std::max(peak, kept + model.head_bytes);
 }
@@ -173,10 +190,11 @@ std::vector<Composition> compositions(const BlockModel& model, int64_t budget) {
 }  // namespace
 
 int64_t peak_bytes(const BlockModel& model, std::span<const size_t> blocks) {
-  int64_t peak = model.other_bytes, kept = 0;
+  int64_t peak = model.other_bytes, kept = 0, gradients = (model.layers - 1) * model.gradient_bytes;
   for (const size_t mode : blocks) {
-    peak = std::max(peak, kept + model.modes[mode].peak_bytes);
+    peak = std::max(peak, kept + model.modes[mode].peak_bytes + gradients);
     kept += model.modes[mode].kept_bytes;
+    gradients -= model.gradient_bytes;
   }
   return std::max(peak, kept + model.head_bytes);
 }
@@ -192,7 +210,9 @@ std::vector<size_t> best_order(const BlockModel& model) {
   std::iota(order.begin(), order.end(), size_t(0));
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
     const BlockCost &x = model.modes[a], &y = model.modes[b];
-    return x.peak_bytes - x.kept_bytes > y.peak_bytes - y.kept_bytes;
+    const bool x_shrinks = x.kept_bytes < model.gradient_bytes, y_shrinks = y.kept_bytes < model.gradient_bytes;
+    if (x_shrinks != y_shrinks) return x_shrinks;
+    return x_shrinks ? x.peak_bytes < y.peak_bytes : x.peak_bytes - x.kept_bytes > y.peak_bytes - y.kept_bytes;
   });
   return order;
 }

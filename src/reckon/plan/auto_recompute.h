@@ -18,7 +18,9 @@ struct RunPlan;  // plan/run_plan.h
 struct BlockCost {
   BlockRecompute mode = BlockRecompute::none;
   int64_t kept_bytes = 0;  // from its forward pass to its backward pass
-  int64_t peak_bytes = 0;  // most live bytes of the whole run while it works, forward or backward, if the blocks before it kept nothing
+  // Most live bytes of the whole run while it works, forward or backward, if the blocks before it kept nothing and those after it had no
+  // gradients yet.
+  int64_t peak_bytes = 0;
   double cost = 0;         // of a step, beyond that of mode none: seconds, or recomputed FLOPs
 };
 
@@ -26,12 +28,14 @@ struct BlockCost {
 struct BlockModel {
   int64_t layers = 0;
   int64_t other_bytes = 0;       // most live bytes before and behind the blocks: whatever they keep is not there
+  int64_t gradient_bytes = 0;    // of a block's parameters, there from its backward pass on; 0 if they were there before
   int64_t head_bytes = 0;        // most live bytes between their forward and backward pass, if they kept nothing
   std::vector<BlockCost> modes;  // three
 };
 
 /// Most live bytes of the run, one mode a block from the first on; indices of model.modes. While block i works those before it hold what
-/// they keep, in both passes: what the last blocks keep is there for the shortest time.
+/// they keep, in both passes, and those after it, in the backward pass, their gradients: what the last blocks keep is there for the shortest
+/// time.
 int64_t peak_bytes(const BlockModel& model, std::span<const size_t> blocks);
 double cost_of(const BlockModel& model, std::span<const size_t> blocks);
 
@@ -41,8 +45,9 @@ struct Composition {
   int64_t peak_bytes = 0;
   double cost = 0;
 };
-/// Indices of the modes, those of the first blocks first, such that no other order of the same blocks has a lower peak: by falling
-/// peak_bytes - kept_bytes (if two neighbours stand the other way round, exchanging them raises no peak).
+/// Indices of the modes, those of the first blocks first, such that no other order of the same blocks has a lower peak: modes that keep less
+/// than their gradients take, by rising peak_bytes; then the others, by falling peak_bytes - kept_bytes (if two neighbours stand the other
+/// way round, exchanging them raises no peak).
 std::vector<size_t> best_order(const BlockModel& model);
 /// The composition's modes, one a block from the first on.
 std::vector<size_t> blocks_of(const BlockModel& model, const Composition& composition);

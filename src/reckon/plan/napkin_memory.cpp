@@ -71,7 +71,7 @@ double state_bytes_of(OptimizerKind kind) {
   return 8;
 }
 
-// Bytes that live from step to step, by category, after a training step's objects were made on meta.
+// Bytes of the training state by category, after a training step's objects were made on meta; gradients as when all are there.
 struct State {
   double parameters = 0;
   double bytes[kCategories] = {};
@@ -86,6 +86,7 @@ State training_state(const NapkinRun& run, const Config& config) {
   State state;
   state.parameters = double(step.parameters().count());
   for (int i = 0; i < kCategories; ++i) state.bytes[i] = double(meta->allocator().ledger().live_by_category[size_t(i)]);
+  state.bytes[size_t(Category::gradient)] = double(step.parameters().gradient_bytes());
   return state;
 }
 

@@ -53,7 +53,8 @@ void accumulation(NapkinRun& run) {
             text("the same {} sequences at once", k * one.config.train.micro_batch));
   run.exact("flops_ratio", double(cycle.predicted.flops_per_step->model) / double(whole.predicted.flops_per_step->model), "times",
             "model FLOPs, accumulated over whole: the same work");
-  run.why("activations are those of one micro-batch; gradients have one place, into which every micro-batch adds");
+  run.why("activations are those of one micro-batch; gradients have one place, into which every micro-batch adds. From the second on they "
+          "are there from its start: with one micro-batch they come when the activations go");
 }
 
 // ---- largest-micro-batch

@@ -161,6 +161,7 @@ double interpolate(const TimeTable& table, std::span<const double> at) {
 }
 
 std::optional<double> predict_seconds(const CallRecord& call, const MachineProfile& profile) {
+  if (call.op == &op::empty) return 0.0;  // no kernel
   const TimeKey key = time_key(call);
   const TimeTable* table = find_table(profile, key.table);
   if (!table || table->axes.size() != key.at.size()) return {};

@@ -141,10 +141,24 @@ void Tensor::set_grad_slot(const Tensor& slot) {
   state().grad_filled = false;
 }
 
+void Tensor::set_grad_slot(Ref<SlotSource> source) {
+  state().note_gradient();
+  state().grad = {};
+  state().slot_source = std::move(source);
+  state().grad_is_slot = true;
+  state().grad_filled = false;
+}
+
+Tensor Tensor::grad_slot() const {
+  if (!state().grad_is_slot) return {};
+  if (!state().grad) state().slot_source->provide();
+  return Tensor(state().grad);
+}
+
 void Tensor::zero_grad() {
   state().note_gradient();
   state().grad_filled = false;
-  if (!state().grad_is_slot) state().grad = {};
+  if (!state().grad_is_slot || state().slot_source) state().grad = {};
 }
 
 Tensor Tensor::detached() const { return alias(layout()); }

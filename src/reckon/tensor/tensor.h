@@ -42,17 +42,24 @@ struct Layout {
   bool inner_contiguous() const;
 };
 
+/// Where gradients are accumulated that have no memory until the first contribution comes.
+struct SlotSource : RefCounted {
+  /// Gives every leaf whose slot this is and that has none a place.
+  virtual void provide() = 0;
+};
+
 struct TensorState : RefCounted {
   Ref<Storage> storage;
   Layout layout;
   DType dtype = DType::f32;
   // Automatic differentiation, kept by the engine.
   bool requires_grad = false;
-  bool grad_is_slot = false;  // grad is a fixed place, kept when it is emptied
+  bool grad_is_slot = false;  // grad is a fixed place, kept when it is emptied, or comes from slot_source
   bool grad_filled = false;   // false: the next contribution overwrites grad (zero_grad with set_to_none)
   int output_index = 0;       // which output of grad_fn this is
   Ref<RefCounted> grad_fn;    // the Node that made it, or null for a leaf
-  Ref<TensorState> grad;      // of a leaf; a parameter's is a fixed slot of a gradient bucket
+  Ref<TensorState> grad;      // of a leaf; a parameter's is a slot of a gradient bucket
+  Ref<SlotSource> slot_source;
 
   /// To be called before grad or grad_filled change: a rehearsal puts them back.
   void note_gradient();
@@ -116,7 +123,11 @@ class Tensor {
   Tensor grad() const;
   /// Fixes where this leaf's gradient is accumulated: same shape, float; empty until the first contribution.
   void set_grad_slot(const Tensor& slot);
-  /// set_to_none: the gradient's memory stays, its next contribution overwrites it; a gradient without a slot is dropped.
+  /// As above, with a place that is made for the first contribution and let go by zero_grad().
+  void set_grad_slot(Ref<SlotSource> source);
+  /// The slot, made if it has no place yet; undefined without one.
+  Tensor grad_slot() const;
+  /// set_to_none: the memory of a fixed slot stays, its next contribution overwrites it; any other gradient is dropped.
   void zero_grad();
   /// The same storage, outside the graph.
   Tensor detached() const;

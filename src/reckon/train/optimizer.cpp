@@ -25,21 +25,31 @@ constexpr uint64_t kRoundingSite = 0x726F756E64;  // keys of different uses neve
 
 std::vector<std::string> state_names(OptimizerKind kind) {
   switch (kind) {
-    case OptimizerKind::sgd: return {};
-    case OptimizerKind::momentum: return {"momentum"};
-    case OptimizerKind::adagrad: return {"sum_of_squares"};
-    case OptimizerKind::adamw: return {"m", "v"};
-    case OptimizerKind::adamw8bit: return {"m", "m_scale", "v", "v_scale"};
+    case OptimizerKind::sgd:
+      return {};
+    case OptimizerKind::momentum:
+      return {"momentum"};
+    case OptimizerKind::adagrad:
+      return {"sum_of_squares"};
+    case OptimizerKind::adamw:
+      return {"m", "v"};
+    case OptimizerKind::adamw8bit:
+      return {"m", "m_scale", "v", "v_scale"};
   }
   return {};
 }
 const OpDef& step_row(OptimizerKind kind, bool quantized) {
   switch (kind) {
-    case OptimizerKind::sgd: return op::sgd_step;
-    case OptimizerKind::momentum: return op::momentum_step;
-    case OptimizerKind::adagrad: return op::adagrad_step;
-    case OptimizerKind::adamw: break;
-    case OptimizerKind::adamw8bit: return quantized ? op::adamw8bit_step : op::adamw_step;
+    case OptimizerKind::sgd:
+      return op::sgd_step;
+    case OptimizerKind::momentum:
+      return op::momentum_step;
+    case OptimizerKind::adagrad:
+      return op::adagrad_step;
+    case OptimizerKind::adamw:
+      break;
+    case OptimizerKind::adamw8bit:
+      return quantized ? op::adamw8bit_step : op::adamw_step;
   }
   return op::adamw_step;
 }
@@ -47,7 +57,8 @@ const OpDef& step_row(OptimizerKind kind, bool quantized) {
 // A bucket's tensor of that state; undefined if it has none.
 Tensor make_state(Device& device, const std::string& name, const Bucket& bucket) {
   if (name.ends_with("_scale")) return bucket.quantized ? zeros(device, {{bucket.numel / kStateBlock}, DType::f32}) : Tensor();
-  return zeros(device, {bucket.gradients.shape(), bucket.quantized ? DType::u8 : bucket.gradients.dtype()});
+  const DType exact = bucket.values.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  return zeros(device, {{bucket.numel}, bucket.quantized ? DType::u8 : exact});
 }
 }  // namespace
 
@@ -108,26 +119,7 @@ Tensor Optimizer::scale_state() const {
 }
 
 namespace {
-// Elements [begin, end) of a bucket's flat tensors: parameters with a gradient, and the padding after them.
-struct Run {
-  size_t bucket;
-  int64_t begin, end;
-};
-std::vector<Run> filled_runs(const Parameters& parameters) {
-  std::vector<Run> runs;
-  for (size_t i = 0; i < parameters.buckets().size(); ++i) {
-    for (const Parameter& p : parameters.all()) {
-      if (size_t(p.bucket) != i || !p.value.state().grad_filled) continue;
-      const int64_t end = p.offset + p.padded;
-      if (!runs.empty() && runs.back().bucket == i && runs.back().end == p.offset) {
-        runs.back().end = end;
-      } else {
-        runs.push_back({i, p.offset, end});
-      }
-    }
-  }
-  return runs;
-}
+using Run = Parameters::GradientRun;
 // The run's part of a flat tensor with one element for each `per` of the bucket.
 Tensor part_of(const Tensor& flat, const Run& run, int64_t per = 1) {
   if (run.end - run.begin == flat.numel() * per) return flat;
@@ -140,19 +132,20 @@ Tensor part_of(const Tensor& flat, const Run& run, int64_t per = 1) {
 void Optimizer::step(const Tensor& loss) const {
   const NoGrad guard;
   const ModuleScope scope("optimizer");
-  const std::vector<Run> runs = filled_runs(parameters_);
+  const std::vector<Run> runs = parameters_.gradient_runs();
   Tensors sums;
-  for (const Run& run : runs) sums.push_back(sum_of_squares(part_of(parameters_.buckets()[run.bucket].gradients, run)));
+  for (const Run& run : runs) sums.push_back(sum_of_squares(run.gradients));
   if (sums.empty()) sums.push_back(zeros(loss.device(), {{1}, DType::f64}));  // the norm of no gradient
   clip_(scalars_, loss, sums);
   for (const Run& run : runs) {
     const Bucket& bucket = parameters_.buckets()[run.bucket];
-    Tensors in = tensors(scalars_, part_of(bucket.values, run), part_of(bucket.gradients, run));
+    Tensors in = tensors(scalars_, part_of(bucket.values, run), run.gradients);
     for (const State& state : states_)
       if (const Tensor& flat = state.buckets[run.bucket]; flat.defined()) in.push_back(part_of(flat, run, bucket.numel / flat.numel()));
     if (bucket.residual.defined()) in.push_back(part_of(bucket.residual, run));
     if (bucket.master.defined()) in.push_back(part_of(bucket.master, run));
-    call(step_row(config_.name, bucket.quantized), std::move(in), OptimizerParams{bucket.decay ? config_.weight_decay : 0.0, run.begin, run.bucket});
+    call(step_row(config_.name, bucket.quantized), std::move(in),
+         OptimizerParams{bucket.decay ? config_.weight_decay : 0.0, run.begin, run.bucket});
   }
 }
 

@@ -50,7 +50,10 @@ void TrainStep::allocate() {
     decoder_ = std::make_unique<Decoder>(model);
   }
   const DType dtype = dtype_of(config_.train.precision);
-  const StorageOptions storage{dtype, true, config_.train.master_weights, quantized_from(config_.optim.name)};
+  const StorageOptions storage{.dtype = dtype,
+                               .master = config_.train.master_weights,
+                               .quantized_from = quantized_from(config_.optim.name),
+                               .lasting_gradients = false};
   parameters().materialize(device_, storage, uint64_t(config_.seed));
   optimizer_ = std::make_unique<Optimizer>(device_, parameters(), config_.optim, loss_scaling(config_.train), uint64_t(config_.seed));
 
@@ -111,7 +114,6 @@ Tensor TrainStep::micro_batch() {
 
 Tensor TrainStep::accumulate_gradients(int64_t step, const BatchSource& source) {
   const int64_t k = config_.train.grad_accum, B = config_.train.micro_batch;
-  parameters().zero_grad();
   Tensor total;
   for (int64_t micro = 0; micro < k; ++micro) {
     load_batch((step * k + micro) * B, source);
@@ -133,6 +135,8 @@ TrainStep::Result TrainStep::run(int64_t step, const BatchSource& source) {
       const PhaseScope phase(device_, Phase::step);
       optimizer_->write_scalars(step, config_.train.steps);
       optimizer_->step(loss);
+      if (watcher) watcher->on_gradients(parameters());
+      parameters().zero_grad();
     }
     const Optimizer::Outcome outcome = optimizer_->outcome();
     result = {device_.is_meta() ? std::nan("") : loss.item(), outcome.grad_norm, outcome.updated, outcome.loss_scale, outcome.rescaled};
@@ -145,6 +149,7 @@ void TrainStep::find_nonfinite(int64_t step, const BatchSource& source) {
   const FiniteCheck check;
   const SegmentScope segment(device_.allocator(), "step");  // without its update, so never ended
   accumulate_gradients(step, source);
+  parameters().zero_grad();
 }
 
 double TrainStep::evaluate(const BatchSource& source, int64_t windows) {

@@ -27,6 +27,13 @@ class TrainStep {
     double loss_scale = 1;  // that the gradients were made with
     bool rescaled = false;  // not updated, and the loss scale fell: the next step may do better
   };
+  /// Called at the end of each step, before they are let go, with gradients as the update read them.
+  class GradientWatcher {
+   public:
+    virtual ~GradientWatcher() = default;
+    virtual void on_gradients(const Parameters& parameters) = 0;
+  };
+  GradientWatcher* watcher = nullptr;
   /// Optimizer step `step` (0-based): micro-batches step * grad_accum ..., then one update.
   Result run(int64_t step, const BatchSource& source);
   /// Runs the same step with a finite check after every operation; throws Error naming the first operation and layer that gave a NaN or
