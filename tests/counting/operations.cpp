@@ -104,6 +104,10 @@ TEST(Counted, NormsOfWhichOnlySomeGradientsAreWanted) {
   run({{3, 21}, {21}, {21}}, [](const Tensors& in) { return layer_norm(in[0], in[1], in[2], 1e-5); });
   run({{3, 21}, {21}}, [](const Tensors& in) { return layer_norm(in[0], in[1], Tensor(), 1e-5); });
   run({{3, 21}, {21}}, [](const Tensors& in) { return rms_norm(in[0], in[1], 1e-5); });
+  const auto both = [](const SumAndNorm& s) { return mul(s.sum, s.norm); };
+  run({{3, 21}, {3, 21}, {21}, {21}}, [&](const Tensors& in) { return both(add_layer_norm(in[0], in[1], in[2], in[3], 1e-5)); });
+  run({{3, 21}, {3, 21}, {21}}, [&](const Tensors& in) { return both(add_layer_norm(in[0], in[1], in[2], Tensor(), 1e-5)); });
+  run({{3, 21}, {3, 21}, {21}}, [&](const Tensors& in) { return both(add_rms_norm(in[0], in[1], in[2], 1e-5)); });
   run({{3, 7 * 5}, {5}, {5}}, [](const Tensors& in) { return qk_norm(in[0], in[1], in[2], 3, 2, 5, 1e-5); });
 }
 

@@ -123,10 +123,15 @@ void call_rows(Calls& c, int64_t s) {
   c.add(op::layer_norm_back, layer, needs(0b001), {}, "dx only");
   c.add(op::layer_norm_back, layer, needs(0b010), {}, "dw only");
   c.add(op::layer_norm_back, layer, needs(0b100), {}, "db only");
+  c.add(op::layer_norm_back, {x, y, w, statistic, statistic, y}, needs(0b111), {}, "with dsum");
+  c.add(op::add_layer_norm, {x, y, w, w}, NormParams{1e-5});
+  c.add(op::add_layer_norm, {x, y, w}, NormParams{1e-5}, {}, "without bias");
   c.add(op::rms_norm, {x, w}, NormParams{1e-5});
   c.add(op::rms_norm_back, rms, needs(0b11));
   c.add(op::rms_norm_back, rms, needs(0b01), {}, "dx only");
   c.add(op::rms_norm_back, rms, needs(0b10), {}, "dw only");
+  c.add(op::rms_norm_back, {x, y, w, statistic, y}, needs(0b11), {}, "with dsum");
+  c.add(op::add_rms_norm, {x, y, w}, NormParams{1e-5});
 }
 
 void call_products(Calls& c, int64_t s) {

@@ -85,6 +85,8 @@ TEST(Coverage, EveryPublicOperationHasCases) {
                            "linear",
                            "layer_norm",
                            "rms_norm",
+                           "add_layer_norm",
+                           "add_rms_norm",
                            "qk_norm",
                            "swiglu",
                            "embedding",

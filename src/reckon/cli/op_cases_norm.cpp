@@ -11,7 +11,38 @@ Real mean_square(const Real* x, int64_t cols) {
   return sum / Real(double(cols));
 }
 
-void add_layer_norm(CaseList& list) {
+Array layer_normed(const Array& x, const Array& weight, const Array* bias, double eps) {
+  Array y(x.shape);
+  const int64_t cols = x.shape.last();
+  for (int64_t row = 0; row < x.shape.rows(); ++row) {
+    const Real* in = &x.values[size_t(row * cols)];
+    Real sum;
+    for (int64_t i = 0; i < cols; ++i) sum += in[i];
+    const Real mean = sum / Real(double(cols));
+    std::vector<Real> centered;
+    for (int64_t i = 0; i < cols; ++i) centered.push_back(in[i] - mean);
+    const Real spread = sqrt(mean_square(centered.data(), cols) + Real(eps));
+    for (int64_t i = 0; i < cols; ++i) {
+      Real& out = y[row * cols + i];
+      out = centered[size_t(i)] / spread * weight[i];
+      if (bias) out += (*bias)[i];
+    }
+  }
+  return y;
+}
+
+Array rms_normed(const Array& x, const Array& weight, double eps) {
+  Array y(x.shape);
+  const int64_t cols = x.shape.last();
+  for (int64_t row = 0; row < x.shape.rows(); ++row) {
+    const Real* in = &x.values[size_t(row * cols)];
+    const Real root = sqrt(mean_square(in, cols) + Real(eps));
+    for (int64_t i = 0; i < cols; ++i) y[row * cols + i] = in[i] / root * weight[i];
+  }
+  return y;
+}
+
+void add_layer_norm_cases(CaseList& list) {
   list.op("layer_norm");
   int at = 0;
   for (const Arrangement& a : row_arrangements()) {
@@ -22,28 +53,11 @@ void add_layer_norm(CaseList& list) {
     if (bias) inputs.push_back(CaseInput(Shape{cols}));
     list.add(
         inputs, [=](const Tensors& x) { return layer_norm(x[0], x[1], bias ? x[2] : Tensor(), eps); },
-        [=](const Arrays& x) {
-          Array y(x[0].shape);
-          for (int64_t row = 0; row < x[0].shape.rows(); ++row) {
-            const Real* in = &x[0].values[size_t(row * cols)];
-            Real sum;
-            for (int64_t i = 0; i < cols; ++i) sum += in[i];
-            const Real mean = sum / Real(double(cols));
-            std::vector<Real> centered;
-            for (int64_t i = 0; i < cols; ++i) centered.push_back(in[i] - mean);
-            const Real spread = sqrt(mean_square(centered.data(), cols) + Real(eps));
-            for (int64_t i = 0; i < cols; ++i) {
-              Real& out = y[row * cols + i];
-              out = centered[size_t(i)] / spread * x[1][i];
-              if (bias) out += x[2][i];
-            }
-          }
-          return y;
-        });
+        [=](const Arrays& x) { return layer_normed(x[0], x[1], bias ? &x[2] : nullptr, eps); });
   }
 }
 
-void add_rms_norm(CaseList& list) {
+void add_rms_norm_cases(CaseList& list) {
   list.op("rms_norm");
   int at = 0;
   for (const Arrangement& a : row_arrangements()) {
@@ -51,14 +65,33 @@ void add_rms_norm(CaseList& list) {
     const int64_t cols = a.shape.last();
     list.add(
         {CaseInput(a.shape, a.lay).range(-2, 2), CaseInput(Shape{cols}, Lay::shifted).range(0.5, 1.5)},
-        [=](const Tensors& x) { return rms_norm(x[0], x[1], eps); },
+        [=](const Tensors& x) { return rms_norm(x[0], x[1], eps); }, [=](const Arrays& x) { return rms_normed(x[0], x[1], eps); });
+  }
+}
+
+// Both results of the operation count: half the sum and its norm.
+void add_sums_and_norms(CaseList& list, bool layer) {
+  list.op(layer ? "add_layer_norm" : "add_rms_norm");
+  int at = 0;
+  for (const Arrangement& a : row_arrangements()) {
+    const bool bias = layer && at % 3 != 2;
+    const double eps = kEps[at++ % 3];
+    const int64_t cols = a.shape.last();
+    CaseInputs inputs{CaseInput(a.shape, a.lay).range(-2, 2), CaseInput(a.shape).range(-2, 2),
+                      CaseInput(Shape{cols}, Lay::stepped).range(0.5, 1.5)};
+    if (bias) inputs.push_back(CaseInput(Shape{cols}));
+    list.add(
+        inputs,
+        [=](const Tensors& x) {
+          const SumAndNorm both =
+              layer ? add_layer_norm(x[0], x[1], x[2], bias ? x[3] : Tensor(), eps) : add_rms_norm(x[0], x[1], x[2], eps);
+          return add(affine(both.sum, 0.5), both.norm);
+        },
         [=](const Arrays& x) {
-          Array y(x[0].shape);
-          for (int64_t row = 0; row < x[0].shape.rows(); ++row) {
-            const Real* in = &x[0].values[size_t(row * cols)];
-            const Real root = sqrt(mean_square(in, cols) + Real(eps));
-            for (int64_t i = 0; i < cols; ++i) y[row * cols + i] = in[i] / root * x[1][i];
-          }
+          Array sum(x[0].shape);
+          for (int64_t i = 0; i < sum.shape.numel(); ++i) sum[i] = store(x[0][i] + x[1][i]);
+          Array y = layer ? layer_normed(sum, x[2], bias ? &x[3] : nullptr, eps) : rms_normed(sum, x[2], eps);
+          for (int64_t i = 0; i < sum.shape.numel(); ++i) y[i] = store(Real(0.5) * sum[i]) + store(y[i]);
           return y;
         });
   }
@@ -102,8 +135,10 @@ void add_qk_norm(CaseList& list) {
 }  // namespace
 
 void add_norm_cases(CaseList& list) {
-  add_layer_norm(list);
-  add_rms_norm(list);
+  add_layer_norm_cases(list);
+  add_rms_norm_cases(list);
+  add_sums_and_norms(list, true);
+  add_sums_and_norms(list, false);
   add_qk_norm(list);
 }
 }  // namespace reckon

@@ -4,10 +4,11 @@
 
 namespace reckon {
 namespace {
-void check_norm(const Plan& p, size_t weights) {
+// The weights are the inputs from `first` on.
+void check_norm(const Plan& p, size_t first) {
   check(is_float(p.in[0].dtype), "wants a floating-point tensor, got {}", p.in[0].dtype);
   check(p.in[0].shape.rank() >= 1, "x needs at least one axis");
-  for (size_t i = 1; i <= weights; ++i)
+  for (size_t i = first; i < p.in.size(); ++i)
     check(p.in[i] == TensorSpec{{p.in[0].shape.last()}, p.in[0].dtype}, "weight {} does not match the last axis of x {}", p.in[i], p.in[0]);
 }
 // FLOPs an element of a norm's backward pass: xhat; with dx also dy * weight, the row's sums and dx itself; then dw and db.
@@ -15,20 +16,24 @@ int64_t back_cost(bool layer, bool dx, bool dw, bool db) { return (dx || dw ? 1 
 
 // in: x, weight (, bias) -> y, mean, rstd
 void plan_layer_norm(Plan& p) {
-  check_norm(p, p.in.size() - 1);
+  check_norm(p, 1);
   const TensorSpec x = p.in[0];
   p.output(x);
   p.output(x.shape.without_last(), statistics_dtype(x.dtype));
   p.output(x.shape.without_last(), statistics_dtype(x.dtype));
   p.vector_flops({p.in.size() > 2 ? 8 : 7, x.numel()});
 }
-// in: dy, x, weight, mean, rstd -> dx, dw, db as needed (needs bits 0, 1, 2)
-void plan_layer_norm_back(Plan& p) {
+void check_norm_back(const Plan& p, size_t dsum) {
   check(p.in[0] == p.in[1], "dy {} does not match x {}", p.in[0], p.in[1]);
+  if (p.in.size() > dsum) check(p.in[dsum] == p.in[1], "dsum {} does not match x {}", p.in[dsum], p.in[1]);
+}
+// in: dy, x, weight, mean, rstd (, dsum, added to dx) -> dx, dw, db as needed (needs bits 0, 1, 2)
+void plan_layer_norm_back(Plan& p) {
+  check_norm_back(p, 5);
   if (p.needs(0)) p.output(p.in[1]);
   if (p.needs(1)) p.output(p.in[2].shape, statistics_dtype(p.in[2].dtype));
   if (p.needs(2)) p.output(p.in[2].shape, statistics_dtype(p.in[2].dtype));
-  p.vector_flops({back_cost(true, p.needs(0), p.needs(1), p.needs(2)), p.in[1].numel()});
+  p.vector_flops({back_cost(true, p.needs(0), p.needs(1), p.needs(2)) + (p.needs(0) && p.in.size() > 5), p.in[1].numel()});
 }
 // in: x, weight -> y, rstd
 void plan_rms_norm(Plan& p) {
@@ -37,13 +42,26 @@ void plan_rms_norm(Plan& p) {
   p.output(p.in[0].shape.without_last(), statistics_dtype(p.in[0].dtype));
   p.vector_flops({4, p.in[0].numel()});
 }
-// in: dy, x, weight, rstd -> dx, dw as needed
+// in: dy, x, weight, rstd (, dsum) -> dx, dw as needed
 void plan_rms_norm_back(Plan& p) {
-  check(p.in[0] == p.in[1], "dy {} does not match x {}", p.in[0], p.in[1]);
+  check_norm_back(p, 4);
   if (p.needs(0)) p.output(p.in[1]);
   if (p.needs(1)) p.output(p.in[2].shape, statistics_dtype(p.in[2].dtype));
-  p.vector_flops({back_cost(false, p.needs(0), p.needs(1), false), p.in[1].numel()});
+  p.vector_flops({back_cost(false, p.needs(0), p.needs(1), false) + (p.needs(0) && p.in.size() > 4), p.in[1].numel()});
 }
+
+// in: x, residual, weight (, bias) -> sum, y (, mean), rstd
+void plan_add_norm(Plan& p, bool layer) {
+  check(p.in[0] == p.in[1], "x {} and the residual {} differ", p.in[0], p.in[1]);
+  check_norm(p, 2);
+  const TensorSpec x = p.in[0];
+  p.output(x);
+  p.output(x);
+  for (int i = 0; i < 1 + layer; ++i) p.output(x.shape.without_last(), statistics_dtype(x.dtype));
+  p.vector_flops({(layer ? 8 : 5) + (p.in.size() > 3), x.numel()});
+}
+void plan_add_layer_norm(Plan& p) { plan_add_norm(p, true); }
+void plan_add_rms_norm(Plan& p) { plan_add_norm(p, false); }
 
 // The outputs that were computed, put back at their inputs; parameter gradients leave in the parameter's dtype.
 Tensors scatter(const Vjp& v, uint32_t needs, Tensors computed) {
@@ -63,6 +81,31 @@ Tensors vjp_layer_norm(Vjp& v) {
 Tensors vjp_rms_norm(Vjp& v) {
   const uint32_t needs = v.needs & 0b11u;
   return scatter(v, needs, call(op::rms_norm_back, tensors(std::move(v.dy[0]), v.in(0), v.in(1), v.out(1)), {v.as<NormParams>(), needs}));
+}
+
+// dy: of the sum, and of y. x and the residual have the same gradient.
+Tensors add_norm_gradients(const Vjp& v, const OpDef& row, Tensors in) {
+  const bool sum_needed = v.needs & 0b11u;
+  const uint32_t needs = uint32_t(sum_needed) | (v.needs >> 2 & 0b11u) << 1;
+  Tensors computed = call(row, std::move(in), {v.as<NormParams>(), needs}), dx(v.node.in_specs().size());
+  size_t at = 0;
+  if (sum_needed) {
+    for (size_t i = 0; i < 2; ++i)
+      if (v.needs >> i & 1u) dx[i] = computed[0];
+    ++at;
+  }
+  for (size_t i = 2; i < dx.size(); ++i) {
+    if (!(v.needs >> i & 1u)) continue;
+    dx[i] = std::move(computed[at++]);
+    if (!v.slot(int(i)).defined()) dx[i] = cast(dx[i], v.node.in_specs()[i].dtype);
+  }
+  return dx;
+}
+Tensors vjp_add_layer_norm(Vjp& v) {
+  return add_norm_gradients(v, op::layer_norm_back, tensors(std::move(v.dy[1]), v.out(0), v.in(2), v.out(2), v.out(3), std::move(v.dy[0])));
+}
+Tensors vjp_add_rms_norm(Vjp& v) {
+  return add_norm_gradients(v, op::rms_norm_back, tensors(std::move(v.dy[1]), v.out(0), v.in(2), v.out(2), std::move(v.dy[0])));
 }
 
 // ---- QK-norm. in: qkv [..., (H + 2 KV) D], wq [D], wk [D] -> y, rstd [rows, H + KV]
@@ -96,11 +139,25 @@ const OpDef op::layer_norm{k_layer_norm, "layer_norm", plan_layer_norm, vjp_laye
 const OpDef op::layer_norm_back{k_layer_norm_back, "layer_norm_back", plan_layer_norm_back};
 const OpDef op::rms_norm{k_rms_norm, "rms_norm", plan_rms_norm, vjp_rms_norm, {.in = 0b11, .out = 0b10}, {.detached_outputs = 0b10}};
 const OpDef op::rms_norm_back{k_rms_norm_back, "rms_norm_back", plan_rms_norm_back};
+const OpDef op::add_layer_norm{
+    k_add_layer_norm, "add_layer_norm", plan_add_layer_norm, vjp_add_layer_norm, {.in = 0b0100, .out = 0b1101}, {.reuse = 0b11, .detached_outputs = 0b1100}};
+const OpDef op::add_rms_norm{
+    k_add_rms_norm, "add_rms_norm", plan_add_rms_norm, vjp_add_rms_norm, {.in = 0b100, .out = 0b101}, {.reuse = 0b11, .detached_outputs = 0b100}};
 const OpDef op::qk_norm{k_qk_norm, "qk_norm", plan_qk_norm, vjp_qk_norm, {.in = 0b111, .out = 0b10}, {.detached_outputs = 0b10}};
 const OpDef op::qk_norm_back{k_qk_norm_back, "qk_norm_back", plan_qk_norm_back};
 
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
   return call(op::layer_norm, bias.defined() ? tensors(x, weight, bias) : tensors(x, weight), NormParams{eps})[0];
+}
+SumAndNorm add_layer_norm(Tensor x, Tensor residual, const Tensor& weight, const Tensor& bias, double eps) {
+  Tensors in = tensors(std::move(x), std::move(residual), weight);
+  if (bias.defined()) in.push_back(bias);
+  Tensors out = call(op::add_layer_norm, std::move(in), NormParams{eps});
+  return {std::move(out[0]), std::move(out[1])};
+}
+SumAndNorm add_rms_norm(Tensor x, Tensor residual, const Tensor& weight, double eps) {
+  Tensors out = call(op::add_rms_norm, tensors(std::move(x), std::move(residual), weight), NormParams{eps});
+  return {std::move(out[0]), std::move(out[1])};
 }
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) { return call(op::rms_norm, tensors(x, weight), NormParams{eps})[0]; }
 Tensor qk_norm(const Tensor& qkv, const Tensor& q_weight, const Tensor& k_weight, int64_t heads, int64_t kv_heads, int64_t head_dim, double eps) {

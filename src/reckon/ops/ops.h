@@ -99,6 +99,13 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias = {});
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps = 1e-5);
 /// x / sqrt(mean(x^2) + eps) * weight over the last axis; the mean is taken in f32 (f64 for f64). Zhang & Sennrich 2019, arXiv:1910.07467.
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps = 1e-6);
+/// sum = x + residual and its norm, in one pass over both: the bits of add() and the norm above. sum takes over the storage of x or the
+/// residual if nobody else holds it.
+struct SumAndNorm {
+  Tensor sum, norm;
+};
+SumAndNorm add_layer_norm(Tensor x, Tensor residual, const Tensor& weight, const Tensor& bias, double eps = 1e-5);
+SumAndNorm add_rms_norm(Tensor x, Tensor residual, const Tensor& weight, double eps = 1e-6);
 /// RMS norm of each query and key head of packed qkv [..., (H + 2 KV) D] with weights q, k [D]; values pass through.
 Tensor qk_norm(const Tensor& qkv, const Tensor& q_weight, const Tensor& k_weight, int64_t heads, int64_t kv_heads, int64_t head_dim, double eps = 1e-6);
 /// silu(gate) * up of packed x [..., 2F] = (gate | up) -> [..., F]. Shazeer 2020, arXiv:2002.05202.

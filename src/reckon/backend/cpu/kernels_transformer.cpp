@@ -21,7 +21,17 @@ void norm(const KernelArgs& k, Norm kind) {
                 .x = x.raw(), .x_rows = plain(cols), .w = w.raw(), .b = k.in.size() > 2 ? k.in[2].raw() : nullptr,
                 .y = k.out[0].raw(), .y_rows = plain(cols), .mean = layer ? k.out[1].raw() : nullptr, .r = k.out[layer ? 2 : 1].raw()});
 }
-// in: dy, x, weight (, mean), rstd
+// in: x, residual, weight (, bias) -> sum, y (, mean), rstd
+void add_norm(const KernelArgs& k, Norm kind) {
+  const Tensor &x = k.in[0], &w = k.in[2];
+  const int64_t cols = x.shape().last();
+  const bool layer = kind == Norm::layer;
+  norm_forward({.kind = kind, .dtype = x.dtype(), .w_dtype = w.dtype(), .rows = x.shape().rows(), .cols = cols, .eps = k.as<NormParams>().eps,
+                .x = x.raw(), .x_rows = plain(cols), .w = w.raw(), .b = k.in.size() > 3 ? k.in[3].raw() : nullptr, .residual = k.in[1].raw(),
+                .sum = k.out[0].raw(), .y = k.out[1].raw(), .y_rows = plain(cols), .mean = layer ? k.out[2].raw() : nullptr,
+                .r = k.out[layer ? 3 : 2].raw()});
+}
+// in: dy, x, weight (, mean), rstd (, dsum)
 void norm_back(const KernelArgs& k, Norm kind) {
   const Tensor &x = k.in[1], &w = k.in[2];
   const int64_t cols = x.shape().last();
@@ -31,7 +41,8 @@ void norm_back(const KernelArgs& k, Norm kind) {
   void *dx = output(0), *dw = output(1), *db = layer ? output(2) : nullptr;
   norm_backward({.kind = kind, .dtype = x.dtype(), .w_dtype = w.dtype(), .dw_dtype = statistics_dtype(w.dtype()), .rows = x.shape().rows(), .cols = cols,
                  .dy = k.in[0].raw(), .dy_rows = plain(cols), .x = x.raw(), .x_rows = plain(cols), .w = w.raw(),
-                 .mean = layer ? k.in[3].raw() : nullptr, .r = k.in[layer ? 4 : 3].raw(), .dx = dx, .dx_rows = plain(cols), .dw = dw, .db = db,
+                 .mean = layer ? k.in[3].raw() : nullptr, .r = k.in[layer ? 4 : 3].raw(),
+                 .dsum = k.in.size() > (layer ? 5 : 4) ? k.in.back().raw() : nullptr, .dx = dx, .dx_rows = plain(cols), .dw = dw, .db = db,
                  .workspace = k.workspace});
 }
 
@@ -58,6 +69,8 @@ void copy_values(const Tensor& from, const Tensor& to, const QkNormParams& q) {
 
 void kernel::layer_norm(const KernelArgs& k) { norm(k, Norm::layer); }
 void kernel::rms_norm(const KernelArgs& k) { norm(k, Norm::rms); }
+void kernel::add_layer_norm(const KernelArgs& k) { add_norm(k, Norm::layer); }
+void kernel::add_rms_norm(const KernelArgs& k) { add_norm(k, Norm::rms); }
 void kernel::layer_norm_back(const KernelArgs& k) { norm_back(k, Norm::layer); }
 void kernel::rms_norm_back(const KernelArgs& k) { norm_back(k, Norm::rms); }
 

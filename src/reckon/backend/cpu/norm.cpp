@@ -36,12 +36,27 @@ HWY_INLINE void row_statistics(const NormForward& a, Reader& x, int64_t at, floa
   *r = float(1.0 / __builtin_sqrt(square[0] / double(a.cols) + a.eps));
 }
 
+// sum = x + y for the row that starts at `at` in all three.
+HWY_INLINE void add_row(Reader& x, Reader& y, Writer& sum, int64_t at, int64_t cols) {
+  for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
+    const float *xs = x.at(at + c, n), *ys = y.at(at + c, n);
+    float* sums = sum.at(at + c);
+    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+      RECKON_COUNT_VECTOR(part.count());
+      part.store(hn::Add(part.load(xs + i), part.load(ys + i)), sums + i);
+    });
+    sum.done(at + c, n);
+  });
+}
+
 void norm_rows(const NormForward& a, int64_t begin, int64_t end) {
-  Reader x(a.dtype, a.x), w(a.w_dtype, a.w), b(a.w_dtype, a.b);
-  Writer y(a.dtype, a.y);
+  Reader terms[2] = {{a.dtype, a.x}, {a.dtype, a.residual}};
+  Reader x(a.dtype, a.residual ? a.sum : a.x), w(a.w_dtype, a.w), b(a.w_dtype, a.b);
+  Writer sum(a.dtype, a.sum), y(a.dtype, a.y);
   for (int64_t row = begin; row < end; ++row) {
     const int64_t at = a.x_rows.at(row), to = a.y_rows.at(row);
     float mean, r;
+    if (a.residual) add_row(terms[0], terms[1], sum, at, a.cols);
     row_statistics(a, x, at, &mean, &r);
     if (a.mean) static_cast<float*>(a.mean)[row] = mean;
     if (a.r) static_cast<float*>(a.r)[row] = r;
@@ -108,8 +123,12 @@ HWY_INLINE void norm_back_row(const NormBackward& a, BackReaders& in, Writer& dx
 
 void norm_back_rows(const NormBackward& a, int64_t begin, int64_t end, float* pdw, float* pdb) {
   BackReaders in{{a.dtype, a.dy}, {a.dtype, a.x}, {a.w_dtype, a.w}};
+  Reader dsum(a.dtype, a.dsum), rounded(a.dtype, a.dx);
   Writer dx(a.dtype, a.dx);
-  for (int64_t row = begin; row < end; ++row) norm_back_row(a, in, dx, row, pdw, pdb);
+  for (int64_t row = begin; row < end; ++row) {
+    norm_back_row(a, in, dx, row, pdw, pdb);
+    if (a.dx && a.dsum) add_row(rounded, dsum, dx, a.dx_rows.at(row), a.cols);
+  }
 }
 }  // namespace reckon::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -130,6 +149,14 @@ void norm_row_f64(const NormForward& a, int64_t row) {
   const double *x = static_cast<const double*>(a.x) + a.x_rows.at(row), *w = static_cast<const double*>(a.w),
                *b = static_cast<const double*>(a.b);
   double* y = static_cast<double*>(a.y) + a.y_rows.at(row);
+  if (a.residual) {
+    double* sum = static_cast<double*>(a.sum) + a.x_rows.at(row);
+    for (int64_t c = 0; c < a.cols; ++c) {
+      RECKON_COUNT_VECTOR(1);
+      sum[c] = x[c] + static_cast<const double*>(a.residual)[a.x_rows.at(row) + c];
+    }
+    x = sum;
+  }
   double mean = 0, square = 0;
   if (a.kind == Norm::layer) {
     for (int64_t c = 0; c < a.cols; ++c) {
@@ -171,11 +198,16 @@ void norm_back_row_f64(const NormBackward& a, int64_t row, double* dw, double* d
     RECKON_COUNT_VECTOR(a.kind == Norm::layer ? 4 : 3);
     dx[c] = r * (dy[c] * (w ? w[c] : 1) - mean_g - (x[c] - mean) * r * mean_gx);
   }
+  for (int64_t c = 0; a.dsum && c < a.cols; ++c) {
+    RECKON_COUNT_VECTOR(1);
+    dx[c] += static_cast<const double*>(a.dsum)[a.dx_rows.at(row) + c];
+  }
 }
 }  // namespace
 
 void norm_forward(const NormForward& a) {
   RECKON_ASSERT(is_float(a.dtype) && ((a.dtype == DType::f64) == (a.w_dtype == DType::f64) || (!a.w && !a.b)));
+  RECKON_ASSERT(!a.residual == !a.sum);
   parallel_range(a.rows, rows_per_task(a.cols * size_of(a.dtype) * 2), [&](int64_t begin, int64_t end) {
     if (a.dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(norm_rows)(a, begin, end);
     for (int64_t row = begin; row < end; ++row) norm_row_f64(a, row);

@@ -20,7 +20,9 @@ struct NormForward {
   RowLayout x_rows;
   const void* w = nullptr;  // [cols], null: 1
   const void* b = nullptr;  // [cols], null: 0
-  void* y = nullptr;        // [rows, cols]; may be x
+  const void* residual = nullptr;  // as x; not null: sum = x + residual, rounded, is what is normalized
+  void* sum = nullptr;             // as x; may be x or residual
+  void* y = nullptr;               // [rows, cols]; may be x, if there is no residual
   RowLayout y_rows;
   void* mean = nullptr;  // [rows], layer norm only; null: not kept
   void* r = nullptr;     // [rows], null: not kept
@@ -39,7 +41,8 @@ struct NormBackward {
   const void* w = nullptr;     // [cols], null: 1
   const void* mean = nullptr;  // [rows], layer norm only
   const void* r = nullptr;     // [rows]
-  void* dx = nullptr;          // [rows, cols]
+  const void* dsum = nullptr;  // [rows, cols] contiguous, is added to the rounded dx; null: nothing is
+  void* dx = nullptr;          // [rows, cols], not dsum
   RowLayout dx_rows;
   void* dw = nullptr;         // [cols]
   void* db = nullptr;         // [cols]
