@@ -5,7 +5,7 @@
 
 #include "reckon/base/debug.h"
 #include "reckon/base/stop.h"
-#include "reckon/engine/context.h"
+#include "reckon/engine/fuser.h"
 #include "reckon/engine/meter.h"
 #include "reckon/engine/node.h"
 
@@ -119,14 +119,32 @@ void check_finite(const OpDef& op, Device& device, const Tensors& tensors, const
   }
 }
 
-void launch(const OpDef& op, const Plan& plan, const Tensors& in, Tensors& out, const Params& params, Device& device, MeterRow* row, CallRecord* record) {
+Kernel kernel_of(const OpDef& op, const Device& device) {
+  return op.traits.own_kernel || op.id < 0 ? op.traits.own_kernel : device.kernel(op.id).run;
+}
+
+// A kernel may touch its tensors while other calls wait.
+class WhileOthersWait {
+ public:
+  explicit WhileOthersWait(Device& device) : device_(device), pending_(device.pending()) { device_.set_pending(nullptr); }
+  ~WhileOthersWait() { device_.set_pending(pending_); }
+  WhileOthersWait(const WhileOthersWait&) = delete;
+  WhileOthersWait& operator=(const WhileOthersWait&) = delete;
+
+ private:
+  Device& device_;
+  PendingCalls* pending_;
+};
+
+void launch(const OpDef& op, const Plan& plan, const Tensors& in, Tensors& out, const Params& params, Device& device, Kernel kernel,
+            MeterRow* row, CallRecord* record) {
   Ref<Storage> scratch;
   if (plan.workspace > 0) scratch = Ref<Storage>(new Storage(device, plan.workspace, Category::temporary, context().module, op.name));
   if (device.is_meta()) return;
   if (debug(Debug::dispatch))
     debug_line(Debug::dispatch, text("{} on {}: {} kernel, workspace {} B, {} lanes", op.name, device.profile().name, op.traits.own_kernel ? "own" : "built-in", plan.workspace,
                                      device.profile().lanes));
-  const Kernel kernel = op.traits.own_kernel ? op.traits.own_kernel : device.kernel(op.id).run;
+  const WhileOthersWait guard(device);
   const KernelArgs args{in, out, params, scratch ? scratch->data() : nullptr, plan.workspace, device.profile().lanes};
   if (row && (record || context().meter->timing)) {
     if (record) record->start = context().meter->clock();
@@ -153,6 +171,17 @@ void mark(const OpDef& op, Tensors& out, const Ref<Node>& node) {
 }
 }  // namespace
 
+void detail::run_into(const OpDef& op, const KernelRow& kernel, const Tensors& in, Tensors& out, const Params& params, Device& device) {
+  Plan plan(params, device.profile());
+  for (const Tensor& t : in) plan.in.push_back(t.spec());
+  op.plan(plan);
+  if (kernel.book) kernel.book(plan);
+  Meter* meter = context().meter;
+  MeterRow* row = meter ? &meter->charge(op, plan) : nullptr;
+  CallRecord* record = row && meter->records_calls() ? &meter->record(op, plan, device.allocator().events().size()) : nullptr;
+  launch(op, plan, in, out, params, device, kernel.run, row, record);
+}
+
 bool tracked(const Tensors& in) { return context().grad_enabled && any_requires_grad(in); }
 
 Tensors call(const OpDef& op, Tensors in, const Params& params) {
@@ -168,22 +197,27 @@ Tensors call_on(Device& device, const OpDef& op, Tensors in, const Params& param
   }
   stop_point();
   fix_layouts(op, in);
-  const Plan plan = make_plan(op, in, params, device);
+  Plan plan = make_plan(op, in, params, device);
   const bool is_tracked = tracked(in);
   if (is_tracked && !op.vjp) check_rule(op, in, plan.out.size());
   if (is_tracked && op.traits.mutates) check_written(op, in);
   if (op.traits.mutates && context().segment_begin >= 0) check_effects(op, in);
   if (debug(Debug::ops)) debug_line(Debug::ops, text("{} [{}] {}", op.name, module_path(context().module), list(in)));
+  Fuser* fuser = context().fuser && context().fuser->serves(device) ? context().fuser : nullptr;
+  const bool waits = fuser && fuser->waits(op, plan, in);
+  if (waits) plan.bytes_moved = 0;  // charged when its group runs
   MeterRow* row = context().meter ? &context().meter->charge(op, plan) : nullptr;
 
   const bool is_marked = context().marking && op.vjp && any_requires_grad(in);  // before a reused input goes
   Tensors out;
   if (op.traits.view) {
     out.push_back(in[0].alias(op.traits.view(in[0].layout(), params)));
+  } else if (waits) {
+    out.push_back(fuser->defer(op, plan, in, is_tracked, output_category(is_tracked)));
   } else {
     CallRecord* record = row && context().meter->records_calls() ? &context().meter->record(op, plan, device.allocator().events().size()) : nullptr;
     out = make_outputs(op, plan, in, device, is_tracked);
-    launch(op, plan, in, out, params, device, row, record);
+    launch(op, plan, in, out, params, device, kernel_of(op, device), row, record);
     for (size_t i = 0; i < in.size(); ++i)
       if (op.traits.mutates >> i & 1u) in[i].storage().bump_version();
     if (context().finite_check && !device.is_meta()) {

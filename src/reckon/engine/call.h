@@ -22,6 +22,11 @@ Tensors tensors(T&&... items) {
 /// True if a graph is being recorded and one of the tensors takes part in it.
 bool tracked(const Tensors& in);
 
+namespace detail {
+/// Runs a row into outputs that exist, as the device's fused_kernel(): its plan, meter, workspace and launch.
+void run_into(const OpDef& op, const KernelRow& kernel, const Tensors& in, Tensors& out, const Params& params, Device& device);
+}  // namespace detail
+
 namespace op {
 // The rows the engine itself calls; ops defines them.
 extern const OpDef add;         // a, b -> a + b, broadcast

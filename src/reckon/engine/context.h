@@ -8,6 +8,7 @@
 namespace reckon {
 
 class Device;
+class Fuser;
 class Meter;
 
 struct Context {
@@ -22,6 +23,7 @@ struct Context {
   Phase phase = Phase::init;
   uint32_t module = 0;             // id of the current module path; 0 is the root ""
   Meter* meter = nullptr;
+  Fuser* fuser = nullptr;          // inside a compiled step, see engine/compile.h
 };
 Context& context();
 

@@ -86,6 +86,7 @@ struct KernelArgs {
 using PlanFunction = void (*)(Plan&);
 using VjpFunction = Tensors (*)(Vjp&);
 using ViewFunction = Layout (*)(const Layout& in, const Params&);
+using AxesFunction = uint32_t (*)(const Params&);
 
 /// Which tensors backward needs; everything else is released as soon as its owner lets go.
 struct Keep {
@@ -100,6 +101,8 @@ struct OpTraits {
   uint32_t any_stride = 0;         // inputs accepted with any strides; others are made contiguous first, visibly
   uint32_t inner_contiguous = 0;   // inputs accepted if their last axis has stride 1
   uint32_t detached_outputs = 0;   // outputs that carry no gradient (statistics, indices)
+  bool pointwise = false;          // element i of output 0 depends on element i of each input, broadcast: may join a fused group
+  AxesFunction sums = nullptr;     // output 0 is input 0 summed over the axes whose bits are set: may end a fused group
   Kernel own_kernel = nullptr;     // a row of a user or of dist brings its own kernel
 };
 

@@ -50,12 +50,6 @@ void check_left(std::span<const AllocationEvent> events, int64_t first, const Te
        human_bytes(left->bytes), name_of(left->category), left->op);
 }
 
-std::vector<TensorSpec> signature_of(const Tensors& in) {
-  std::vector<TensorSpec> signature;
-  for (const Tensor& t : in) signature.push_back(t.defined() ? t.spec() : TensorSpec{});
-  return signature;
-}
-
 // True if `longer` has room for every block of `plan`, in the same sequence: then its offsets serve both.
 bool fits_under(const SegmentPlan& plan, const SegmentPlan& longer) {
   return std::equal(plan.events.begin(), plan.events.end(), longer.events.begin(), longer.events.end(),
@@ -89,21 +83,31 @@ DryRun detail::dry_run(Device& device, const StepBody& body, const Tensors& in, 
   return run;
 }
 
+std::vector<TensorSpec> detail::signature_of(const Tensors& in) {
+  std::vector<TensorSpec> signature;
+  for (const Tensor& t : in) signature.push_back(t.defined() ? t.spec() : TensorSpec{});
+  return signature;
+}
+
+void detail::share_region(Device& device, SegmentPlan& own, std::span<const SegmentPlan* const> earlier, int64_t& region_bytes) {
+  for (const SegmentPlan* longer : earlier) {
+    if (own.bytes <= region_bytes) break;
+    if (!fits_under(own, *longer)) continue;
+    own.offsets = longer->offsets;
+    own.bytes = longer->bytes;
+  }
+  device.allocator().reserve_region(own.bytes);
+  region_bytes = std::max(region_bytes, own.bytes);
+}
+
 const DryRun& PlannedStep::plan(const Tensors& in) {
-  const std::vector<TensorSpec> signature = signature_of(in);
+  const std::vector<TensorSpec> signature = detail::signature_of(in);
   for (const Entry& e : entries_)
     if (e.signature == signature) return *e.run;
   auto run = std::make_unique<DryRun>(detail::dry_run(device_, *body_, in, "step"));
-  SegmentPlan& own = run->placement;
-  for (const Entry& e : entries_) {
-    const SegmentPlan& longer = e.run->placement;
-    if (own.bytes <= region_bytes_) break;
-    if (!fits_under(own, longer)) continue;
-    own.offsets = longer.offsets;
-    own.bytes = longer.bytes;
-  }
-  device_.allocator().reserve_region(own.bytes);
-  region_bytes_ = std::max(region_bytes_, own.bytes);
+  std::vector<const SegmentPlan*> earlier;
+  for (const Entry& e : entries_) earlier.push_back(&e.run->placement);
+  detail::share_region(device_, run->placement, earlier, region_bytes_);
   return *entries_.emplace_back(Entry{signature, std::move(run)}).run;
 }
 

@@ -2,6 +2,7 @@
 // combination of input shapes.
 #pragma once
 #include <memory>
+#include <span>
 
 #include "reckon/engine/meter.h"
 #include "reckon/memory/arena.h"
@@ -24,6 +25,11 @@ struct StepBody : RefCounted {
   virtual Tensors run(const Tensors& in) const = 0;
 };
 DryRun dry_run(Device& device, const StepBody& body, const Tensors& in, std::string_view name);
+/// Specs of the inputs; what a plan is found by.
+std::vector<TensorSpec> signature_of(const Tensors& in);
+/// Makes room for one more plan in the region that all plans of a step share: a plan that fits under an earlier one takes its offsets.
+/// Throws Error (memory) if the region would be over the budget.
+void share_region(Device& device, SegmentPlan& own, std::span<const SegmentPlan* const> earlier, int64_t& region_bytes);
 
 template <class F>
 Ref<StepBody> step_body(F step) {

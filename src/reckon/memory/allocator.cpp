@@ -71,6 +71,8 @@ struct Course {
   int64_t first_serial = 0;
   size_t next = 0;         // event
   std::string divergence;  // the first difference, found where nothing can be thrown
+  bool may_leave = false;
+  std::string left;  // why the plan is not followed any more
 };
 }  // namespace
 
@@ -265,9 +267,11 @@ Block Allocator::allocate(int64_t bytes, Category category, uint32_t module, con
   block.rehearsal = s.before_rehearsal ? s.rehearsals : 0;
   const AllocationEvent event = s.event_of(true, block);
   if (s.course.plan) {
-    if (!s.course.divergence.empty()) s.fail_divergence(s.course.divergence);
-    const std::string differs = s.leaves_plan(event);
-    if (!differs.empty()) s.fail_divergence(differs);
+    const std::string differs = s.course.divergence.empty() ? s.leaves_plan(event) : s.course.divergence;
+    if (!differs.empty() && !s.course.may_leave) s.fail_divergence(differs);
+    if (!differs.empty()) leave_plan(text("at event {}: {}", s.course.next, differs));
+  }
+  if (s.course.plan) {
     const size_t n = size_t(block.serial - s.course.first_serial);
     const int64_t planned = s.course.base + s.course.plan->offsets[n];
     block.offset = s.guard == Guard::mapping && block.bytes > 0 ? s.place(block.bytes) : planned;
@@ -386,32 +390,44 @@ bool Allocator::begin_segment(std::string_view name) {
     const SegmentPlan* plan = s.arena->find(name);
     check(plan != nullptr, "{} is not part of the plan", name);
     s.check_region_is_free(name, plan == &s.arena->segments[0]);
-    s.course = Course{plan, s.arena->base_of(*plan), s.books.next_serial, 0, {}};
+    s.course = Course{plan, s.arena->base_of(*plan), s.books.next_serial, 0, {}, false, {}};
   }
   s.in_segment = true;
   if (s.books.recording) s.books.marks.push_back({std::string(name), s.books.events.size(), s.books.events.size()});
   return true;
 }
 
-void Allocator::begin_segment(const SegmentPlan& plan) {
+void Allocator::begin_segment(const SegmentPlan& plan, bool may_leave) {
   State& s = *state_;
   RECKON_ASSERT(!s.in_segment && plan.bytes <= s.region_bytes);
   s.check_region_is_free(plan.name, true);
   s.in_segment = true;
-  s.course = Course{&plan, s.region_offset, s.books.next_serial, 0, {}};
+  s.course = Course{&plan, s.region_offset, s.books.next_serial, 0, {}, may_leave, {}};
+}
+
+// Blocks that have a place in the region keep it; those to come lie elsewhere, so none can meet another.
+void Allocator::leave_plan(std::string why) {
+  Course& course = state_->course;
+  if (!course.plan) return;
+  RECKON_ASSERT(course.may_leave);
+  course = Course{.may_leave = true, .left = std::move(why)};
 }
 
 void Allocator::end_segment() {
+  const std::string name = state_->course.plan ? state_->course.plan->name : "", differs = close_segment();
+  if (!differs.empty()) fail("{} left its plan {}; the same inputs must make the same calls", name, differs);
+}
+
+std::string Allocator::close_segment() {
   State& s = *state_;
   RECKON_ASSERT(s.in_segment);
   s.in_segment = false;
   if (s.books.recording && !s.books.marks.empty()) s.books.marks.back().end = s.books.events.size();
-  if (!s.course.plan) return;
   const Course course = std::exchange(s.course, {});
-  if (course.divergence.empty() && course.next == course.plan->events.size()) return;
+  if (!course.plan || (course.divergence.empty() && course.next == course.plan->events.size())) return course.left;
   const std::string differs =
       !course.divergence.empty() ? course.divergence : text("planned {}, got its end", to_string(course.plan->events[course.next]));
-  fail("{} left its plan at event {}: {}; the same inputs must make the same calls", course.plan->name, course.next, differs);
+  return text("at event {}: {}", course.next, differs);
 }
 
 void Allocator::abandon_segment() noexcept {

@@ -131,10 +131,15 @@ class Allocator {
   /// The following calls are a segment's. Segments do not nest: an inner one is part of the outer. True if this one is the outer one.
   /// Throws Error if the arena's plan has no such segment, or if a block of one that failed is still held.
   bool begin_segment(std::string_view name);
-  /// The same with its plan, inside the region. Throws Error if a block of the region's last segment is still held.
-  void begin_segment(const SegmentPlan& plan);
+  /// The same with its plan, inside the region. Throws Error if a block of the region's last segment is still held. A segment that may
+  /// leave its plan goes on without it, beside the region, from the first difference on.
+  void begin_segment(const SegmentPlan& plan, bool may_leave = false);
+  /// The rest of the running segment has no plan.
+  void leave_plan(std::string why);
   /// Throws Error naming the first difference if the segment left its plan or ended before it.
   void end_segment();
+  /// The same for one that may leave its plan: returns the first difference, "" if there was none.
+  std::string close_segment();
   /// After an exception: whatever the segment did is no error.
   void abandon_segment() noexcept;
 

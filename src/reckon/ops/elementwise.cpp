@@ -151,7 +151,7 @@ Tensors vjp_swiglu(Vjp& v) { return {back(op::swiglu_back, v, v.in(0))}; }
 
 // Costs per element are listed in docs/flops.md. A unary operation may write over its input when nobody else holds it.
 #define BINARY(name, plan, vjp, kept) \
-  const OpDef op::name{k_##name, #name, plan, vjp, {.in = kept}, {.reuse = 0b11, .any_stride = 0b11}}
+  const OpDef op::name{k_##name, #name, plan, vjp, {.in = kept}, {.reuse = 0b11, .any_stride = 0b11, .pointwise = true}}
 BINARY(add, plan_binary, vjp_add, 0);
 BINARY(sub, plan_binary, vjp_sub, 0);
 BINARY(mul, plan_binary, vjp_mul, 0b11);
@@ -160,9 +160,9 @@ BINARY(maximum, plan_binary, vjp_maximum, 0b11);
 BINARY(minimum, plan_binary, vjp_minimum, 0b11);
 BINARY(pow, plan_float_binary, vjp_pow, 0b11);
 #undef BINARY
-const OpDef op::affine{k_affine, "affine", plan_affine, vjp_affine, {}, {.reuse = 0b1}};
+const OpDef op::affine{k_affine, "affine", plan_affine, vjp_affine, {}, {.reuse = 0b1, .pointwise = true}};
 #define UNARY(name, cost, kept_in, kept_out) \
-  const OpDef op::name{k_##name, #name, plan_unary<cost>, vjp_##name, {.in = kept_in, .out = kept_out}, {.reuse = 0b1}}
+  const OpDef op::name{k_##name, #name, plan_unary<cost>, vjp_##name, {.in = kept_in, .out = kept_out}, {.reuse = 0b1, .pointwise = true}}
 UNARY(neg, 1, 0, 0);
 UNARY(exp, 1, 0, 1);
 UNARY(log, 1, 1, 0);
@@ -177,15 +177,15 @@ UNARY(relu, 1, 0, 1);
 UNARY(gelu, 9, 1, 0);
 UNARY(silu, 5, 1, 0);
 #undef UNARY
-const OpDef op::tanh_back{k_tanh_back, "tanh_back", plan_unary_back<3>, nullptr, {}, {.reuse = 0b1}};
-const OpDef op::sigmoid_back{k_sigmoid_back, "sigmoid_back", plan_unary_back<3>, nullptr, {}, {.reuse = 0b1}};
-const OpDef op::relu_back{k_relu_back, "relu_back", plan_unary_back<1>, nullptr, {}, {.reuse = 0b1}};
-const OpDef op::gelu_back{k_gelu_back, "gelu_back", plan_unary_back<19>, nullptr, {}, {.reuse = 0b11}};
-const OpDef op::silu_back{k_silu_back, "silu_back", plan_unary_back<9>, nullptr, {}, {.reuse = 0b11}};
-const OpDef op::equal{k_equal, "equal", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1}};
-const OpDef op::less{k_less, "less", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1}};
-const OpDef op::less_equal{k_less_equal, "less_equal", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1}};
-const OpDef op::where{k_where, "where", plan_where, vjp_where, {.in = 0b1}, {.any_stride = 0b111}};
+const OpDef op::tanh_back{k_tanh_back, "tanh_back", plan_unary_back<3>, nullptr, {}, {.reuse = 0b1, .pointwise = true}};
+const OpDef op::sigmoid_back{k_sigmoid_back, "sigmoid_back", plan_unary_back<3>, nullptr, {}, {.reuse = 0b1, .pointwise = true}};
+const OpDef op::relu_back{k_relu_back, "relu_back", plan_unary_back<1>, nullptr, {}, {.reuse = 0b1, .pointwise = true}};
+const OpDef op::gelu_back{k_gelu_back, "gelu_back", plan_unary_back<19>, nullptr, {}, {.reuse = 0b11, .pointwise = true}};
+const OpDef op::silu_back{k_silu_back, "silu_back", plan_unary_back<9>, nullptr, {}, {.reuse = 0b11, .pointwise = true}};
+const OpDef op::equal{k_equal, "equal", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1, .pointwise = true}};
+const OpDef op::less{k_less, "less", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1, .pointwise = true}};
+const OpDef op::less_equal{k_less_equal, "less_equal", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1, .pointwise = true}};
+const OpDef op::where{k_where, "where", plan_where, vjp_where, {.in = 0b1}, {.any_stride = 0b111, .pointwise = true}};
 const OpDef op::swiglu{k_swiglu, "swiglu", plan_swiglu, vjp_swiglu, {.in = 0b1}};
 const OpDef op::swiglu_back{k_swiglu_back, "swiglu_back", plan_swiglu_back, nullptr, {}, {.reuse = 0b10}};
 

@@ -18,6 +18,7 @@ void plan_sum(Plan& p) {
   p.output(reduced_shape(p.in[0].shape, p.params.as<ReduceParams>()), p.in[0].dtype);
   p.flops.vector = p.in[0].numel();
 }
+uint32_t summed_axes(const Params& params) { return params.as<ReduceParams>().axes; }
 void plan_max(Plan& p) {
   plan_sum(p);
   check(p.out[0].numel() == 0 || p.in[0].numel() > 0, "the maximum over an empty axis of {} is undefined", p.in[0].shape);
@@ -59,7 +60,7 @@ ReduceParams reduce_params(const Tensor& x, std::initializer_list<int> axes, boo
 }
 }  // namespace
 
-const OpDef op::sum{k_sum, "sum", plan_sum, vjp_sum, {}, {.any_stride = 0b1}};
+const OpDef op::sum{k_sum, "sum", plan_sum, vjp_sum, {}, {.any_stride = 0b1, .sums = summed_axes}};
 const OpDef op::max{k_max, "max", plan_max, vjp_max, {.in = 0b1, .out = 0b1}, {.any_stride = 0b1}};
 const OpDef op::softmax{k_softmax, "softmax", plan_softmax, vjp_softmax, {.out = 0b1}, {.reuse = 0b1}};
 const OpDef op::softmax_back{k_softmax_back, "softmax_back", plan_softmax_back, nullptr, {}, {.reuse = 0b1}};

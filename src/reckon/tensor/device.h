@@ -21,6 +21,15 @@ struct KernelRow {
   void (*book)(Plan&) = nullptr;
 };
 
+/// Calls that were accepted and have not run yet (engine/fuser.h). Whoever touches data from outside of a kernel has them run first.
+class PendingCalls {
+ public:
+  virtual void settle() = 0;
+
+ protected:
+  ~PendingCalls() = default;
+};
+
 enum class Mode : uint8_t { real, meta };
 
 /// What a plan may know of a machine. Workspace sizes are functions of it, so a machine that is not here can be planned.
@@ -50,6 +59,11 @@ class Device : public RefCounted {
   GradientJournal* gradient_journal() const { return gradient_journal_; }
   void set_gradient_journal(GradientJournal* journal) { gradient_journal_ = journal; }
 
+  PendingCalls* pending() const { return pending_; }
+  void set_pending(PendingCalls* calls) { pending_ = calls; }
+  /// Runs a group of element-wise calls in one pass (engine/fused.h); null: this backend does not, and nothing is fused.
+  virtual const KernelRow* fused_kernel() const { return nullptr; }
+
   /// A fresh device of the same kind and profile, without data.
   virtual Ref<Device> open_meta() const = 0;
   /// Host to device and back; bytes may be 0. Not called on meta.
@@ -67,5 +81,6 @@ class Device : public RefCounted {
   const KernelRow* kernels_;
   Allocator allocator_;
   GradientJournal* gradient_journal_ = nullptr;
+  PendingCalls* pending_ = nullptr;
 };
 }  // namespace reckon

@@ -5,10 +5,17 @@
 namespace reckon {
 
 Storage::Storage(Device& device, int64_t bytes, Category category, uint32_t module, const char* op)
-    : device_(&device), block_(device.allocator().allocate(bytes, category, module, op)) {
-  data_ = device.base() ? device.base() + block_.offset : nullptr;
+    : Storage(device) {
+  take_memory(bytes, category, module, op);
 }
-Storage::~Storage() { device_->allocator().free(block_); }
+Storage::~Storage() {
+  if (has_memory()) device_->allocator().free(block_);
+}
+void Storage::take_memory(int64_t bytes, Category category, uint32_t module, const char* op) {
+  RECKON_ASSERT(!has_memory());
+  block_ = device_->allocator().allocate(bytes, category, module, op);
+  data_ = device_->base() ? device_->base() + block_.offset : nullptr;
+}
 
 Layout::Layout(const Shape& s) : shape(s) {
   int64_t stride = 1;
@@ -30,8 +37,10 @@ bool Layout::is_contiguous() const {
 
 bool Layout::inner_contiguous() const { return shape.rank() == 0 || shape.last() <= 1 || strides[shape.rank() - 1] == 1; }
 
-Tensor::Tensor(Device& device, const TensorSpec& spec, Category category, uint32_t module, const char* op) : state_(new TensorState) {
-  state_->storage = Ref<Storage>(new Storage(device, spec.bytes(), category, module, op));
+Tensor::Tensor(Device& device, const TensorSpec& spec, Category category, uint32_t module, const char* op)
+    : Tensor(Ref<Storage>(new Storage(device, spec.bytes(), category, module, op)), spec) {}
+Tensor::Tensor(Ref<Storage> storage, const TensorSpec& spec) : state_(new TensorState) {
+  state_->storage = std::move(storage);
   state_->layout = Layout(spec.shape);
   state_->dtype = spec.dtype;
 }
@@ -45,7 +54,14 @@ Tensor Tensor::alias(const Layout& layout, DType dtype) const {
   return Tensor(view);
 }
 
+namespace {
+void settle(Device& device) {
+  if (PendingCalls* calls = device.pending()) calls->settle();
+}
+}  // namespace
+
 void* Tensor::raw() const {
+  settle(device());
   std::byte* start = state().storage->data();
   return start ? start + layout().offset * size_of(dtype()) : nullptr;
 }
@@ -108,6 +124,7 @@ std::vector<double> Tensor::to_vector() const {
 
 void Tensor::write(const void* host, int64_t bytes) const {
   check(is_contiguous() && bytes == spec().bytes(), "write wants {} contiguous bytes for {}, got {}", spec().bytes(), *this, bytes);
+  settle(device());
   state().storage->bump_version();
   if (!device().is_meta()) device().copy_in(raw(), host, size_t(bytes));
 }

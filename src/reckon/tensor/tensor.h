@@ -14,6 +14,8 @@ using Tensors = std::vector<Tensor>;
 class Storage : public RefCounted {
  public:
   Storage(Device& device, int64_t bytes, Category category, uint32_t module, const char* op);
+  /// One without memory, of a result that exists only inside a fused group (engine/fuser.h).
+  explicit Storage(Device& device) : device_(&device), data_(nullptr) {}
   ~Storage() override;
 
   Device& device() const { return *device_; }
@@ -21,6 +23,9 @@ class Storage : public RefCounted {
   std::byte* data() const { return data_; }  // null on meta
   uint64_t version() const { return version_; }
   void bump_version() { ++version_; }
+  bool has_memory() const { return block_.serial >= 0; }
+  /// Gives memory to one that has none.
+  void take_memory(int64_t bytes, Category category, uint32_t module, const char* op);
 
  private:
   Ref<Device> device_;
@@ -83,6 +88,8 @@ class Tensor {
   explicit Tensor(Ref<TensorState> state) : state_(std::move(state)) {}
   /// A new contiguous tensor with its own storage, contents undefined.
   Tensor(Device& device, const TensorSpec& spec, Category category, uint32_t module, const char* op);
+  /// The same over a storage that exists.
+  Tensor(Ref<Storage> storage, const TensorSpec& spec);
   /// A view of the same storage with another layout, outside of autograd.
   Tensor alias(const Layout& layout) const;
   Tensor alias(const Layout& layout, DType dtype) const;

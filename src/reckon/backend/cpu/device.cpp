@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "reckon/backend/cpu/fused.h"
 #include "reckon/backend/cpu/kernels.h"
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
@@ -82,9 +83,13 @@ class CpuDevice final : public Device {
   }
   void copy_in(void* device, const void* host, size_t bytes) override { copy(device, host, bytes); }
   void copy_out(void* host, const void* device, size_t bytes) override { copy(host, device, bytes); }
+  const KernelRow* fused_kernel() const override { return &kFused; }
   Ref<Device> open_meta() const override { return open_cpu(Mode::meta, profile()); }
   void synchronize() override {}
   int64_t count_nonfinite(const void* data, DType dtype, int64_t count) override { return cpu::count_nonfinite(dtype, data, count); }
+
+ private:
+  static constexpr KernelRow kFused{cpu::run_fused, cpu::book_fused};
 };
 }  // namespace
 

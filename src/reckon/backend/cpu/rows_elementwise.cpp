@@ -115,6 +115,24 @@ void binary_part(Binary op, DType dtype, const Loop& loop, const void* a, const 
   });
 }
 
+// Contiguous elements.
+void unary_dense(Unary op, DType dtype, const void* x, void* y, int64_t n) {
+  HWY_ALIGN float xs[kPart], ys[kPart];
+  for (int64_t i = 0; i < n; i += kPart) {
+    const int64_t count = n - i < kPart ? n - i : kPart;
+    unary_floats(op, read_chunk(dtype, x, i, count, xs), write_place(dtype, y, i, ys), count);
+    write_chunk(dtype, y, i, count, ys);
+  }
+}
+void binary_dense(Binary op, DType dtype, const void* a, const void* b, void* out, int64_t n) {
+  HWY_ALIGN float as[kPart], bs[kPart], outs[kPart];
+  for (int64_t i = 0; i < n; i += kPart) {
+    const int64_t count = n - i < kPart ? n - i : kPart;
+    binary_floats(op, read_chunk(dtype, a, i, count, as), read_chunk(dtype, b, i, count, bs), write_place(dtype, out, i, outs), count);
+    write_chunk(dtype, out, i, count, outs);
+  }
+}
+
 void axpby_part(DType x_dtype, float alpha, const void* x, DType y_dtype, float beta, const void* y, void* out, int64_t begin,
                 int64_t end) {
   HWY_ALIGN float xs[kChunk], ys[kChunk], outs[kChunk];
@@ -144,6 +162,8 @@ namespace reckon::cpu {
 namespace {
 HWY_EXPORT(unary_part);
 HWY_EXPORT(binary_part);
+HWY_EXPORT(unary_dense);
+HWY_EXPORT(binary_dense);
 HWY_EXPORT(axpby_part);
 
 bool is_vector_type(DType dtype) { return is_float(dtype) && dtype != DType::f64; }
@@ -168,6 +188,17 @@ void binary(Binary op, DType dtype, const Shape& shape, Strided a, Strided b, vo
     if (!is_vector_type(dtype)) return binary_plain(op, dtype, loop, a.data, b.data, out, begin, end);
     HWY_DYNAMIC_DISPATCH(binary_part)(op, dtype, loop, a.data, b.data, out, begin, end);
   });
+}
+
+void unary_run(Unary op, DType dtype, const void* x, void* y, int64_t n) {
+  RECKON_ASSERT(is_float(dtype));
+  if (dtype == DType::f64) return unary_plain(op, dense_loop(2, n), x, y, 0, n);
+  HWY_DYNAMIC_DISPATCH(unary_dense)(op, dtype, x, y, n);
+}
+
+void binary_run(Binary op, DType dtype, const void* a, const void* b, void* out, int64_t n) {
+  if (!is_vector_type(dtype)) return binary_plain(op, dtype, dense_loop(3, n), a, b, out, 0, n);
+  HWY_DYNAMIC_DISPATCH(binary_dense)(op, dtype, a, b, out, n);
 }
 
 void affine(DType dtype, const void* x, double alpha, double beta, void* y, int64_t n) {

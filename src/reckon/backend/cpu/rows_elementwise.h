@@ -27,6 +27,10 @@ void where(int64_t element_bytes, const Shape& shape, Strided condition, Strided
 /// to = from for elements of 1, 2, 4 or 8 bytes: what `contiguous` does. Transposes go by tiles.
 void copy_strided(int64_t element_bytes, const Shape& shape, Strided from, void* to, const int64_t* to_strides);
 
+/// The same on n contiguous elements, in the calling thread.
+void unary_run(Unary op, DType dtype, const void* x, void* y, int64_t n);
+void binary_run(Binary op, DType dtype, const void* a, const void* b, void* out, int64_t n);
+
 /// y[i] = alpha * x[i] + beta for n contiguous floats; y may be x.
 void affine(DType dtype, const void* x, double alpha, double beta, void* y, int64_t n);
 /// out[i] = alpha * x[i] + beta * y[i] for n contiguous floats; out has y's type and may be x (of the same type) or y.

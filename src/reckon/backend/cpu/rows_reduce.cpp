@@ -51,6 +51,16 @@ double reduce_one(bool max, DType dtype, const void* x, int64_t at, const Loop& 
   return result;
 }
 
+double sum_dense(DType dtype, const void* x, int64_t n, double sum) {
+  static_assert(kSumRun == kPart);
+  HWY_ALIGN float buffer[kPart];
+  for (int64_t i = 0; i < n; i += kPart) {
+    const int64_t count = n - i < kPart ? n - i : kPart;
+    sum += sum_of(read_chunk(dtype, x, i, count, buffer), count);
+  }
+  return sum;
+}
+
 // n outputs side by side, n <= kPart: x[at + c] for each c, over elements [begin, end) of `inner`.
 void reduce_block(bool max, DType dtype, const void* x, int64_t at, int64_t n, const Loop& inner, int64_t begin, int64_t end, double* out) {
   HWY_ALIGN float buffer[kPart], most[kPart];
@@ -161,6 +171,7 @@ HWY_AFTER_NAMESPACE();
 namespace reckon::cpu {
 namespace {
 HWY_EXPORT(reduce_part);
+HWY_EXPORT(sum_dense);
 HWY_EXPORT(column_sums_part);
 HWY_EXPORT(squares_part);
 HWY_EXPORT(nonfinite_part);
@@ -221,6 +232,20 @@ int64_t reduce_workspace(const Shape& shape, uint32_t axes) {
   return checked_product({std::min(s.kept.numel(), kFewOutputs), slice_count(s.reduced.numel()), 8});
 }
 
+SumCut sum_cut(int64_t outputs, int64_t reduced) {
+  const int64_t slices = outputs <= kFewOutputs ? slice_count(reduced) : 1;
+  return {slices, (reduced + slices - 1) / slices};
+}
+
+double sum_run(DType dtype, const void* x, int64_t n, double sum) {
+  if (dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(sum_dense)(dtype, x, n, sum);
+  for (int64_t i = 0; i < n; ++i) {
+    RECKON_COUNT_VECTOR(1);
+    sum += static_cast<const double*>(x)[i];
+  }
+  return sum;
+}
+
 void reduce(Reduce op, DType dtype, const Shape& shape, Strided x, uint32_t axes, DType out_dtype, void* out, void* workspace) {
   RECKON_ASSERT(is_float(dtype) && is_float(out_dtype));
   const Split s = split(shape, x.strides, axes);
@@ -229,8 +254,9 @@ void reduce(Reduce op, DType dtype, const Shape& shape, Strided x, uint32_t axes
   const int64_t *outer_strides[] = {dense, s.kept_strides}, *inner_strides[] = {s.reduced_strides};
   const Loop outer = make_loop(s.kept, 2, outer_strides), inner = make_loop(s.reduced, 1, inner_strides);
   const bool max = op == Reduce::max;
-  const int64_t outputs = outer.total, reduced = inner.total, slices = outputs <= kFewOutputs ? slice_count(reduced) : 1;
-  const int64_t each = (reduced + slices - 1) / slices, by_work = kTaskElements / std::max<int64_t>(each, 1);
+  const int64_t outputs = outer.total, reduced = inner.total;
+  const auto [slices, each] = sum_cut(outputs, reduced);
+  const int64_t by_work = kTaskElements / std::max<int64_t>(each, 1);
   const int64_t grain = outer.inner_stride(1) == 1 ? kBlock : std::clamp<int64_t>(by_work, 1, kBlock),
                 parts = (outputs + grain - 1) / grain;
   double* partial = static_cast<double*>(workspace);  // [slices, outputs]

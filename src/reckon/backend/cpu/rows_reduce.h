@@ -19,6 +19,17 @@ void reduce(Reduce op, DType dtype, const Shape& shape, Strided x, uint32_t axes
 /// Bytes of partial results; monotone in every extent.
 int64_t reduce_workspace(const Shape& shape, uint32_t axes);
 
+/// How reduce() cuts the `reduced` elements of each of `outputs` results: slice s is [s * each, (s + 1) * each) of them, and the sums of the
+/// slices, kept as doubles [slices, outputs], are added in order.
+struct SumCut {
+  int64_t slices, each;
+};
+SumCut sum_cut(int64_t outputs, int64_t reduced);
+/// Continues the sum of a slice by n contiguous elements that begin a multiple of kSumRun elements after the slice does: the order of reduce().
+/// n is such a multiple too, unless the slice ends. Float types.
+inline constexpr int64_t kSumRun = 1024;
+double sum_run(DType dtype, const void* x, int64_t n, double sum);
+
 /// out[c] = (accumulate ? out[c] : 0) + sum over rows of x[r * row_stride + c]: the gradient of a bias. Fixed slices of rows, f32 within
 /// a slice (f64 for f64), double across; out is of any float type.
 void column_sums(DType dtype, const void* x, int64_t rows, int64_t cols, int64_t row_stride, DType out_dtype, void* out, bool accumulate,

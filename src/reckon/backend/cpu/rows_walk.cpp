@@ -56,6 +56,14 @@ Loop make_loop(const Shape& shape, int operands, const int64_t* const* strides) 
   return loop;
 }
 
+Loop dense_loop(int operands, int64_t n) {
+  Loop loop;
+  loop.operands = operands;
+  loop.total = loop.extent[0] = n;
+  for (int k = 0; k < operands; ++k) loop.stride[k][0] = 1;
+  return loop;
+}
+
 void dense_strides(const Shape& shape, int64_t* strides) {
   int64_t stride = 1;
   for (int axis = shape.rank() - 1; axis >= 0; --axis) {

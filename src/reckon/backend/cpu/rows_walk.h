@@ -27,6 +27,9 @@ struct Loop {
 };
 Loop make_loop(const Shape& shape, int operands, const int64_t* const* strides);
 
+/// The loop over n contiguous elements.
+Loop dense_loop(int operands, int64_t n);
+
 /// Strides of a dense array of this shape, in elements.
 void dense_strides(const Shape& shape, int64_t* strides);
 
