@@ -18,12 +18,6 @@ constexpr int back_cost_of(Activation kind) {
   return kind == Activation::gelu ? 19 : kind == Activation::silu ? 9 : kind == Activation::relu ? 1 : 3;
 }
 
-HWY_INLINE V relu_vec(V x) { return hn::IfThenZeroElse(hn::Lt(x, zero()), x); }  // keeps NaN
-HWY_INLINE V relu_slope_vec(V kept) { return hn::IfThenElseZero(hn::Gt(kept, zero()), set(1.0f)); }
-HWY_INLINE V sigmoid_slope_vec(V y) { return hn::Mul(y, hn::Sub(set(1.0f), y)); }
-HWY_INLINE V tanh_slope_vec(V y) { return hn::Mul(hn::Sub(set(1.0f), y), hn::Add(set(1.0f), y)); }
-HWY_INLINE V sigmoid_plain_vec(V x) { return sigmoid_vec(x); }
-
 template <V (*F)(V), int kFlops>
 void map(DType dtype, const void* x, void* y, int64_t begin, int64_t end) {
   Reader in(dtype, x);

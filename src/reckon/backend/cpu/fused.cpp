@@ -4,116 +4,21 @@
 #include <array>
 #include <cstring>
 
+#include "reckon/backend/cpu/fused_blocks.h"
 #include "reckon/backend/cpu/fused_calls.h"
+#include "reckon/backend/cpu/fused_places.h"
 #include "reckon/backend/cpu/rows.h"
 #include "reckon/backend/cpu/rows_reduce.h"
 #include "reckon/backend/cpu/rows_walk.h"
 #include "reckon/backend/cpu/stream.h"
 #include "reckon/base/parallel.h"
+#include "reckon/ops/rows.h"
 
 namespace reckon::cpu {
 namespace {
-constexpr int kMaxValues = FusedProgram::kMaxInputs + FusedProgram::kMaxCalls;
-constexpr int64_t kTilesBytes = 24 << 10;  // all tiles of a lane, if tiles of kSumRun elements allow it: half of a 48 KiB L1 cache
-
-// Where the values of a group live. A value has a tile, or lies in the memory of an input or output; a tile has many values, one at a time.
-struct Places {
-  std::array<int, kMaxValues> tile;      // -1: in memory
-  std::array<int, kMaxValues> last_use;  // number of the last call that reads it; its own if none does
-  std::array<int, kMaxValues> loaded_at;  // of an input with a tile: the call before which it is loaded; -1: once a task, it never changes
-  int tiles = 0;
-  int64_t elements = 0;  // of a tile
-  int64_t tile_bytes = 0;
-  bool streams = false;
-};
-
-class TileList {
- public:
-  int take() {
-    if (free_ > 0) return list_[size_t(--free_)];
-    return count_++;
-  }
-  void give(int tile) { list_[size_t(free_++)] = tile; }
-  int count() const { return count_; }
-
- private:
-  std::array<int, kMaxValues> list_;
-  int free_ = 0, count_ = 0;
-};
-
-int64_t traffic_of(const FusedProgram& program) {
-  int64_t bytes = 0;
-  for (const FusedInput& input : program.inputs) bytes = checked_sum({bytes, input.spec.bytes()});
-  for (const FusedCall& c : program.calls)
-    if (c.output >= 0) bytes = checked_sum({bytes, c.out.bytes()});
-  return bytes;
-}
-
-// Such a call may write where one of its inputs lies, so it may write its output in place (FusedProgram: an output may lie on an input).
-bool writes_in_place(const FusedCall& c) { return c.op->traits.reuse != 0; }
-
-void place_inputs(const FusedProgram& program, int call, Places& p, TileList& tiles) {
-  for (const int v : program.calls[size_t(call)].in) {
-    if (v < 0 || v >= program.first_result() || program.inputs[size_t(v)].is_dense || p.tile[size_t(v)] >= 0) continue;
-    p.tile[size_t(v)] = tiles.take();
-    p.loaded_at[size_t(v)] = call;
-  }
-}
-
-// The tile of a result: that of an input which is read here for the last time, if the operation allows it.
-int place_result(const FusedProgram& program, int call, const Places& p, TileList& tiles) {
-  const FusedCall& c = program.calls[size_t(call)];
-  for (int k = 0; k < 3; ++k) {
-    const int v = c.in[k];
-    if (v < 0 || !(c.op->traits.reuse >> k & 1u) || p.tile[size_t(v)] < 0 || p.last_use[size_t(v)] != call) continue;
-    if (size_of(program.spec(v).dtype) == size_of(c.out.dtype)) return p.tile[size_t(v)];
-  }
-  return tiles.take();
-}
-
-Places places_of(const FusedProgram& program) {
-  Places p;
-  p.tile.fill(-1);
-  p.loaded_at.fill(-1);
-  p.streams = traffic_of(program) > kStreamedBytes;
-  const int first = program.first_result(), calls = int(program.calls.size()), never = calls;
-  for (int i = 0; i < calls; ++i) {
-    p.last_use[size_t(first + i)] = i;
-    for (const int v : program.calls[size_t(i)].in)
-      if (v >= 0) p.last_use[size_t(v)] = i;
-  }
-  TileList tiles;
-  int64_t width = 1;
-  for (int v = 0; v < program.values(); ++v) width = std::max(width, size_of(program.spec(v).dtype));
-  for (int v = 0; v < first; ++v) {
-    if (!program.inputs[size_t(v)].is_single || program.inputs[size_t(v)].is_dense) continue;
-    p.tile[size_t(v)] = tiles.take();
-    p.last_use[size_t(v)] = never;
-  }
-  for (int i = 0; i < calls; ++i) {
-    const FusedCall& c = program.calls[size_t(i)];
-    const int result = first + i;
-    place_inputs(program, i, p, tiles);
-    const bool in_memory = c.op->traits.sums || (c.output >= 0 && writes_in_place(c) && !p.streams);
-    if (!in_memory) p.tile[size_t(result)] = place_result(program, i, p, tiles);
-    for (int k = 0; k < 3; ++k) {
-      const int v = c.in[k];
-      const bool seen = v >= 0 && std::find(c.in, c.in + k, v) != c.in + k;
-      if (v < 0 || seen || p.tile[size_t(v)] < 0 || p.last_use[size_t(v)] != i || p.tile[size_t(v)] == p.tile[size_t(result)]) continue;
-      tiles.give(p.tile[size_t(v)]);
-    }
-    if (!in_memory && p.last_use[size_t(result)] == i) tiles.give(p.tile[size_t(result)]);
-  }
-  p.tiles = tiles.count();
-  p.elements = 4 * kSumRun;
-  while (p.elements > kSumRun && p.tiles * p.elements * width > kTilesBytes) p.elements /= 2;
-  p.elements = std::min(p.elements, (program.shape.numel() + 63) / 64 * 64);
-  p.tile_bytes = p.elements * width;
-  return p;
-}
-
-int64_t tile_lanes(const FusedProgram& program, int lanes) {
-  return std::min<int64_t>(lanes, (program.shape.numel() + kTaskElements - 1) / kTaskElements);
+int64_t lanes_of(const FusedProgram& program, const FusedPlaces& places, int lanes) {
+  const int64_t grain = fused_grain(places);
+  return std::min<int64_t>(lanes, (program.shape.numel() + grain - 1) / grain);
 }
 
 // The last axes that sums run over; rows [rows, cols] of the group's shape.
@@ -143,7 +48,7 @@ struct Tile {
 
 class Evaluation {
  public:
-  Evaluation(const FusedProgram& program, const KernelArgs& k) : program_(program), places_(places_of(program)), sums_(sums_of(program)), k_(k) {
+  Evaluation(const FusedProgram& program, const KernelArgs& k) : program_(program), places_(program), sums_(sums_of(program)), k_(k) {
     partial_ = static_cast<std::byte*>(k.workspace);
     tiles_ = partial_ + sums_.count * sums_.workspace;
     int64_t dense[kMaxRank];
@@ -169,7 +74,7 @@ class Evaluation {
     const int output = program_.calls[size_t(v - program_.first_result())].output;
     return output >= 0 ? static_cast<std::byte*>(k_.out[size_t(output)].raw()) : nullptr;
   }
-  std::byte* lane_tiles(int lane) const { return tiles_ + lane * places_.tiles * places_.tile_bytes; }
+  std::byte* lane_tiles(int lane) const { return tiles_ + lane * places_.lane_bytes(); }
   int64_t bytes_of(int v) const { return size_of(program_.spec(v).dtype); }
   std::byte* at(int v, const Tile& tile, std::byte* tiles) const {
     return places_.tile[size_t(v)] >= 0 ? tiles + places_.tile[size_t(v)] * places_.tile_bytes : memory_[size_t(v)] + tile.begin * bytes_of(v);
@@ -204,7 +109,10 @@ class Evaluation {
         repeat(memory_[size_t(v)], bytes_of(v), places_.elements, tiles + places_.tile[size_t(v)] * places_.tile_bytes);
   }
 
-  void evaluate(const Tile& tile, std::byte* tiles) const {
+  void evaluate(const Tile& tile, std::byte* tiles) const { places_.by_blocks ? evaluate_blocks(tile, tiles) : evaluate_calls(tile, tiles); }
+
+  // Each call on the whole tile.
+  void evaluate_calls(const Tile& tile, std::byte* tiles) const {
     int sum = 0;
     for (int i = 0; i < int(program_.calls.size()); ++i) {
       const FusedCall& c = program_.calls[size_t(i)];
@@ -225,6 +133,54 @@ class Evaluation {
       if (c.output >= 0 && places_.tile[size_t(result)] >= 0) store(call.out, memory_[size_t(result)] + tile.begin * bytes_of(result), tile.n * bytes_of(result));
     }
   }
+
+  // All calls on one block after the other; then the sums, over the whole tile.
+  void evaluate_blocks(const Tile& tile, std::byte* tiles) const {
+    for (int v = 0; v < program_.first_result(); ++v)
+      if (places_.loaded_at[size_t(v)] >= 0) load(v, tile.begin, tile.n, at(v, tile, tiles));
+    BlockCall calls[kMaxFusedValues];
+    run_blocks(calls, block_calls(tile, tiles, calls), tile.n);
+    int sum = 0;
+    for (const FusedCall& c : program_.calls)
+      if (c.op->traits.sums) add_up(c, sum++, at(c.in[0], tile, tiles), tile);
+  }
+  int block_calls(const Tile& tile, std::byte* tiles, BlockCall* to) const {
+    int count = 0;
+    for (int i = 0; i < int(program_.calls.size()); ++i) {
+      const FusedCall& c = program_.calls[size_t(i)];
+      if (c.op->traits.sums) continue;
+      for (int k = 0; k < 3 && c.in[k] >= 0; ++k) {
+        if (places_.widened_at[size_t(c.in[k])] != i || std::find(c.in, c.in + k, c.in[k]) != c.in + k) continue;
+        BlockCall& widen = to[count++];
+        widen = {.code = BlockCode::load, .source = at(c.in[k], tile, tiles), .source_dtype = program_.spec(c.in[k]).dtype};
+        widen.out = operand(c.in[k], tile, tiles);
+      }
+      const BlockRow row = block_row(c.op->id);
+      const int result = program_.first_result() + i;
+      BlockCall& call = to[count++];
+      call = {.code = row.code, .rounds = c.out.dtype == DType::bf16 && row.rounds, .flops = row.flops};
+      if (row.code == BlockCode::affine) {
+        const auto p = c.params.as<AffineParams>();
+        call.alpha = float(p.alpha), call.beta = float(p.beta);
+      }
+      for (int k = 0; k < 3 && c.in[k] >= 0; ++k) call.in[k] = operand(c.in[k], tile, tiles);
+      call.out = operand(result, tile, tiles);
+      set_sinks(c, result, tile, tiles, call);
+    }
+    return count;
+  }
+  BlockOperand operand(int v, const Tile& tile, std::byte* tiles) const {
+    const int number = places_.block[size_t(v)];
+    if (number < 0) return {reinterpret_cast<float*>(at(v, tile, tiles)), true};
+    return {reinterpret_cast<float*>(tiles + places_.registers_at()) + number * kBlockElements, false};
+  }
+  // What a call writes besides its register, or besides its tile.
+  void set_sinks(const FusedCall& c, int result, const Tile& tile, std::byte* tiles, BlockCall& call) const {
+    const bool has_tile = places_.tile[size_t(result)] >= 0, in_register = places_.block[size_t(result)] >= 0;
+    if (has_tile && in_register) call.sinks[0] = {at(result, tile, tiles), c.out.dtype, false};
+    if (c.output >= 0 && (has_tile || in_register))
+      call.sinks[1] = {memory_[size_t(result)] + tile.begin * bytes_of(result), c.out.dtype, places_.streams};
+  }
   void store(const void* from, std::byte* to, int64_t bytes) const {
     places_.streams ? stream_run(from, to, bytes) : void(std::memcpy(to, from, size_t(bytes)));
   }
@@ -243,7 +199,7 @@ class Evaluation {
   // body(task, tiles) for each task; what every tile of a task needs is loaded first.
   template <class Body>
   void for_tasks(int64_t tasks, Body body) const {
-    const int lanes = int(tile_lanes(program_, k_.lanes));
+    const int lanes = int(lanes_of(program_, places_, k_.lanes));
     parallel_for(
         tasks,
         [&](int64_t task, int lane) {
@@ -255,10 +211,10 @@ class Evaluation {
   }
 
   void run_elements() const {
-    const int64_t n = program_.shape.numel();
-    for_tasks((n + kTaskElements - 1) / kTaskElements, [&](int64_t task, std::byte* tiles) {
-      const int64_t end = std::min(n, (task + 1) * kTaskElements);
-      for (int64_t at = task * kTaskElements; at < end; at += places_.elements) evaluate({at, std::min(places_.elements, end - at)}, tiles);
+    const int64_t n = program_.shape.numel(), grain = fused_grain(places_);
+    for_tasks((n + grain - 1) / grain, [&](int64_t task, std::byte* tiles) {
+      const int64_t end = std::min(n, (task + 1) * grain);
+      for (int64_t at = task * grain; at < end; at += places_.elements) evaluate({at, std::min(places_.elements, end - at)}, tiles);
     });
   }
 
@@ -314,13 +270,13 @@ class Evaluation {
   }
 
   const FusedProgram& program_;
-  const Places places_;
+  const FusedPlaces places_;
   const Sums sums_;
   const KernelArgs& k_;
   std::byte* partial_;
   std::byte* tiles_;
   std::array<Loop, FusedProgram::kMaxInputs> loops_;
-  std::array<std::byte*, kMaxValues> memory_;
+  std::array<std::byte*, kMaxFusedValues> memory_;
 };
 }  // namespace
 
@@ -328,8 +284,8 @@ void run_fused(const KernelArgs& k) { Evaluation(*k.as<FusedParams>().program, k
 
 void book_fused(Plan& p) {
   const FusedProgram& program = *p.params.as<FusedParams>().program;
-  const Places places = places_of(program);
+  const FusedPlaces places(program);
   const Sums sums = sums_of(program);
-  p.workspace = checked_sum({checked_product({tile_lanes(program, p.profile.lanes), places.tiles, places.tile_bytes}), checked_product({sums.count, sums.workspace})});
+  p.workspace = checked_sum({checked_product({lanes_of(program, places, p.profile.lanes), places.lane_bytes()}), checked_product({sums.count, sums.workspace})});
 }
 }  // namespace reckon::cpu

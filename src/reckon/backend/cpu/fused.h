@@ -4,12 +4,9 @@
 #include "reckon/engine/fused.h"
 
 namespace reckon::cpu {
-/// Inputs and outputs once each, in tiles that stay in the L1 cache. Work is cut by size alone; sums are cut and added as reduce() does. Results
-/// of more than kStreamedBytes go past the caches.
+/// Inputs and outputs once each, in tiles that stay in the L1 cache. Work is cut by size alone; sums are cut and added as reduce() does. Large
+/// results go past the caches.
 void run_fused(const KernelArgs& k);
 /// Workspace: tiles for each lane, and the partial sums.
 void book_fused(Plan& p);
-
-/// Bytes of inputs and outputs from which results are streamed: what is written would not be found in a cache again.
-inline constexpr int64_t kStreamedBytes = 32 << 20;
 }  // namespace reckon::cpu

@@ -1,6 +1,7 @@
 // backend/cpu/fused_calls: each element-wise operation on a run of contiguous elements, in the calling thread: what the evaluator of fused
 // groups calls on its tiles. The kernels are those of the operations themselves, so the bits are, too.
 #pragma once
+#include "reckon/backend/cpu/fused_blocks.h"
 #include "reckon/engine/op.h"
 
 namespace reckon::cpu {
@@ -15,4 +16,12 @@ struct TileCall {
 using TileFunction = void (*)(const TileCall&);
 /// The function of an operation by its id; null if it is not element-wise.
 TileFunction tile_function(int id);
+
+/// The same operation on blocks; code none: it has no such form.
+struct BlockRow {
+  BlockCode code = BlockCode::none;
+  uint8_t flops = 0;   // an element
+  bool rounds = true;  // false: a bfloat16 result is one of its inputs, bit for bit
+};
+BlockRow block_row(int id);
 }  // namespace reckon::cpu

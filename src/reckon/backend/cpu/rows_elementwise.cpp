@@ -65,9 +65,6 @@ void unary_floats(Unary op, const float* x, float* y, int64_t n) {
   }
 }
 
-// a where it wins or is NaN; b where that is NaN.
-HWY_INLINE V with_nan(V a, V b, V chosen) { return hn::IfThenElse(is_number(a), hn::IfThenElse(is_number(b), chosen, b), a); }
-
 void binary_floats(Binary op, const float* a, const float* b, float* y, int64_t n) {
   switch (op) {
     case Binary::add:

@@ -111,6 +111,16 @@ HWY_INLINE V gelu_slope_vec(V x) {
   return hn::MulAdd(hn::Mul(x, hn::Mul(s, complement)), slope, s);
 }
 
+HWY_INLINE V relu_vec(V x) { return hn::IfThenZeroElse(hn::Lt(x, zero()), x); }  // keeps NaN
+HWY_INLINE V relu_slope_vec(V kept) { return hn::IfThenElseZero(hn::Gt(kept, zero()), set(1.0f)); }
+/// Of the result.
+HWY_INLINE V sigmoid_slope_vec(V y) { return hn::Mul(y, hn::Sub(set(1.0f), y)); }
+HWY_INLINE V tanh_slope_vec(V y) { return hn::Mul(hn::Sub(set(1.0f), y), hn::Add(set(1.0f), y)); }
+HWY_INLINE V sigmoid_plain_vec(V x) { return sigmoid_vec(x); }
+
+/// The maximum or minimum `chosen` of two, or a NaN among them.
+HWY_INLINE V with_nan(V a, V b, V chosen) { return hn::IfThenElse(is_number(a), hn::IfThenElse(is_number(b), chosen, b), a); }
+
 /// x * sigmoid(x), and its slope.
 HWY_INLINE V silu_vec(V x) { return hn::Mul(x, sigmoid_vec(x)); }
 HWY_INLINE V silu_slope_vec(V x) {

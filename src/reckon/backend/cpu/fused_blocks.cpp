@@ -1,0 +1,200 @@
+#include "reckon/backend/cpu/fused_blocks.h"
+
+#include "reckon/backend/cpu/vec_targets.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "reckon/backend/cpu/fused_blocks.cpp"
+#include <hwy/foreach_target.h>
+
+#include "reckon/backend/cpu/vec_math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace reckon::cpu::HWY_NAMESPACE {
+// What store_bf16 and load_bf16 make of a value.
+HWY_INLINE V round_to_bf16(V v) {
+  const DU du;
+  const auto bits = hn::BitCast(du, v);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
+  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7FFFu)));
+  const auto quiet = hn::Or(bits, hn::Set(du, 0x400000u));
+  const auto chosen = hn::IfThenElse(hn::RebindMask(du, is_number(v)), rounded, quiet);
+  return hn::BitCast(D(), hn::And(chosen, hn::Set(du, 0xFFFF0000u)));
+}
+
+template <class F>
+HWY_INLINE void each1(const BlockCall& c, int64_t at, int64_t n, F f) {
+  const float* x = c.in[0].at(at);
+  float* y = c.out.at(at);
+  if (c.rounds) {
+    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(round_to_bf16(f(part.load(x + i))), y + i); });
+  } else {
+    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(f(part.load(x + i)), y + i); });
+  }
+}
+template <class F>
+HWY_INLINE void each2(const BlockCall& c, int64_t at, int64_t n, F f) {
+  const float *a = c.in[0].at(at), *b = c.in[1].at(at);
+  float* y = c.out.at(at);
+  if (c.rounds) {
+    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(round_to_bf16(f(part.load(a + i), part.load(b + i))), y + i); });
+  } else {
+    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(f(part.load(a + i), part.load(b + i)), y + i); });
+  }
+}
+
+void load_block(const BlockCall& c, int64_t at, int64_t n) {
+  float* y = c.out.at(at);
+  if (c.source_dtype == DType::bf16) {
+    widen<load_bf16>(reinterpret_cast<const uint16_t*>(c.source) + at, n, y);
+  } else {
+    const auto* from = reinterpret_cast<const uint8_t*>(c.source) + at;
+    for (int64_t i = 0; i < n; ++i) y[i] = float(from[i] != 0);
+  }
+}
+
+// Exact: the value is one of bfloat16.
+HWY_INLINE void store_exact(V v, uint16_t* p) { hn::StoreU(hn::TruncateTo(D16(), hn::ShiftRight<16>(hn::BitCast(DU(), v))), D16(), p); }
+
+void stream_block(const BlockSink& sink, const float* x, int64_t at, int64_t n) {
+  const int64_t N = lanes();
+  if (sink.dtype == DType::bf16) {
+    auto* to = reinterpret_cast<uint16_t*>(sink.data) + at;
+    for (int64_t i = 0; i < n; i += N) hn::Stream(hn::TruncateTo(D16(), hn::ShiftRight<16>(hn::BitCast(DU(), hn::LoadU(D(), x + i)))), D16(), to + i);
+  } else {
+    auto* to = reinterpret_cast<float*>(sink.data) + at;
+    for (int64_t i = 0; i < n; i += N) hn::Stream(hn::LoadU(D(), x + i), D(), to + i);
+  }
+}
+
+void store_block(const BlockSink& sink, const float* x, int64_t at, int64_t n) {
+  std::byte* to = sink.data + at * (sink.dtype == DType::f32 ? 4 : sink.dtype == DType::bf16 ? 2 : 1);
+  if (sink.streams && sink.dtype != DType::boolean && n == kBlockElements && reinterpret_cast<uintptr_t>(to) % 64 == 0) return stream_block(sink, x, at, n);
+  if (sink.dtype == DType::f32) {
+    std::memcpy(to, x, size_t(n) * 4);
+  } else if (sink.dtype == DType::bf16) {
+    narrow<store_exact>(x, n, reinterpret_cast<uint16_t*>(to));
+  } else {
+    for (int64_t i = 0; i < n; ++i) to[i] = std::byte(x[i] != 0);
+  }
+}
+
+HWY_INLINE V zero_or_one(M mask) { return hn::IfThenElseZero(mask, set(1.0f)); }
+
+// The activations and their backward forms: dy, kept -> dy * slope(kept).
+void run_activation(const BlockCall& c, int64_t at, int64_t n) {
+  switch (c.code) {
+    case BlockCode::tanh:
+      return each1(c, at, n, [](V v) RECKON_VEC { return tanh_vec(v); });
+    case BlockCode::sigmoid:
+      return each1(c, at, n, [](V v) RECKON_VEC { return sigmoid_vec(v); });
+    case BlockCode::relu:
+      return each1(c, at, n, [](V v) RECKON_VEC { return relu_vec(v); });
+    case BlockCode::gelu:
+      return each1(c, at, n, [](V v) RECKON_VEC { return gelu_vec(v); });
+    case BlockCode::silu:
+      return each1(c, at, n, [](V v) RECKON_VEC { return silu_vec(v); });
+    case BlockCode::tanh_back:
+      return each2(c, at, n, [](V dy, V y) RECKON_VEC { return hn::Mul(dy, tanh_slope_vec(y)); });
+    case BlockCode::sigmoid_back:
+      return each2(c, at, n, [](V dy, V y) RECKON_VEC { return hn::Mul(dy, sigmoid_slope_vec(y)); });
+    case BlockCode::relu_back:
+      return each2(c, at, n, [](V dy, V y) RECKON_VEC { return hn::Mul(dy, relu_slope_vec(y)); });
+    case BlockCode::gelu_back:
+      return each2(c, at, n, [](V dy, V x) RECKON_VEC { return hn::Mul(dy, gelu_slope_vec(x)); });
+    default:
+      return each2(c, at, n, [](V dy, V x) RECKON_VEC { return hn::Mul(dy, silu_slope_vec(x)); });
+  }
+}
+
+void run_where(const BlockCall& c, int64_t at, int64_t n) {
+  const float *condition = c.in[0].at(at), *a = c.in[1].at(at), *b = c.in[2].at(at);
+  float* y = c.out.at(at);
+  for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+    part.store(hn::IfThenElse(hn::Ne(part.load(condition + i), zero()), part.load(a + i), part.load(b + i)), y + i);
+  });
+}
+
+void run_pow(const BlockCall& c, int64_t at, int64_t n) {
+  const float *a = c.in[0].at(at), *b = c.in[1].at(at);
+  float* y = c.out.at(at);
+  for (int64_t i = 0; i < n; ++i) y[i] = __builtin_powf(a[i], b[i]);
+  if (c.rounds) for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(round_to_bf16(part.load(y + i)), y + i); });
+}
+
+void run_one(const BlockCall& c, int64_t at, int64_t n) {
+  switch (c.code) {
+    case BlockCode::none:
+      return;
+    case BlockCode::load:
+      return load_block(c, at, n);
+    case BlockCode::copy:
+      return each1(c, at, n, [](V v) RECKON_VEC { return v; });
+    case BlockCode::affine: {
+      const V alpha = set(c.alpha), beta = set(c.beta);
+      return each1(c, at, n, [&](V v) RECKON_VEC { return hn::MulAdd(alpha, v, beta); });
+    }
+    case BlockCode::neg:
+      return each1(c, at, n, [](V v) RECKON_VEC { return hn::Neg(v); });
+    case BlockCode::exp:
+      return each1(c, at, n, [](V v) RECKON_VEC { return exp_vec(v); });
+    case BlockCode::log:
+      return each1(c, at, n, [](V v) RECKON_VEC { return log_vec(v); });
+    case BlockCode::sqrt:
+      return each1(c, at, n, [](V v) RECKON_VEC { return hn::Sqrt(v); });
+    case BlockCode::rsqrt:
+      return each1(c, at, n, [](V v) RECKON_VEC { return hn::Div(set(1.0f), hn::Sqrt(v)); });
+    case BlockCode::square:
+      return each1(c, at, n, [](V v) RECKON_VEC { return hn::Mul(v, v); });
+    case BlockCode::reciprocal:
+      return each1(c, at, n, [](V v) RECKON_VEC { return hn::Div(set(1.0f), v); });
+    case BlockCode::abs:
+      return each1(c, at, n, [](V v) RECKON_VEC { return hn::Abs(v); });
+    case BlockCode::add:
+      return each2(c, at, n, [](V u, V v) RECKON_VEC { return hn::Add(u, v); });
+    case BlockCode::sub:
+      return each2(c, at, n, [](V u, V v) RECKON_VEC { return hn::Sub(u, v); });
+    case BlockCode::mul:
+      return each2(c, at, n, [](V u, V v) RECKON_VEC { return hn::Mul(u, v); });
+    case BlockCode::div:
+      return each2(c, at, n, [](V u, V v) RECKON_VEC { return hn::Div(u, v); });
+    case BlockCode::max:
+      return each2(c, at, n, [](V u, V v) RECKON_VEC { return with_nan(u, v, hn::Max(u, v)); });
+    case BlockCode::min:
+      return each2(c, at, n, [](V u, V v) RECKON_VEC { return with_nan(u, v, hn::Min(u, v)); });
+    case BlockCode::pow:
+      return run_pow(c, at, n);
+    case BlockCode::equal:
+      return each2(c, at, n, [](V u, V v) RECKON_VEC { return zero_or_one(hn::Eq(u, v)); });
+    case BlockCode::less:
+      return each2(c, at, n, [](V u, V v) RECKON_VEC { return zero_or_one(hn::Lt(u, v)); });
+    case BlockCode::less_equal:
+      return each2(c, at, n, [](V u, V v) RECKON_VEC { return zero_or_one(hn::Le(u, v)); });
+    case BlockCode::where:
+      return run_where(c, at, n);
+    default:
+      return run_activation(c, at, n);
+  }
+}
+
+void run_all(const BlockCall* calls, int count, int64_t n) {
+  for (int64_t at = 0; at < n; at += kBlockElements) {
+    const int64_t m = n - at < kBlockElements ? n - at : kBlockElements;
+    for (int i = 0; i < count; ++i) {
+      const BlockCall& c = calls[i];
+      run_one(c, at, m);
+      RECKON_COUNT_VECTOR(c.flops * m);
+      for (const BlockSink& sink : c.sinks)
+        if (sink.data) store_block(sink, c.out.at(at), at, m);
+    }
+  }
+}
+}  // namespace reckon::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace reckon::cpu {
+namespace {
+HWY_EXPORT(run_all);
+}
+void run_blocks(const BlockCall* calls, int count, int64_t n) { HWY_DYNAMIC_DISPATCH(run_all)(calls, count, n); }
+}  // namespace reckon::cpu
+#endif
