@@ -1,7 +1,8 @@
-// benchmarks/fusion: chains of element-wise calls, compiled and eager, against a copy of the same bytes in the same run. Every round times each
-// once, in alternation, so that noise falls on all alike; medians and the best round are printed. The copy is the best of three: memcpy,
-// memcpy in parallel, and parallel stores past the caches. Build and run:
-//   g++ -std=c++20 -O2 -fopenmp -Isrc benchmarks/fusion.cpp build/release/libreckon_engine.a -ldnnl -lhwy -lfmt -o build/bench_fusion && build/bench_fusion
+// benchmarks/fusion: chains of element-wise calls, compiled and eager, against a copy of the same bytes in the same run. Every round times
+// each once, in alternation, so that noise falls on all alike; medians and the best round are printed. The copy is the best of three:
+// memcpy, memcpy in parallel, and parallel stores past the caches. Build and run:
+//   g++ -std=c++20 -O2 -fopenmp -Isrc benchmarks/fusion.cpp build/release/libreckon_engine.a -ldnnl -lhwy -lfmt -o build/bench_fusion &&
+//   build/bench_fusion
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -53,7 +54,8 @@ void measure(int64_t count, DType dtype, int rounds) {
   CompiledStep cheap = compile(*device, five_cheap), with_tanh = compile(*device, five_with_tanh), and_sum = compile(*device, five_and_sum);
   std::vector<Timed> all;
   all.push_back({"memcpy", [=] { std::memcpy(to, from, size_t(bytes)); }});
-  all.push_back({"memcpy, parallel", [=] { in_parallel(bytes, [=](int64_t at, int64_t n) { std::memcpy(to + at, from + at, size_t(n)); }); }});
+  all.push_back(
+      {"memcpy, parallel", [=] { in_parallel(bytes, [=](int64_t at, int64_t n) { std::memcpy(to + at, from + at, size_t(n)); }); }});
   all.push_back({"streaming copy, parallel", [=] {
                    in_parallel(bytes, [=](int64_t at, int64_t n) {
                      cpu::stream_run(from + at, to + at, n);
@@ -79,7 +81,8 @@ void measure(int64_t count, DType dtype, int rounds) {
   std::printf("\n%lld M elements of %s, %.0f MB in and out each\n%-40s %10s %10s %8s %8s\n", static_cast<long long>(count >> 20),
               std::string(name_of(dtype)).c_str(), double(bytes) / 1e6, "", "best ms", "median ms", "x copy", "median");
   for (const Timed& t : all)
-    std::printf("%-40s %10.2f %10.2f %8.2f %8.2f\n", t.name.c_str(), t.best() * 1e3, t.median() * 1e3, t.best() / best, t.median() / median);
+    std::printf("%-40s %10.2f %10.2f %8.2f %8.2f\n", t.name.c_str(), t.best() * 1e3, t.median() * 1e3, t.best() / best,
+                t.median() / median);
   std::printf("%s", to_string(cheap.plan({x})).c_str());
 }
 }  // namespace

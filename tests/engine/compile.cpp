@@ -157,8 +157,15 @@ TEST_F(Compile, TrailingSumsKeepTheirOrder) {
     std::initializer_list<int> axes;
   };
   for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::f16})
-    for (const Case& c : {Case{{3, 5}, {-1}}, {{2500, 33}, {-1}}, {{7, 5000}, {-1}}, {{2100, 4099}, {-1}}, {{70001}, {}}, {{5, 7, 300}, {}},
-                          {{6, 40, 90}, {1, 2}}, {{1, 4097}, {-1}}, {{9, 1}, {-1}}}) {
+    for (const Case& c : {Case{{3, 5}, {-1}},
+                          {{2500, 33}, {-1}},
+                          {{7, 5000}, {-1}},
+                          {{2100, 4099}, {-1}},
+                          {{70001}, {}},
+                          {{5, 7, 300}, {}},
+                          {{6, 40, 90}, {1, 2}},
+                          {{1, 4097}, {-1}},
+                          {{9, 1}, {-1}}}) {
       if (dtype != DType::f32 && c.shape.numel() > 1000000) continue;
       const auto body = [&](const Tensors& in) -> Tensors {
         const Tensor t = affine(square(in[0]), 0.5, 0.1);
@@ -204,8 +211,9 @@ TEST_F(Compile, StreamedResultsAreTheSame) {
 
 // Every element-wise row, in every dtype that it takes, between others of a group.
 TEST_F(Compile, EveryElementwiseRowKeepsItsBits) {
-  const std::vector<const OpDef*> unary = {&op::affine, &op::cast,   &op::contiguous, &op::neg,  &op::exp,     &op::log,  &op::sqrt, &op::rsqrt,
-                                           &op::square, &op::reciprocal, &op::abs,    &op::tanh, &op::sigmoid, &op::relu, &op::gelu, &op::silu};
+  const std::vector<const OpDef*> unary = {&op::affine,  &op::cast,  &op::contiguous, &op::neg,        &op::exp, &op::log,
+                                           &op::sqrt,    &op::rsqrt, &op::square,     &op::reciprocal, &op::abs, &op::tanh,
+                                           &op::sigmoid, &op::relu,  &op::gelu,       &op::silu};
   int cases = 0;
   for (const OpDef* row : all_ops()) {
     if (!row->traits.pointwise) continue;

@@ -1,5 +1,5 @@
-// Random steps: graphs of element-wise calls with sums, views, products and a backward pass between them, some results returned, held or kept
-// for backward. Compiled, each gives the bits of the eager step in the planned memory.
+// Random steps: graphs of element-wise calls with sums, views, products and a backward pass between them, some results returned, held or
+// kept for backward. Compiled, each gives the bits of the eager step in the planned memory.
 #include "tests/engine/compile_support.h"
 
 namespace reckon {
@@ -32,7 +32,8 @@ struct Program {
 
 Program make_program(uint64_t seed) {
   Dice dice(seed);
-  const Shape shapes[] = {{1 + dice.below(40), 2 + dice.below(90)}, {3, 1 + dice.below(9), 33}, {2 + dice.below(5000)}, {2100, 5}, {1, 1300}};
+  const Shape shapes[] = {
+      {1 + dice.below(40), 2 + dice.below(90)}, {3, 1 + dice.below(9), 33}, {2 + dice.below(5000)}, {2100, 5}, {1, 1300}};
   const DType dtypes[] = {DType::f32, DType::f32, DType::bf16, DType::f16, DType::f64};
   Program p{shapes[dice.below(5)], dtypes[dice.below(5)], dice.chance(50), {}};
   const int64_t count = 3 + dice.below(20);
@@ -55,30 +56,54 @@ Program make_program(uint64_t seed) {
 Tensor apply(const Instruction& i, const std::vector<Tensor>& v, DType dtype) {
   const Tensor &a = v[size_t(i.a)], &b = v[size_t(i.b)], &c = v[size_t(i.c)];
   switch (i.kind) {
-    case 0: return add(a, b);
-    case 1: return sub(a, b);
-    case 2: return mul(a, b);
-    case 3: return maximum(a, b);
-    case 4: return minimum(a, affine(b, 0.5));
-    case 5: return div(a, affine(square(b), 1, 1));
-    case 6: return exp(affine(a, -0.1));
-    case 7: return tanh(a);
-    case 8: return sigmoid(a);
-    case 9: return relu(a);
-    case 10: return gelu(a);
-    case 11: return silu(a);
-    case 12: return where(less(a, b), b, c);
-    case 13: return where(equal(a, c), a, affine(b, 0.25));
-    case 14: return cast(cast(a, DType::f32), dtype);
-    case 15: return cast(tanh(cast(a, DType::bf16)), dtype);
-    case 16: return abs(neg(a));
-    case 17: return sqrt(affine(square(a), 1, 1));
-    case 18: return mul(a, sum(b, {-1}, true));
-    case 19: return sub(a, mean(b));
-    case 20: return mul(b, rsqrt(affine(mean(square(a), {-1}, true), 1, 0.1)));
-    case 21: return log(affine(abs(a), 1, 0.5));
-    case 22: return contiguous(expand(slice(a, 0, 0, 1), a.shape()));
-    default: return reciprocal(affine(exp(a), 1, 1));
+    case 0:
+      return add(a, b);
+    case 1:
+      return sub(a, b);
+    case 2:
+      return mul(a, b);
+    case 3:
+      return maximum(a, b);
+    case 4:
+      return minimum(a, affine(b, 0.5));
+    case 5:
+      return div(a, affine(square(b), 1, 1));
+    case 6:
+      return exp(affine(a, -0.1));
+    case 7:
+      return tanh(a);
+    case 8:
+      return sigmoid(a);
+    case 9:
+      return relu(a);
+    case 10:
+      return gelu(a);
+    case 11:
+      return silu(a);
+    case 12:
+      return where(less(a, b), b, c);
+    case 13:
+      return where(equal(a, c), a, affine(b, 0.25));
+    case 14:
+      return cast(cast(a, DType::f32), dtype);
+    case 15:
+      return cast(tanh(cast(a, DType::bf16)), dtype);
+    case 16:
+      return abs(neg(a));
+    case 17:
+      return sqrt(affine(square(a), 1, 1));
+    case 18:
+      return mul(a, sum(b, {-1}, true));
+    case 19:
+      return sub(a, mean(b));
+    case 20:
+      return mul(b, rsqrt(affine(mean(square(a), {-1}, true), 1, 0.1)));
+    case 21:
+      return log(affine(abs(a), 1, 0.5));
+    case 22:
+      return contiguous(expand(slice(a, 0, 0, 1), a.shape()));
+    default:
+      return reciprocal(affine(exp(a), 1, 1));
   }
 }
 
@@ -116,7 +141,8 @@ TEST(CompileRandom, GivesTheBitsOfTheEagerStepInThePlannedMemory) {
     const Ref<Device> device = open_cpu(Mode::real, local_cpu_profile(), Guard(seed % 3));
     const std::vector<Shape> shapes = {p.shape, {p.shape.last()}};
     const Tensors mine = leaves(*device, shapes, p.dtype), eager = leaves(*device, shapes, p.dtype);
-    const Tensors in = {normal(*device, p.shape, 1, p.dtype), normal(*device, {p.shape.last()}, 2, p.dtype), normal(*device, {1}, 3, p.dtype)};
+    const Tensors in = {normal(*device, p.shape, 1, p.dtype), normal(*device, {p.shape.last()}, 2, p.dtype),
+                        normal(*device, {1}, 3, p.dtype)};
     CompiledStep step = compile(*device, [&](const Tensors& given) { return run_program(p, mine, given); });
     const std::vector<Bytes> want = bytes_of(run_program(p, eager, in));
     EXPECT_EQ(bytes_of(step(in)), want);

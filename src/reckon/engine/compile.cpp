@@ -52,7 +52,8 @@ CompiledStep::Entry& CompiledStep::entry(const Tensors& in) {
     Fuser fuser(device_, made->calls);
     plan.run = detail::dry_run(device_, FusedBody(*body_, fuser), in, "step");
     // Inputs wait for their group: where that costs more memory than the group saves, the step stays as it is.
-    if (!fuser.difference().empty() || plan.run.placement.bytes - most_workspace(plan.run) > plan.unfused.placement.bytes) plan.groups.clear();
+    if (!fuser.difference().empty() || plan.run.placement.bytes - most_workspace(plan.run) > plan.unfused.placement.bytes)
+      plan.groups.clear();
   }
   if (plan.groups.empty()) plan.run = plan.unfused;
   std::vector<const SegmentPlan*> earlier;
@@ -83,10 +84,11 @@ Tensors CompiledStep::operator()(const Tensors& in) {
 
 void CompiledStep::fall_back(std::string difference) {
   if (fallbacks_++ == 0)
-    std::fprintf(stderr,
-                 "compile: the step is not the one that was recorded for these shapes: %s; it went on unfused, outside of its plan (said once; "
-                 "fallbacks() counts)\n",
-                 difference.c_str());
+    std::fprintf(
+        stderr,
+        "compile: the step is not the one that was recorded for these shapes: %s; it went on unfused, outside of its plan (said once; "
+        "fallbacks() counts)\n",
+        difference.c_str());
   difference_ = std::move(difference);
 }
 
@@ -100,11 +102,12 @@ std::string to_string(const CompiledPlan& plan) {
     const auto equals = [&](const FusedGroup& o) { return o.ops == g.ops && o.shape == g.shape && o.traffic_after == g.traffic_after; };
     if (std::any_of(plan.groups.begin(), plan.groups.begin() + long(i), equals)) continue;
     const int64_t times = std::count_if(plan.groups.begin(), plan.groups.end(), equals);
-    report += text("{}{}: {} calls over {}, traffic {} -> {}, {} of results without memory\n", times > 1 ? text("{} x ", times) : "", names_of(g),
-                   g.ops.size(), g.shape, human_bytes(g.traffic_before), human_bytes(g.traffic_after), human_bytes(g.unstored));
+    report +=
+        text("{}{}: {} calls over {}, traffic {} -> {}, {} of results without memory\n", times > 1 ? text("{} x ", times) : "", names_of(g),
+             g.ops.size(), g.shape, human_bytes(g.traffic_before), human_bytes(g.traffic_after), human_bytes(g.unstored));
   }
   if (plan.groups.empty()) return "nothing is fused\n";
-  return report + text("{} groups: traffic {} -> {}, peak of the step {} -> {}\n", plan.groups.size(), human_bytes(before), human_bytes(after),
-                       human_bytes(plan.unfused.step_peak), human_bytes(plan.run.step_peak));
+  return report + text("{} groups: traffic {} -> {}, peak of the step {} -> {}\n", plan.groups.size(), human_bytes(before),
+                       human_bytes(after), human_bytes(plan.unfused.step_peak), human_bytes(plan.run.step_peak));
 }
 }  // namespace reckon

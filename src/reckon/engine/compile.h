@@ -1,5 +1,5 @@
-// engine/compile: a planned step whose element-wise chains run fused. The step stays ordinary code; it is observed once for each combination of
-// input shapes, without data.
+// engine/compile: a planned step whose element-wise chains run fused. The step stays ordinary code; it is observed once for each
+// combination of input shapes, without data.
 #pragma once
 #include "reckon/engine/fuser.h"
 #include "reckon/engine/planned.h"
@@ -16,10 +16,10 @@ struct CompiledPlan {
 std::string to_string(const CompiledPlan& plan);
 
 /// A step that runs inside its plan, with its element-wise calls in groups, each one pass over its data: the bits of the unfused step, less
-/// memory and traffic. What only a group reads has no memory. The first call with new input shapes rehearses the step, as PlannedStep does, and
-/// refuses it (exit 3) over the budget. A step that then makes other calls, or holds or reads what has no memory, is right all the same: the
-/// call falls back to the unfused step, which runs beside the region and beyond the plan, and the first such call says so on stderr.
-/// What a call returns is valid until the next one, before which the caller must let go of it.
+/// memory and traffic. What only a group reads has no memory. The first call with new input shapes rehearses the step, as PlannedStep does,
+/// and refuses it (exit 3) over the budget. A step that then makes other calls, or holds or reads what has no memory, is right all the
+/// same: the call falls back to the unfused step, which runs beside the region and beyond the plan, and the first such call says so on
+/// stderr. What a call returns is valid until the next one, before which the caller must let go of it.
 class CompiledStep {
  public:
   template <class F>

@@ -1,5 +1,5 @@
-// engine/fused: what a backend is told of a fused group: element-wise calls over one shape, run in one pass. It knows neither how groups are
-// found nor how they are run.
+// engine/fused: what a backend is told of a fused group: element-wise calls over one shape, run in one pass. It knows neither how groups
+// are found nor how they are run.
 #pragma once
 #include "reckon/engine/op.h"
 
@@ -22,9 +22,9 @@ struct FusedCall {
 };
 
 /// The inputs of a group broadcast to its shape; the last axis that is longer than 1 has stride 0 or 1 in each. Calls read earlier values
-/// only. A sum runs over the last axes, the same ones in every sum of the group; nothing in the group reads its result. Each value holds what
-/// its operation alone would have stored, rounded to its dtype. An output may lie on an input of the same element size that no call reads
-/// after the one that makes it.
+/// only. A sum runs over the last axes, the same ones in every sum of the group; nothing in the group reads its result. Each value holds
+/// what its operation alone would have stored, rounded to its dtype. An output may lie on an input of the same element size that no call
+/// reads after the one that makes it.
 struct FusedProgram {
   static constexpr int kMaxInputs = 24, kMaxCalls = 48;
   Shape shape;
@@ -33,7 +33,9 @@ struct FusedProgram {
 
   int first_result() const { return int(inputs.size()); }
   int values() const { return int(inputs.size() + calls.size()); }
-  const TensorSpec& spec(int value) const { return value < first_result() ? inputs[size_t(value)].spec : calls[size_t(value - first_result())].out; }
+  const TensorSpec& spec(int value) const {
+    return value < first_result() ? inputs[size_t(value)].spec : calls[size_t(value - first_result())].out;
+  }
 };
 
 /// Parameters of the row `fused`: the kernel's in are the group's inputs, its out the outputs.

@@ -122,7 +122,9 @@ bool Fuser::follow(const OpDef& op, const Plan& plan, const Tensors& in) {
   }
   const CallPlan& planned = plan_[number];
   if (planned.op != &op || planned.out != plan.out) {
-    const auto shown = [](const OpDef& row, const std::vector<TensorSpec>& out) { return row.name + (out.empty() ? "" : " " + to_string(out[0])); };
+    const auto shown = [](const OpDef& row, const std::vector<TensorSpec>& out) {
+      return row.name + (out.empty() ? "" : " " + to_string(out[0]));
+    };
     diverge(text("call {} is {}, recorded was {}", number, shown(op, plan.out), shown(*planned.op, planned.out)));
     return false;
   }
@@ -140,7 +142,8 @@ bool Fuser::follow(const OpDef& op, const Plan& plan, const Tensors& in) {
 
 int Fuser::input_number(const Tensor& tensor) {
   for (size_t i = 0; i < inputs_.size(); ++i)
-    if (inputs_[i].same_storage(tensor) && inputs_[i].dtype() == tensor.dtype() && same_layout(inputs_[i].layout(), tensor.layout())) return int(i);
+    if (inputs_[i].same_storage(tensor) && inputs_[i].dtype() == tensor.dtype() && same_layout(inputs_[i].layout(), tensor.layout()))
+      return int(i);
   inputs_.push_back(tensor);
   return int(inputs_.size()) - 1;
 }
@@ -187,8 +190,7 @@ Tensor Fuser::defer(const OpDef& op, const Plan& plan, const Tensors& in, bool i
 FusedProgram Fuser::program_of(std::vector<Waiting>& calls, const Tensors& inputs, Tensors& out) const {
   FusedProgram program;
   program.shape = shape_;
-  for (const Tensor& t : inputs)
-    program.inputs.push_back({t.spec(), t.shape() == shape_ && t.is_contiguous(), repeats_one(t.layout())});
+  for (const Tensor& t : inputs) program.inputs.push_back({t.spec(), t.shape() == shape_ && t.is_contiguous(), repeats_one(t.layout())});
   for (Waiting& w : calls) {
     FusedCall call = w.call;
     for (int i = 0; i < 3; ++i) call.in[i] = i >= w.arity ? -1 : call.in[i] >= 0 ? call.in[i] : program.first_result() + ~call.in[i];

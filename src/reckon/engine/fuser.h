@@ -10,14 +10,14 @@ namespace reckon {
 struct FusedGroup {
   std::vector<const OpDef*> ops;  // in the order of their calls
   Shape shape;
-  uint32_t module = 0;            // of the first call
-  int64_t unstored = 0;           // bytes of the blocks that results inside the group do not take
-  int64_t traffic_before = 0;     // each call reads its inputs and writes its result
-  int64_t traffic_after = 0;      // the group reads each input once and writes each output once
+  uint32_t module = 0;         // of the first call
+  int64_t unstored = 0;        // bytes of the blocks that results inside the group do not take
+  int64_t traffic_before = 0;  // each call reads its inputs and writes its result
+  int64_t traffic_after = 0;   // the group reads each input once and writes each output once
 };
 
-/// While a scope of it lives, every call on its device asks it. A call that waits has its result's spec at once, its data when the group runs:
-/// before the first call that is not part of it, before anybody touches data from outside, or at the end of the step.
+/// While a scope of it lives, every call on its device asks it. A call that waits has its result's spec at once, its data when the group
+/// runs: before the first call that is not part of it, before anybody touches data from outside, or at the end of the step.
 class Fuser final : public PendingCalls {
  public:
   /// What is known of one call of the step.
@@ -30,8 +30,8 @@ class Fuser final : public PendingCalls {
 
   /// Observes a step; everything is stored meanwhile. For a rehearsal or meta only: no group runs.
   explicit Fuser(Device& device) : device_(device), observes_(true) {}
-  /// Follows what was found: the same calls, in the same order. The first difference ends the fusion: what waits runs, results that somebody
-  /// holds get memory, and from there on each call runs by itself, outside of the allocator's plan.
+  /// Follows what was found: the same calls, in the same order. The first difference ends the fusion: what waits runs, results that
+  /// somebody holds get memory, and from there on each call runs by itself, outside of the allocator's plan.
   Fuser(Device& device, const std::vector<CallPlan>& plan) : device_(device), observes_(false), plan_(plan) {}
   ~Fuser() { device_.set_pending(nullptr); }
   Fuser(const Fuser&) = delete;

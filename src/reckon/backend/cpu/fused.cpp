@@ -77,7 +77,8 @@ class Evaluation {
   std::byte* lane_tiles(int lane) const { return tiles_ + lane * places_.lane_bytes(); }
   int64_t bytes_of(int v) const { return size_of(program_.spec(v).dtype); }
   std::byte* at(int v, const Tile& tile, std::byte* tiles) const {
-    return places_.tile[size_t(v)] >= 0 ? tiles + places_.tile[size_t(v)] * places_.tile_bytes : memory_[size_t(v)] + tile.begin * bytes_of(v);
+    return places_.tile[size_t(v)] >= 0 ? tiles + places_.tile[size_t(v)] * places_.tile_bytes
+                                        : memory_[size_t(v)] + tile.begin * bytes_of(v);
   }
 
   // Elements [begin, begin + n) of an input that is broadcast or has gaps, side by side.
@@ -109,7 +110,9 @@ class Evaluation {
         repeat(memory_[size_t(v)], bytes_of(v), places_.elements, tiles + places_.tile[size_t(v)] * places_.tile_bytes);
   }
 
-  void evaluate(const Tile& tile, std::byte* tiles) const { places_.by_blocks ? evaluate_blocks(tile, tiles) : evaluate_calls(tile, tiles); }
+  void evaluate(const Tile& tile, std::byte* tiles) const {
+    places_.by_blocks ? evaluate_blocks(tile, tiles) : evaluate_calls(tile, tiles);
+  }
 
   // Each call on the whole tile.
   void evaluate_calls(const Tile& tile, std::byte* tiles) const {
@@ -120,7 +123,8 @@ class Evaluation {
       TileCall call{{}, nullptr, tile.n, DType::f32, c.out.dtype, &c.params};
       for (int k = 0; k < 3 && c.in[k] >= 0; ++k) {
         std::byte* operand = at(c.in[k], tile, tiles);
-        if (places_.loaded_at[size_t(c.in[k])] == i && std::find(c.in, c.in + k, c.in[k]) == c.in + k) load(c.in[k], tile.begin, tile.n, operand);
+        if (places_.loaded_at[size_t(c.in[k])] == i && std::find(c.in, c.in + k, c.in[k]) == c.in + k)
+          load(c.in[k], tile.begin, tile.n, operand);
         call.in[k] = operand;
         call.in_dtype = program_.spec(c.in[k]).dtype;
       }
@@ -130,7 +134,8 @@ class Evaluation {
       }
       call.out = at(result, tile, tiles);
       tile_function(c.op->id)(call);
-      if (c.output >= 0 && places_.tile[size_t(result)] >= 0) store(call.out, memory_[size_t(result)] + tile.begin * bytes_of(result), tile.n * bytes_of(result));
+      if (c.output >= 0 && places_.tile[size_t(result)] >= 0)
+        store(call.out, memory_[size_t(result)] + tile.begin * bytes_of(result), tile.n * bytes_of(result));
     }
   }
 
@@ -146,13 +151,23 @@ class Evaluation {
   }
   int block_calls(const Tile& tile, std::byte* tiles, BlockCall* to) const {
     int count = 0;
+    uint32_t fetched = 0;  // inputs
+    const auto fetches = [&](int v) {
+      const bool from_memory = v >= 0 && v < program_.first_result() && places_.streams && places_.tile[size_t(v)] < 0;
+      if (!from_memory || (fetched >> v & 1u)) return false;
+      fetched |= 1u << v;
+      return true;
+    };
     for (int i = 0; i < int(program_.calls.size()); ++i) {
       const FusedCall& c = program_.calls[size_t(i)];
       if (c.op->traits.sums) continue;
       for (int k = 0; k < 3 && c.in[k] >= 0; ++k) {
         if (places_.widened_at[size_t(c.in[k])] != i || std::find(c.in, c.in + k, c.in[k]) != c.in + k) continue;
         BlockCall& widen = to[count++];
-        widen = {.code = BlockCode::load, .source = at(c.in[k], tile, tiles), .source_dtype = program_.spec(c.in[k]).dtype};
+        widen = {.code = BlockCode::load,
+                 .fetches = fetches(c.in[k]),
+                 .source = at(c.in[k], tile, tiles),
+                 .source_dtype = program_.spec(c.in[k]).dtype};
         widen.out = operand(c.in[k], tile, tiles);
       }
       const BlockRow row = block_row(c.op->id);
@@ -163,7 +178,10 @@ class Evaluation {
         const auto p = c.params.as<AffineParams>();
         call.alpha = float(p.alpha), call.beta = float(p.beta);
       }
-      for (int k = 0; k < 3 && c.in[k] >= 0; ++k) call.in[k] = operand(c.in[k], tile, tiles);
+      for (int k = 0; k < 3 && c.in[k] >= 0; ++k) {
+        call.in[k] = operand(c.in[k], tile, tiles);
+        if (call.in[k].moves && fetches(c.in[k])) call.fetches |= uint8_t(1u << k);
+      }
       call.out = operand(result, tile, tiles);
       set_sinks(c, result, tile, tiles, call);
     }
@@ -286,6 +304,7 @@ void book_fused(Plan& p) {
   const FusedProgram& program = *p.params.as<FusedParams>().program;
   const FusedPlaces places(program);
   const Sums sums = sums_of(program);
-  p.workspace = checked_sum({checked_product({lanes_of(program, places, p.profile.lanes), places.lane_bytes()}), checked_product({sums.count, sums.workspace})});
+  p.workspace = checked_sum(
+      {checked_product({lanes_of(program, places, p.profile.lanes), places.lane_bytes()}), checked_product({sums.count, sums.workspace})});
 }
 }  // namespace reckon::cpu

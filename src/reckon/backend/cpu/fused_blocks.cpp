@@ -20,6 +20,21 @@ HWY_INLINE V round_to_bf16(V v) {
   return hn::BitCast(D(), hn::And(chosen, hn::Set(du, 0xFFFF0000u)));
 }
 
+// As for_vectors, four at a time: for bodies of few instructions.
+template <class Body>
+HWY_INLINE void for_vectors_by_four(int64_t n, Body body) {
+  const int64_t N = lanes();
+  int64_t i = 0;
+  for (; i + 4 * N <= n; i += 4 * N) {
+    body(i, Whole());
+    body(i + N, Whole());
+    body(i + 2 * N, Whole());
+    body(i + 3 * N, Whole());
+  }
+  for (; i + N <= n; i += N) body(i, Whole());
+  if (i < n) body(i, Tail{hn::FirstN(D(), size_t(n - i))});
+}
+
 template <class F>
 HWY_INLINE void each1(const BlockCall& c, int64_t at, int64_t n, F f) {
   const float* x = c.in[0].at(at);
@@ -40,6 +55,28 @@ HWY_INLINE void each2(const BlockCall& c, int64_t at, int64_t n, F f) {
     for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(f(part.load(a + i), part.load(b + i)), y + i); });
   }
 }
+// Of one or two instructions.
+template <class F>
+HWY_INLINE void quick1(const BlockCall& c, int64_t at, int64_t n, F f) {
+  const float* x = c.in[0].at(at);
+  float* y = c.out.at(at);
+  if (c.rounds) {
+    for_vectors_by_four(n, [&](int64_t i, auto part) RECKON_VEC { part.store(round_to_bf16(f(part.load(x + i))), y + i); });
+  } else {
+    for_vectors_by_four(n, [&](int64_t i, auto part) RECKON_VEC { part.store(f(part.load(x + i)), y + i); });
+  }
+}
+template <class F>
+HWY_INLINE void quick2(const BlockCall& c, int64_t at, int64_t n, F f) {
+  const float *a = c.in[0].at(at), *b = c.in[1].at(at);
+  float* y = c.out.at(at);
+  if (c.rounds) {
+    for_vectors_by_four(n,
+                        [&](int64_t i, auto part) RECKON_VEC { part.store(round_to_bf16(f(part.load(a + i), part.load(b + i))), y + i); });
+  } else {
+    for_vectors_by_four(n, [&](int64_t i, auto part) RECKON_VEC { part.store(f(part.load(a + i), part.load(b + i)), y + i); });
+  }
+}
 
 void load_block(const BlockCall& c, int64_t at, int64_t n) {
   float* y = c.out.at(at);
@@ -54,20 +91,27 @@ void load_block(const BlockCall& c, int64_t at, int64_t n) {
 // Exact: the value is one of bfloat16.
 HWY_INLINE void store_exact(V v, uint16_t* p) { hn::StoreU(hn::TruncateTo(D16(), hn::ShiftRight<16>(hn::BitCast(DU(), v))), D16(), p); }
 
+// n is kBlockElements, the destination starts at a cache line. Whole vectors of 16-bit values: half a line at a time would be slow.
 void stream_block(const BlockSink& sink, const float* x, int64_t at, int64_t n) {
   const int64_t N = lanes();
+#if HWY_TARGET != HWY_SCALAR
   if (sink.dtype == DType::bf16) {
+    const hn::Repartition<uint16_t, D> d16;
+    const auto upper = [&](int64_t i)
+                           RECKON_VEC { return hn::TruncateTo(D16(), hn::ShiftRight<16>(hn::BitCast(DU(), hn::LoadU(D(), x + i)))); };
     auto* to = reinterpret_cast<uint16_t*>(sink.data) + at;
-    for (int64_t i = 0; i < n; i += N) hn::Stream(hn::TruncateTo(D16(), hn::ShiftRight<16>(hn::BitCast(DU(), hn::LoadU(D(), x + i)))), D16(), to + i);
-  } else {
-    auto* to = reinterpret_cast<float*>(sink.data) + at;
-    for (int64_t i = 0; i < n; i += N) hn::Stream(hn::LoadU(D(), x + i), D(), to + i);
+    for (int64_t i = 0; i < n; i += 2 * N) hn::Stream(hn::Combine(d16, upper(i + N), upper(i)), d16, to + i);
+    return;
   }
+#endif
+  auto* to = reinterpret_cast<float*>(sink.data) + at;
+  for (int64_t i = 0; i < n; i += N) hn::Stream(hn::LoadU(D(), x + i), D(), to + i);
 }
 
 void store_block(const BlockSink& sink, const float* x, int64_t at, int64_t n) {
   std::byte* to = sink.data + at * (sink.dtype == DType::f32 ? 4 : sink.dtype == DType::bf16 ? 2 : 1);
-  if (sink.streams && sink.dtype != DType::boolean && n == kBlockElements && reinterpret_cast<uintptr_t>(to) % 64 == 0) return stream_block(sink, x, at, n);
+  const bool has_stream = sink.dtype == DType::f32 || (sink.dtype == DType::bf16 && HWY_TARGET != HWY_SCALAR);
+  if (sink.streams && has_stream && n == kBlockElements && reinterpret_cast<uintptr_t>(to) % 64 == 0) return stream_block(sink, x, at, n);
   if (sink.dtype == DType::f32) {
     std::memcpy(to, x, size_t(n) * 4);
   } else if (sink.dtype == DType::bf16) {
@@ -87,7 +131,7 @@ void run_activation(const BlockCall& c, int64_t at, int64_t n) {
     case BlockCode::sigmoid:
       return each1(c, at, n, [](V v) RECKON_VEC { return sigmoid_vec(v); });
     case BlockCode::relu:
-      return each1(c, at, n, [](V v) RECKON_VEC { return relu_vec(v); });
+      return quick1(c, at, n, [](V v) RECKON_VEC { return relu_vec(v); });
     case BlockCode::gelu:
       return each1(c, at, n, [](V v) RECKON_VEC { return gelu_vec(v); });
     case BlockCode::silu:
@@ -127,13 +171,13 @@ void run_one(const BlockCall& c, int64_t at, int64_t n) {
     case BlockCode::load:
       return load_block(c, at, n);
     case BlockCode::copy:
-      return each1(c, at, n, [](V v) RECKON_VEC { return v; });
+      return quick1(c, at, n, [](V v) RECKON_VEC { return v; });
     case BlockCode::affine: {
       const V alpha = set(c.alpha), beta = set(c.beta);
-      return each1(c, at, n, [&](V v) RECKON_VEC { return hn::MulAdd(alpha, v, beta); });
+      return quick1(c, at, n, [&](V v) RECKON_VEC { return hn::MulAdd(alpha, v, beta); });
     }
     case BlockCode::neg:
-      return each1(c, at, n, [](V v) RECKON_VEC { return hn::Neg(v); });
+      return quick1(c, at, n, [](V v) RECKON_VEC { return hn::Neg(v); });
     case BlockCode::exp:
       return each1(c, at, n, [](V v) RECKON_VEC { return exp_vec(v); });
     case BlockCode::log:
@@ -143,17 +187,17 @@ void run_one(const BlockCall& c, int64_t at, int64_t n) {
     case BlockCode::rsqrt:
       return each1(c, at, n, [](V v) RECKON_VEC { return hn::Div(set(1.0f), hn::Sqrt(v)); });
     case BlockCode::square:
-      return each1(c, at, n, [](V v) RECKON_VEC { return hn::Mul(v, v); });
+      return quick1(c, at, n, [](V v) RECKON_VEC { return hn::Mul(v, v); });
     case BlockCode::reciprocal:
       return each1(c, at, n, [](V v) RECKON_VEC { return hn::Div(set(1.0f), v); });
     case BlockCode::abs:
-      return each1(c, at, n, [](V v) RECKON_VEC { return hn::Abs(v); });
+      return quick1(c, at, n, [](V v) RECKON_VEC { return hn::Abs(v); });
     case BlockCode::add:
-      return each2(c, at, n, [](V u, V v) RECKON_VEC { return hn::Add(u, v); });
+      return quick2(c, at, n, [](V u, V v) RECKON_VEC { return hn::Add(u, v); });
     case BlockCode::sub:
-      return each2(c, at, n, [](V u, V v) RECKON_VEC { return hn::Sub(u, v); });
+      return quick2(c, at, n, [](V u, V v) RECKON_VEC { return hn::Sub(u, v); });
     case BlockCode::mul:
-      return each2(c, at, n, [](V u, V v) RECKON_VEC { return hn::Mul(u, v); });
+      return quick2(c, at, n, [](V u, V v) RECKON_VEC { return hn::Mul(u, v); });
     case BlockCode::div:
       return each2(c, at, n, [](V u, V v) RECKON_VEC { return hn::Div(u, v); });
     case BlockCode::max:
@@ -175,11 +219,24 @@ void run_one(const BlockCall& c, int64_t at, int64_t n) {
   }
 }
 
+// The processor fetches ahead by itself, but not across the arithmetic of a block: 1.18 times a copy without this, 1.04 with it.
+HWY_INLINE void fetch_ahead(const BlockCall& c, int64_t at, int64_t n) {
+  constexpr int64_t kAhead = 2048;  // bytes
+  for (int k = 0; k < 3; ++k) {
+    if (!(c.fetches >> k & 1u)) continue;
+    const bool is_source = c.code == BlockCode::load;
+    const int64_t bytes = is_source ? (c.source_dtype == DType::bf16 ? 2 : 1) : 4;
+    const std::byte* from = (is_source ? c.source : reinterpret_cast<const std::byte*>(c.in[k].base)) + at * bytes + kAhead;
+    for (int64_t line = 0; line < n * bytes; line += 64) __builtin_prefetch(from + line);
+  }
+}
+
 void run_all(const BlockCall* calls, int count, int64_t n) {
   for (int64_t at = 0; at < n; at += kBlockElements) {
     const int64_t m = n - at < kBlockElements ? n - at : kBlockElements;
     for (int i = 0; i < count; ++i) {
       const BlockCall& c = calls[i];
+      if (c.fetches) fetch_ahead(c, at, m);
       run_one(c, at, m);
       RECKON_COUNT_VECTOR(c.flops * m);
       for (const BlockSink& sink : c.sinks)

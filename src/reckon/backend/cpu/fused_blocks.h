@@ -1,5 +1,5 @@
-// backend/cpu/fused_blocks: the quick way for fused groups of float32, bfloat16 and bool values: all calls on one block of some vectors, then
-// the next, so that reading memory overlaps arithmetic. It knows neither operations nor where blocks come from.
+// backend/cpu/fused_blocks: the quick way for fused groups of float32, bfloat16 and bool values: all calls on one block of some vectors,
+// then the next, so that reading memory overlaps arithmetic. It knows neither operations nor where blocks come from.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -13,8 +13,39 @@ inline constexpr int64_t kBlockElements = 256;
 
 /// bool values are 0 and 1 in float32, bfloat16 values are held in float32. load: a source of bfloat16 or bool.
 enum class BlockCode : uint8_t {
-  none, load, copy, affine, neg, exp, log, sqrt, rsqrt, square, reciprocal, abs, add, sub, mul, div, max, min, pow, equal, less, less_equal, where,
-  tanh, sigmoid, relu, gelu, silu, tanh_back, sigmoid_back, relu_back, gelu_back, silu_back
+  none,
+  load,
+  copy,
+  affine,
+  neg,
+  exp,
+  log,
+  sqrt,
+  rsqrt,
+  square,
+  reciprocal,
+  abs,
+  add,
+  sub,
+  mul,
+  div,
+  max,
+  min,
+  pow,
+  equal,
+  less,
+  less_equal,
+  where,
+  tanh,
+  sigmoid,
+  relu,
+  gelu,
+  silu,
+  tanh_back,
+  sigmoid_back,
+  relu_back,
+  gelu_back,
+  silu_back
 };
 
 /// Floats that a call reads or writes: those of the tile itself, or one block that is used again for each (a register).
@@ -31,9 +62,10 @@ struct BlockSink {
 };
 struct BlockCall {
   BlockCode code = BlockCode::none;
-  bool rounds = false;              // the result to bfloat16
-  uint8_t flops = 0;                // an element, by docs/flops.md
-  float alpha = 0, beta = 0;        // of affine
+  bool rounds = false;        // the result to bfloat16
+  uint8_t flops = 0;          // an element, by docs/flops.md
+  uint8_t fetches = 0;        // bit k: in[k], or the source, comes from memory: later elements are fetched ahead
+  float alpha = 0, beta = 0;  // of affine
   BlockOperand in[3], out;
   const std::byte* source = nullptr;  // of load
   DType source_dtype = DType::f32;

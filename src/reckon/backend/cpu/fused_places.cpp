@@ -9,8 +9,8 @@
 
 namespace reckon::cpu {
 namespace {
-constexpr int64_t kTilesBytes = 24 << 10;        // all tiles of a lane: half of a 48 KiB L1 cache
-constexpr int64_t kStreamedBytes = 32 << 20;     // inputs and outputs from which on results would not be found in a cache again
+constexpr int64_t kTilesBytes = 24 << 10;     // all tiles of a lane: half of a 48 KiB L1 cache
+constexpr int64_t kStreamedBytes = 32 << 20;  // inputs and outputs from which on results would not be found in a cache again
 constexpr int64_t kStreamedGrain = 128 << 10;
 
 // Numbers that are given back and taken again.
@@ -127,10 +127,12 @@ void FusedPlaces::place_by_tiles(const FusedProgram& program) {
       tile[v] = singles + list.take();
       loaded_at[v] = i;
     }
-    // Rows that may reuse an input may also write in place, where the output lies (on an input, perhaps); others write a tile, and are copied.
+    // Rows that may reuse an input may also write in place, where the output lies (on an input, perhaps); others write a tile, and are
+    // copied.
     const bool in_memory = c.op->traits.sums || (c.output >= 0 && c.op->traits.reuse != 0 && !streams);
     for (int k = 0; k < 3 && c.in[k] >= 0 && !in_memory && tile[result] < 0; ++k)
-      if ((c.op->traits.reuse >> k & 1u) && dies(k) && size_of(program.spec(c.in[k]).dtype) == size_of(c.out.dtype)) tile[result] = tile[size_t(c.in[k])];
+      if ((c.op->traits.reuse >> k & 1u) && dies(k) && size_of(program.spec(c.in[k]).dtype) == size_of(c.out.dtype))
+        tile[result] = tile[size_t(c.in[k])];
     if (!in_memory && tile[result] < 0) tile[result] = singles + list.take();
     for (int k = 0; k < 3 && c.in[k] >= 0; ++k)
       if (dies(k) && tile[size_t(c.in[k])] != tile[result]) list.give(tile[size_t(c.in[k])] - singles);

@@ -1,5 +1,5 @@
-// backend/cpu/fused_places: where each value of a fused group lives while the group runs. A pure function of the program: workspace is booked by
-// it, too.
+// backend/cpu/fused_places: where each value of a fused group lives while the group runs. A pure function of the program: workspace is
+// booked by it, too.
 #pragma once
 #include <array>
 
@@ -8,13 +8,13 @@
 namespace reckon::cpu {
 inline constexpr int kMaxFusedValues = FusedProgram::kMaxInputs + FusedProgram::kMaxCalls;
 
-/// A value lies in the memory of an input or output, in a tile (its dtype, some KiB), or, if the group runs by blocks, in a register: one block of
-/// floats. Tiles and registers are scratch, of each lane.
+/// A value lies in the memory of an input or output, in a tile (its dtype, some KiB), or, if the group runs by blocks, in a register: one
+/// block of floats. Tiles and registers are scratch, of each lane.
 struct FusedPlaces {
   using Numbers = std::array<int, kMaxFusedValues>;
-  Numbers tile;       // of each value; -1: none
-  Numbers loaded_at;  // of an input with a tile: the call before which it is loaded; -1: once a task, for it never changes
-  Numbers block;      // its register; -1: none
+  Numbers tile;        // of each value; -1: none
+  Numbers loaded_at;   // of an input with a tile: the call before which it is loaded; -1: once a task, for it never changes
+  Numbers block;       // its register; -1: none
   Numbers widened_at;  // of an input with a register: the call before which it is widened
   bool by_blocks = false;
   bool streams = false;  // results go past the caches
