@@ -209,6 +209,53 @@ TEST_F(Compile, StreamedResultsAreTheSame) {
   }
 }
 
+// Results that are made again in backward are made in groups again; halves of packed rows are inputs with gaps.
+TEST_F(Compile, CheckpointsAndRecomputedResults) {
+  const auto body = [](const Tensors& w, const Tensor& x) -> Tensors {
+    for (Tensor t : w) t.zero_grad();
+    const Tensor packed = checkpoint([&](const Tensors& in) { return gelu_of_parts(add(linear(in[0], w[0]), w[1])); }, {mul(x, w[3])});
+    Tensor hidden;
+    {
+      const Recomputed scope;
+      hidden = swiglu_of_parts(slice(packed, -1, 0, 40), slice(packed, -1, 40, 80));
+    }
+    const Tensor loss = mean(square(linear(hidden, w[2])));
+    backward(loss);
+    return {loss.detached()};
+  };
+  const std::vector<Shape> shapes = {{80, 16}, {80}, {16, 40}, {16}};
+  const Tensors w = leaves(*device_, shapes), eager = leaves(*device_, shapes);
+  CompiledStep step = compile(*device_, [&](const Tensors& in) { return body(w, in[0]); });
+  const Tensor x = normal(*device_, {700, 16}, 1);
+  EXPECT_EQ(bytes_of(step({x})), bytes_of(body(eager, x)));
+  EXPECT_EQ(gradients(w), gradients(eager));
+  EXPECT_EQ(step.fallbacks(), 0) << step.last_difference();
+  EXPECT_GE(step.plan({x}).groups.size(), 4u) << to_string(step.plan({x}));
+  expect_planned(*device_, step, {x});
+}
+
+// A shorter batch must fit where a longer one does.
+TEST(CompilePlan, ScratchNeverShrinks) {
+  const auto chain = [](const Tensors& in) -> Tensors { return {tanh(affine(in[0], 2))}; };
+  const auto with_row = [](const Tensors& in) -> Tensors { return {mul(tanh(add(in[0], in[1])), in[1])}; };
+  const auto with_sums = [](const Tensors& in) -> Tensors {
+    const Tensor t = mul(tanh(in[0]), in[1]);
+    return {sum(t, {-1}), sum(square(t), {-1}), where(less(t, in[0]), t, in[1])};
+  };
+  for (const auto& body : std::vector<Tensors (*)(const Tensors&)>{chain, with_row, with_sums})
+    for (const DType dtype : {DType::f32, DType::f64, DType::bf16}) {
+      const Ref<Device> meta = open_cpu(Mode::meta);
+      CompiledStep step = compile(*meta, body);
+      int64_t last = 0;
+      for (int64_t rows = 1; rows < 200'000; rows += rows / 3 + 1) {
+        const int64_t scratch = workspace_of(step.plan({empty(*meta, {{rows, 100}, dtype}), empty(*meta, {{100}, dtype})}).run);
+        EXPECT_GE(scratch, last) << rows;
+        last = scratch;
+      }
+      EXPECT_GT(last, 0);
+    }
+}
+
 // Every element-wise row, in every dtype that it takes, between others of a group.
 TEST_F(Compile, EveryElementwiseRowKeepsItsBits) {
   const std::vector<const OpDef*> unary = {&op::affine,  &op::cast,  &op::contiguous, &op::neg,        &op::exp, &op::log,

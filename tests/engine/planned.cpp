@@ -80,6 +80,23 @@ TEST(Planned, ARehearsalLeavesNoTrace) {
   EXPECT_GT(run.step_peak, 0);
 }
 
+// The gradient of a checkpointed segment's input arrives at a copy of it, which the rehearsal held to its end: "leaves ... behind".
+TEST(Planned, ASegmentsInputIsLetGo) {
+  const Ref<Device> device = open_cpu(Mode::real);
+  const Net net(*device), eager(*device);
+  const auto body = [](const Net& n, const Tensors& in) -> Tensors {
+    for (Tensor parameter : n.w) parameter.zero_grad();
+    const auto segment = [&](const Tensors& x) { return mul(gelu(linear(x[0], n.w[1])), x[0]); };
+    const Tensor loss = mean(checkpoint(segment, {linear(in[0], n.w[0])}));
+    backward(loss);
+    return {loss.detached()};
+  };
+  PlannedStep step = planned(*device, [&](const Tensors& in) { return body(net, in); });
+  const Tensor x = batch(*device, 9);
+  EXPECT_EQ(step({x})[0].item(), body(eager, {x})[0].item());
+  for (size_t i = 0; i < 2; ++i) EXPECT_EQ(net.w[i].grad().to_vector(), eager.w[i].grad().to_vector());
+}
+
 TEST(Planned, MetaAndRealPlansAgree) {
   const Ref<Device> real = open_cpu(Mode::real), meta = open_cpu(Mode::meta);
   const Net a(*real), b(*meta);

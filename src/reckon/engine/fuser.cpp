@@ -74,7 +74,7 @@ bool Fuser::joins_as_sum(const OpDef& op, const Plan& plan, const Tensors& in) c
 bool Fuser::joins(const OpDef& op, const Plan& plan, const Tensors& in) const {
   if (waiting_.size() == FusedProgram::kMaxCalls || inputs_.size() + in.size() > FusedProgram::kMaxInputs) return false;
   if (op.traits.sums) return joins_as_sum(op, plan, in);
-  if (!op.traits.pointwise || in.size() > 3 || plan.out[0].numel() == 0) return false;
+  if (!op.traits.pointwise || op.id < 0 || in.size() > 3 || plan.out[0].numel() == 0) return false;
   const Shape& shape = waiting_.empty() ? plan.out[0].shape : shape_;
   if (!(plan.out[0].shape == shape)) return false;
   bool connected = waiting_.empty(), small = true;

@@ -139,6 +139,8 @@ Tensor& Tensor::set_requires_grad(bool on) {
 Tensor Tensor::grad() const { return state().grad_filled ? Tensor(state().grad) : Tensor(); }
 
 void TensorState::note_gradient() {
+  // What the rehearsal made itself is gone after it: nothing to put back, and the journal would hold it until then.
+  if (storage->block().rehearsal != 0 || (grad && grad->storage->block().rehearsal != 0)) return;
   if (GradientJournal* journal = storage->device().gradient_journal())
     journal->entries.push_back({Ref<TensorState>(this), grad, grad_filled});
 }

@@ -16,9 +16,8 @@
 
 namespace reckon::cpu {
 namespace {
-int64_t lanes_of(const FusedProgram& program, const FusedPlaces& places, int lanes) {
-  const int64_t grain = fused_grain(places);
-  return std::min<int64_t>(lanes, (program.shape.numel() + grain - 1) / grain);
+int64_t lanes_of(const FusedProgram& program, int lanes) {
+  return std::min<int64_t>(lanes, (program.shape.numel() + kTaskElements - 1) / kTaskElements);
 }
 
 // The last axes that sums run over; rows [rows, cols] of the group's shape.
@@ -217,7 +216,7 @@ class Evaluation {
   // body(task, tiles) for each task; what every tile of a task needs is loaded first.
   template <class Body>
   void for_tasks(int64_t tasks, Body body) const {
-    const int lanes = int(lanes_of(program_, places_, k_.lanes));
+    const int lanes = int(lanes_of(program_, k_.lanes));
     parallel_for(
         tasks,
         [&](int64_t task, int lane) {
@@ -305,6 +304,6 @@ void book_fused(Plan& p) {
   const FusedPlaces places(program);
   const Sums sums = sums_of(program);
   p.workspace = checked_sum(
-      {checked_product({lanes_of(program, places, p.profile.lanes), places.lane_bytes()}), checked_product({sums.count, sums.workspace})});
+      {checked_product({lanes_of(program, p.profile.lanes), places.lane_bytes()}), checked_product({sums.count, sums.workspace})});
 }
 }  // namespace reckon::cpu

@@ -146,8 +146,11 @@ void FusedPlaces::cut(const FusedProgram& program) {
   for (int v = 0; v < program.values(); ++v) width = std::max(width, size_of(program.spec(v).dtype));
   elements = tiles > 0 ? 4 * kSumRun : kStreamedGrain;
   while (tiles > 0 && elements > kSumRun && tiles * elements * width > kTilesBytes) elements /= 2;
-  elements = std::min(elements, (program.shape.numel() + 63) / 64 * 64);
+  const int64_t whole = (program.shape.numel() + 63) / 64 * 64;
+  elements = std::min(elements, whole);
   tile_bytes = tiles > 0 ? elements * width : 0;
+  // Not tiles * tile_bytes, which shrinks where more elements make results stream, and those take tiles.
+  tiles_bytes = tiles > 0 ? std::min(std::max(kTilesBytes, tiles * kSumRun * width), checked_product({tiles, whole, width})) : 0;
 }
 
 int64_t FusedPlaces::lane_bytes() const { return checked_sum({registers_at(), registers * kBlockElements * 4}); }

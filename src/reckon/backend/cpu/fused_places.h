@@ -21,10 +21,11 @@ struct FusedPlaces {
   int tiles = 0, registers = 0;
   int64_t elements = 0;  // that are evaluated at once; those of a tile
   int64_t tile_bytes = 0;
+  int64_t tiles_bytes = 0;  // of all tiles; never shrinks when an extent grows
 
   explicit FusedPlaces(const FusedProgram& program);
   int64_t lane_bytes() const;
-  int64_t registers_at() const { return tiles * tile_bytes; }
+  int64_t registers_at() const { return tiles_bytes; }
 
  private:
   void place_by_blocks(const FusedProgram& program);
