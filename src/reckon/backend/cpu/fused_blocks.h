@@ -9,7 +9,7 @@
 namespace reckon::cpu {
 
 /// Elements of a block: few, so that it is loaded while the last one is computed; many against the cost of choosing an operation.
-inline constexpr int64_t kBlockElements = 256;
+inline constexpr int64_t kBlockElements = 512;
 
 /// bool values are 0 and 1 in float32, bfloat16 values are held in float32. load: a source of bfloat16 or bool.
 enum class BlockCode : uint8_t {
