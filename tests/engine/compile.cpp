@@ -150,6 +150,24 @@ TEST_F(Compile, ReusesWhatDiesInTheGroup) {
   expect_planned(*device_, step, {x});
 }
 
+// Nobody holds gelu's input when gelu is called, but its node will keep it for backward.
+TEST_F(Compile, DoesNotOverwriteWhatBackwardWillKeep) {
+  const auto body = [](const Tensors& w, const Tensor& x) -> Tensors {
+    for (Tensor t : w) t.zero_grad();
+    Tensor h = linear(x, w[0]);
+    const Tensor y = call(op::gelu, tensors(std::move(h)))[0];
+    const Tensor loss = sum(matmul(y, affine(y, 2)));
+    backward(loss);
+    return {loss.detached()};
+  };
+  const Tensors w = leaves(*device_, {{32, 32}}), eager = leaves(*device_, {{32, 32}});
+  CompiledStep step = compile(*device_, [&](const Tensors& in) { return body(w, in[0]); });
+  const Tensor x = normal(*device_, {32, 32}, 1);
+  EXPECT_EQ(bytes_of(step({x})), bytes_of(body(eager, x)));
+  EXPECT_EQ(gradients(w), gradients(eager));
+  EXPECT_FALSE(step.plan({x}).groups.empty());
+}
+
 // Long and short rows, many and few of them, and one sum of everything: the order of the sum's own kernel.
 TEST_F(Compile, TrailingSumsKeepTheirOrder) {
   struct Case {

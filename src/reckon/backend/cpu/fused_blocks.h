@@ -50,25 +50,26 @@ enum class BlockCode : uint8_t {
 
 /// Floats that a call reads or writes: those of the tile itself, or one block that is used again for each (a register).
 struct BlockOperand {
-  float* base = nullptr;
-  bool moves = false;
+  float* base;
+  bool moves;
   float* at(int64_t element) const { return moves ? base + element : base; }
 };
-/// Where a result goes besides: elements of a tile, in their dtype.
+/// Where a result goes besides: elements of a tile, in their dtype; null: nowhere.
 struct BlockSink {
-  std::byte* data = nullptr;
-  DType dtype = DType::f32;
-  bool streams = false;
+  std::byte* data;
+  DType dtype;
+  bool streams;
 };
+/// Without defaults: arrays of it are made for every tile. What is left out of an initializer is 0.
 struct BlockCall {
-  BlockCode code = BlockCode::none;
-  bool rounds = false;        // the result to bfloat16
-  uint8_t flops = 0;          // an element, by docs/flops.md
-  uint8_t fetches = 0;        // bit k: in[k], or the source, comes from memory: later elements are fetched ahead
-  float alpha = 0, beta = 0;  // of affine
+  BlockCode code;
+  bool rounds;        // the result to bfloat16
+  uint8_t flops;      // an element, by docs/flops.md
+  uint8_t fetches;    // bit k: in[k], or the source, comes from memory: later elements are fetched ahead
+  float alpha, beta;  // of affine
   BlockOperand in[3], out;
-  const std::byte* source = nullptr;  // of load
-  DType source_dtype = DType::f32;
+  const std::byte* source;  // of load
+  DType source_dtype;
   BlockSink sinks[2];
 };
 

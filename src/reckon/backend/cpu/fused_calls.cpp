@@ -46,7 +46,8 @@ constexpr std::array<TileFunction, kKernelCount> make_table() {
   std::array<TileFunction, kKernelCount> table{};
 #define UNARY(name) table[k_##name] = unary_tile<Unary::name>;
   UNARY(neg)
-  UNARY(exp) UNARY(log) UNARY(sqrt) UNARY(rsqrt) UNARY(square) UNARY(reciprocal) UNARY(abs)
+  UNARY(exp)
+  UNARY(log) UNARY(sqrt) UNARY(rsqrt) UNARY(square) UNARY(reciprocal) UNARY(abs)
 #undef UNARY
 #define BINARY(name, op) table[k_##name] = binary_tile<Binary::op>;
       BINARY(add, add) BINARY(sub, sub) BINARY(mul, mul) BINARY(div, div) BINARY(maximum, max) BINARY(minimum, min) BINARY(pow, pow)
@@ -71,12 +72,13 @@ constexpr std::array<BlockRow, kKernelCount> make_block_rows() {
   std::array<BlockRow, kKernelCount> rows{};
 #define ROW(name, code, flops) rows[k_##name] = {BlockCode::code, flops, true};
   ROW(neg, neg, 1)
-  ROW(exp, exp, 1) ROW(log, log, 1) ROW(sqrt, sqrt, 1) ROW(rsqrt, rsqrt, 1) ROW(square, square, 1) ROW(reciprocal, reciprocal, 1)
-      ROW(abs, abs, 1) ROW(add, add, 1) ROW(sub, sub, 1) ROW(mul, mul, 1) ROW(div, div, 1) ROW(maximum, max, 1) ROW(minimum, min, 1)
-          ROW(pow, pow, 1) ROW(equal, equal, 1) ROW(less, less, 1) ROW(less_equal, less_equal, 1) ROW(tanh, tanh, 1)
-              ROW(sigmoid, sigmoid, 4) ROW(relu, relu, 1) ROW(gelu, gelu, 9) ROW(silu, silu, 5) ROW(tanh_back, tanh_back, 3)
-                  ROW(sigmoid_back, sigmoid_back, 3) ROW(relu_back, relu_back, 1) ROW(gelu_back, gelu_back, 19) ROW(silu_back, silu_back, 9)
-                      ROW(affine, affine, 2) ROW(cast, copy, 0)
+  ROW(exp, exp, 1)
+  ROW(log, log, 1) ROW(sqrt, sqrt, 1) ROW(rsqrt, rsqrt, 1) ROW(square, square, 1) ROW(reciprocal, reciprocal, 1) ROW(abs, abs, 1)
+      ROW(add, add, 1) ROW(sub, sub, 1) ROW(mul, mul, 1) ROW(div, div, 1) ROW(maximum, max, 1) ROW(minimum, min, 1) ROW(pow, pow, 1)
+          ROW(equal, equal, 1) ROW(less, less, 1) ROW(less_equal, less_equal, 1) ROW(tanh, tanh, 1) ROW(sigmoid, sigmoid, 4)
+              ROW(relu, relu, 1) ROW(gelu, gelu, 9) ROW(silu, silu, 5) ROW(tanh_back, tanh_back, 3) ROW(sigmoid_back, sigmoid_back, 3)
+                  ROW(relu_back, relu_back, 1) ROW(gelu_back, gelu_back, 19) ROW(silu_back, silu_back, 9) ROW(affine, affine, 2)
+                      ROW(cast, copy, 0)
 #undef ROW
                           rows[k_contiguous] = {BlockCode::copy, 0, false};
   rows[k_where] = {BlockCode::where, 0, false};
