@@ -105,7 +105,8 @@ inline Reference reference_attention(const cpu::AttentionShape& s, const std::ve
   for (int64_t b = 0; b < B; ++b) {
     for (int64_t h = 0; h < H; ++h) {
       for (int64_t t = 0; t < T; ++t) {
-        const int64_t first = s.causal && s.window > 0 ? std::max<int64_t>(t + 1 - s.window, 0) : 0;
+        int64_t first = s.causal && s.window > 0 ? std::max<int64_t>(t + 1 - s.window, 0) : 0;
+        if (s.documents) first = std::max<int64_t>(first, s.documents[b * T + t]);
         const int64_t keys = s.causal ? t + 1 : T, kv = h / (H / KV);
         const int64_t q = (b * T + t) * width + h * D, o = ((b * T + t) * H + h) * D;
         auto k = [&](int64_t j) { return (b * T + j) * width + (H + kv) * D; };
@@ -168,7 +169,7 @@ inline Tolerance tolerance(const cpu::AttentionShape& s, const Reference& r, dou
 inline std::string describe(const cpu::AttentionShape& s) {
   return "B" + std::to_string(s.batch) + " T" + std::to_string(s.tokens) + " H" + std::to_string(s.heads) + " KV" +
          std::to_string(s.kv_heads) + " D" + std::to_string(s.head_dim) + " " + to_string(s.dtype) + (s.causal ? "" : " full") +
-         (s.window > 0 ? " window " + std::to_string(s.window) : "");
+         (s.window > 0 ? " window " + std::to_string(s.window) : "") + (s.documents ? " documents" : "");
 }
 
 /// One call's buffers.

@@ -13,7 +13,7 @@
 #include "reckon/engine/context.h"
 #include "reckon/engine/meter.h"
 #include "reckon/ops/ops.h"
-#include "tests/backend/attention_reference.h"
+#include "tests/backend/attention_chunked.h"
 
 namespace reckon::test {
 namespace {
@@ -37,6 +37,21 @@ void expect_booked(const AttentionShape& s) {
     }
     EXPECT_EQ(counted([&] { c.backward(); }), cpu::attention_back_work(s, lanes, width))
         << describe(s) << " backward, vectors of " << width << ", " << lanes << " lanes";
+  }
+}
+
+// Every chunk of sequences of `total` tokens, the last first.
+void expect_booked_chunks(AttentionShape s, int64_t total, int64_t chunk) {
+  const int width = cpu::attention_vector_floats();
+  for (const int lanes : {1, 5}) {
+    const AttentionShape whole = with_tokens(s, total);
+    Chunked c(whole, lanes);
+    c.forward(chunk);
+    for (const cpu::AttentionChunk& part : c.parts(chunk)) {
+      EXPECT_EQ(counted([&] { c.forward_of(part); }), cpu::attention_chunk_work(part, width)) << describe(s) << " from " << part.first;
+      EXPECT_EQ(counted([&] { c.backward_of(part); }), cpu::attention_chunk_back_work(part, lanes, width))
+          << describe(s) << " from " << part.first << ", backward, vectors of " << width << ", " << lanes << " lanes";
+    }
   }
 }
 
@@ -77,6 +92,21 @@ TEST(CountedAttention, ExecutesWhatItBooks) {
         }
     expect_booked({0, 10, 2, 1, 4, DType::f32});
     expect_booked({1, 0, 2, 1, 4, DType::f32});
+  });
+}
+
+TEST(CountedAttention, ChunksExecuteWhatTheyBook) {
+  on_every_target([] {
+    for (const int64_t window : {0, 1, 30, 64, 100})
+      for (const int64_t chunk : {1, 7, 64, 70, 128})
+        for (const int heads : {1, 3}) {
+          AttentionShape s{1, 0, heads, 1, 20, DType::f32};
+          s.window = window;
+          expect_booked_chunks(s, chunk == 1 ? 20 : 330, chunk);
+          s.dtype = DType::f64;
+          expect_booked_chunks(s, chunk == 1 ? 20 : 150, chunk);
+        }
+    expect_booked_chunks({2, 0, 4, 2, 24, DType::bf16}, 200, 60);
   });
 }
 

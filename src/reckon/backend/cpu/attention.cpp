@@ -37,16 +37,12 @@ HeadGroup common_group(const AttentionShape& s) {
   g.scale = s.scale != 0 ? s.scale : 1 / std::sqrt(double(s.head_dim));
   return g;
 }
-}  // namespace detail
 
-namespace {
-using namespace detail;
-
-/// The group of one kv head in packed rows. qkv, out and lse may be gradients or null: only addresses are taken.
 HeadGroup packed_group(const AttentionShape& s, const void* qkv, void* out, void* lse, int64_t batch, int64_t kv_head) {
   HeadGroup g = common_group(s);
   const int64_t width = (s.heads + 2 * s.kv_heads) * s.head_dim, query = kv_head * g.group * s.head_dim;
   const int64_t key = (s.heads + kv_head) * s.head_dim;
+  if (s.causal && s.documents) g.documents = s.documents + batch * s.tokens;
   const char* rows = static_cast<const char*>(qkv) + batch * s.tokens * width * g.element;
   g.q = rows + query * g.element;
   g.k = rows + key * g.element;
@@ -57,6 +53,10 @@ HeadGroup packed_group(const AttentionShape& s, const void* qkv, void* out, void
   g.lse = static_cast<char*>(lse) + (batch * s.heads + kv_head * g.group) * s.tokens * size_of(statistics_dtype(s.dtype));
   return g;
 }
+}  // namespace detail
+
+namespace {
+using namespace detail;
 
 int64_t back_lane_bytes(const AttentionShape& s) {
   if (s.dtype == DType::f64) return 0;
@@ -92,6 +92,14 @@ struct BackCall {
   RowTask rows(int64_t index, int64_t row, int64_t count) const { return {group(index), back(index), row, count}; }
 };
 
+// Of one group, in float64: dk and dv are summed where they belong.
+void back_f64(const HeadGroup& g, const HeadGroupBack& back) {
+  double *dk = reinterpret_cast<double*>(back.dk), *dv = reinterpret_cast<double*>(back.dv);
+  for (double* sums : {dk, dv})
+    for (int64_t j = 0; j < g.keys; ++j) std::fill(sums + j * g.kv_stride, sums + j * g.kv_stride + g.head_dim, 0.0);
+  backward_f64(g, back, dk, dv, g.kv_stride);
+}
+
 void back_in_one_pass(const BackCall& call, int64_t groups, void* workspace, int lanes) {
   const AttentionShape& s = call.shape;
   constexpr int64_t kStep = kBackwardSpan * kRows;
@@ -101,7 +109,7 @@ void back_in_one_pass(const BackCall& call, int64_t groups, void* workspace, int
       [&](int64_t index, int lane) {
         RowTask task = call.rows(index, 0, kStep), next = task;
         const HeadGroup& g = task.g;
-        if (s.dtype == DType::f64) return backward_f64(g, task.back);
+        if (s.dtype == DType::f64) return back_f64(g, task.back);
         const BackLane at = back_lane(s, workspace, lane);
         std::memset(at.dk_sum, 0, size_t(g.keys * padded(s.head_dim)) * 4);
         std::memset(at.dv_sum, 0, size_t(g.keys * padded(s.head_dim)) * 4);
@@ -134,7 +142,12 @@ void back_in_two_passes(const BackCall& call, int64_t groups, void* workspace, i
       [&](int64_t task, int lane) {  // early keys are seen by the most rows: first
         const BackLane at = back_lane(s, workspace, lane);
         const int64_t index = task / key_steps, key = task % key_steps * kKeys;
-        backward_keys(call.group(index), call.back(index), key, at.dk_sum, at.dv_sum, at.scratch);
+        const HeadGroup g = call.group(index);
+        const int64_t keys = std::min(kKeys, g.keys - key);
+        std::memset(at.dk_sum, 0, size_t(keys * padded(g.head_dim)) * 4);
+        std::memset(at.dv_sum, 0, size_t(keys * padded(g.head_dim)) * 4);
+        backward_keys(g, call.back(index), key, at.dk_sum, at.dv_sum, at.scratch);
+        store_key_gradients(g, call.back(index), key, keys, at.dk_sum, at.dv_sum);
       },
       lanes);
 }

@@ -19,6 +19,8 @@ struct AttentionShape {
   bool causal = true;        // token t sees tokens 0..t; otherwise all of them
   double scale = 0;          // of the scores; 0 stands for 1 / sqrt(head_dim)
   int64_t window = 0;        // causal: token t sees itself and the window - 1 tokens before it; 0 stands for all before it
+  // Causal: [B, T], the first key that each token sees, that of its document; never falls along a sequence. Null stands for 0 everywhere.
+  const int32_t* documents = nullptr;
 };
 
 /// Scratch bytes, 64-byte aligned, for up to `lanes` threads. Never less when an extent grows. Forward: independent of T (f64: one row of
@@ -30,6 +32,7 @@ int64_t attention_back_workspace(const AttentionShape& shape, int lanes);
 /// Multiply-adds of the matrix products that a call executes, as its loops make them: also what the mask hides of a tile and what fills up
 /// whole vectors, and in the backward pass the scores that are computed again. vector_floats: float32 values of a vector, as
 /// attention_vector_floats() says for this machine. Independent of threads. Throws Error (usage) beyond 2^63 - 1.
+/// Documents are not looked at: with some, a call executes less.
 int64_t attention_work(const AttentionShape& shape, int vector_floats);
 int64_t attention_back_work(const AttentionShape& shape, int lanes, int vector_floats);
 int attention_vector_floats();

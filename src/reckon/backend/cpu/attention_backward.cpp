@@ -215,16 +215,14 @@ void write_key_gradients(const HeadGroup& g, const HeadGroupBack& back, int64_t 
 }
 
 void gradient_keys(const HeadGroup& g, const HeadGroupBack& back, int64_t key, float* dk_sum, float* dv_sum, float* scratch) {
-  const int64_t width = padded(g.head_dim), keys = std::min(kKeys, g.keys - key);
+  const int64_t keys = std::min(kKeys, g.keys - key), begin = first_row(g, key) / kRows * kRows, end = end_row(g, key + keys - 1);
+  if (begin >= end) return;
   const Tiles t = tiles_at(g, scratch);
-  std::memset(dk_sum, 0, size_t(keys * width) * 4);
-  std::memset(dv_sum, 0, size_t(keys * width) * 4);
   load_key_rows(g, g.k, key, keys, t.k);
   load_key_rows(g, g.v, key, keys, t.v);
   Block block;
   Ahead ahead;
-  const int64_t end = end_row(g, key + keys - 1);
-  for (int64_t row = first_row(g, key) / kRows * kRows; row < end; row += kRows) {
+  for (int64_t row = begin; row < end; row += kRows) {
     load_block(g, back, row, false, t.rest, block);
     // The tile ends where the other pass ends it, so that both add the same numbers in the same order.
     const int64_t count = std::min(kKeys, block.r.last[kRows - 1] + 1 - key);
@@ -233,7 +231,6 @@ void gradient_keys(const HeadGroup& g, const HeadGroupBack& back, int64_t key, f
     tile_gradients(g, block, key, count, t, ahead);
     add_key_gradients(g, block, key, count, t, dk_sum, dv_sum);
   }
-  write_key_gradients(g, back, key, keys, dk_sum, dv_sum);
 }
 }  // namespace
 }  // namespace reckon::cpu::detail::HWY_NAMESPACE

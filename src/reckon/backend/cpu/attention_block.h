@@ -34,6 +34,7 @@ struct HeadGroup {
   bool causal;
   int64_t window;  // keys that a row sees at most, itself included; 0: no limit
   bool pairs;      // bf16 is multiplied as it is, by attention_pairs; otherwise tiles are float32
+  const int32_t* documents;  // the first key of each query token's document; null: the first of all
   double scale;
   const char* q;  // token t, head g: q + t * q_stride + g * head_dim
   const char* k;  // key j: k + j * kv_stride
@@ -67,7 +68,8 @@ constexpr int64_t step_up(DType dtype, int64_t at) { return ceil_div(at, sum_ste
 inline int64_t row_count(const HeadGroup& g) { return g.query_tokens * g.group; }
 inline int64_t last_key(const HeadGroup& g, int64_t row) { return g.causal ? g.first_position + row / g.group : g.keys - 1; }
 inline int64_t first_key(const HeadGroup& g, int64_t row) {
-  return g.window > 0 ? std::max<int64_t>(g.first_position + row / g.group + 1 - g.window, 0) : 0;
+  const int64_t near = g.window > 0 ? std::max<int64_t>(g.first_position + row / g.group + 1 - g.window, 0) : 0;
+  return g.documents ? std::max<int64_t>(g.documents[row / g.group], near) : near;
 }
 /// The first query row that sees this key, and the first one after those that do.
 inline int64_t first_row(const HeadGroup& g, int64_t key) {
@@ -75,7 +77,9 @@ inline int64_t first_row(const HeadGroup& g, int64_t key) {
   return (token > 0 ? token : 0) * g.group;
 }
 inline int64_t end_row(const HeadGroup& g, int64_t key) {
-  return g.window > 0 ? std::clamp<int64_t>(key - g.first_position + g.window, 0, g.query_tokens) * g.group : row_count(g);
+  int64_t tokens = g.window > 0 ? std::clamp<int64_t>(key - g.first_position + g.window, 0, g.query_tokens) : g.query_tokens;
+  if (g.documents) tokens = std::upper_bound(g.documents, g.documents + tokens, key) - g.documents;
+  return tokens * g.group;
 }
 
 /// The first key of the first tile that this row, and so any after it, sees. Tiles lie where they lie without a window.
@@ -100,8 +104,8 @@ void forward_rows(const RowTask& task, const RowTask& next, float* scratch);
 /// dq of the task's rows, at most kBackwardSpan * kRows. If dk_sum is not null, also adds their part of dk / scale and dv to dk_sum and
 /// dv_sum [keys, padded(head_dim)]: called for ascending rows it does the whole backward pass.
 void backward_rows(const RowTask& task, const RowTask& next, float* dk_sum, float* dv_sum, float* scratch);
-/// dk and dv of the keys [key, key + kKeys), from back.delta. dk_sum and dv_sum [kKeys, padded(head_dim)] are scratch.
-/// The same sums in the same order as ascending backward_rows, so the same bits.
+/// Adds the part of dk / scale and dv of all rows to the sums of the keys [key, key + kKeys), dk_sum and dv_sum [kKeys, padded(head_dim)],
+/// from back.delta: the same numbers in the same order as ascending backward_rows, so the same bits.
 void backward_keys(const HeadGroup& g, const HeadGroupBack& back, int64_t key, float* dk_sum, float* dv_sum, float* scratch);
 /// Writes dk and dv of the keys [key, key + count) from their sums.
 void store_key_gradients(const HeadGroup& g, const HeadGroupBack& back, int64_t key, int64_t count, const float* dk_sum,
@@ -109,7 +113,8 @@ void store_key_gradients(const HeadGroup& g, const HeadGroupBack& back, int64_t 
 
 /// The float64 path: obvious loops, one row at a time. scratch [keys].
 void forward_rows_f64(const HeadGroup& g, int64_t row, int64_t rows, double* scratch);
-void backward_f64(const HeadGroup& g, const HeadGroupBack& back);
+/// dq of all rows; adds their part of dk and dv to dk_sum and dv_sum, whose rows lie `stride` apart.
+void backward_f64(const HeadGroup& g, const HeadGroupBack& back, double* dk_sum, double* dv_sum, int64_t stride);
 
 /// Rows of one task: `span` blocks if that leaves every lane some four tasks, else one block. Never shows in the bits.
 constexpr int64_t task_rows(int64_t groups, int64_t rows, int64_t span, int64_t lanes) {
@@ -147,4 +152,6 @@ void assert_shape(const AttentionShape& shape);
 int64_t forward_lane_bytes(const AttentionShape& shape, int64_t keys);
 /// The dtype, head and scale fields of a group; pointers and extents are left to the caller.
 HeadGroup common_group(const AttentionShape& shape);
+/// The group of one kv head in packed rows. qkv, out and lse may be gradients or null: only addresses are taken.
+HeadGroup packed_group(const AttentionShape& shape, const void* qkv, void* out, void* lse, int64_t batch, int64_t kv_head);
 }  // namespace reckon::cpu::detail

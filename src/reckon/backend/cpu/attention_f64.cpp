@@ -46,12 +46,8 @@ void forward_rows_f64(const HeadGroup& g, int64_t row, int64_t rows, double* sco
   }
 }
 
-void backward_f64(const HeadGroup& g, const HeadGroupBack& back) {
+void backward_f64(const HeadGroup& g, const HeadGroupBack& back, double* dk_sum, double* dv_sum, int64_t stride) {
   const int64_t D = g.head_dim;
-  double* dk = reinterpret_cast<double*>(back.dk);
-  double* dv = reinterpret_cast<double*>(back.dv);
-  for (int64_t j = 0; j < g.keys; ++j) std::fill(dk + j * g.kv_stride, dk + j * g.kv_stride + D, 0.0);
-  for (int64_t j = 0; j < g.keys; ++j) std::fill(dv + j * g.kv_stride, dv + j * g.kv_stride + D, 0.0);
   for (int64_t row = 0; row < row_count(g); ++row) {
     const double* q = query_row<const double*>(g, g.q, g.q_stride, row);
     const double* dout = query_row<const double*>(g, back.dout, g.out_stride, row);
@@ -66,8 +62,8 @@ void backward_f64(const HeadGroup& g, const HeadGroupBack& back) {
       const double p = std::exp(g.scale * dot(q, k, D) - lse);
       const double ds = g.scale * p * (dot(dout, key_row(g, g.v, j), D) - delta);
       add_scaled(dq, ds, k, D);
-      add_scaled(dk + j * g.kv_stride, ds, q, D);
-      add_scaled(dv + j * g.kv_stride, p, dout, D);
+      add_scaled(dk_sum + j * stride, ds, q, D);
+      add_scaled(dv_sum + j * stride, p, dout, D);
     }
   }
 }

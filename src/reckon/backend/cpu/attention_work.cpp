@@ -4,6 +4,7 @@
 
 #include "reckon/backend/cpu/attention.h"
 #include "reckon/backend/cpu/attention_block.h"
+#include "reckon/backend/cpu/attention_chunk.h"
 #include "reckon/base/error.h"
 
 namespace reckon::cpu {
@@ -41,26 +42,6 @@ struct Cut {
     return {Wide(keys) * (ceil_div(rows, vector_floats) * vector_floats) * up(head_dim), Wide(rows) * up(keys) * width,
             Wide(keys) * up(rows) * width};
   }
-
-  /// The tile that the diagonal crosses. Row i of the block sees the keys up to last(i), which never falls.
-  template <class Last>
-  Work diagonal_tile(int64_t rows, Last last) const {
-    const int64_t width = padded(head_dim), keys = last(rows - 1) + 1, vecs = ceil_div(rows, vector_floats);
-    Work w;
-    int64_t hidden_vecs = 0, hidden_rows = 0;  // rows that see nothing from key j on
-    for (int64_t j = 0; j < keys; j += kStrip) {
-      const int64_t count = std::min(kStrip, keys - j);
-      while (hidden_vecs < vecs && last(std::min((hidden_vecs + 1) * vector_floats, rows) - 1) < j) ++hidden_vecs;
-      while (hidden_rows < rows && last(hidden_rows) < j) ++hidden_rows;
-      w.scores += count * (vecs - hidden_vecs) * vector_floats * up(head_dim);
-      w.key_sums += count * row_range(hidden_rows, rows, rows) * width;
-    }
-    for (int64_t i = 0; i < rows; i += kStrip) {
-      const int64_t count = std::min(kStrip, rows - i);
-      w.row_sums += count * up(last(i + count - 1) + 1) * width;
-    }
-    return w;
-  }
 };
 
 /// Keys [from, last] that each row of a block sees.
@@ -91,98 +72,104 @@ Work band_tile(const Cut& cut, const Band& b, int64_t first_key, int64_t keys) {
   return w;
 }
 
-/// The query rows of one head group over all keys, or all before them.
-Work unlimited_work(const AttentionShape& s, int vector_floats) {
-  const Cut cut{s.head_dim, vector_floats, s.dtype};
-  const int64_t T = s.tokens, group = s.heads / s.kv_heads, tiles = T / kKeys, rest = T % kKeys;
+/// Where the query rows of one head group stand among the keys.
+struct Place {
+  const AttentionShape& shape;
+  int64_t first;  // position of query token 0
+  int64_t group() const { return shape.heads / shape.kv_heads; }
+  int64_t position(int64_t row) const { return first + row / group(); }
+  /// How far behind the first key the window of this row begins; 0 and less: it sees all before it.
+  int64_t hidden(int64_t row) const { return shape.window > 0 ? position(row) + 1 - shape.window : 0; }
+};
+
+/// One block of query rows over the keys that it sees.
+Work block_work(const Cut& cut, const Place& at, int64_t row) {
+  Band b;
+  b.rows = std::min(kRows, at.shape.tokens * at.group() - row);
+  for (int64_t i = 0; i < b.rows; ++i) {
+    b.last[i] = at.position(row + i);
+    b.from[i] = std::max<int64_t>(at.hidden(row + i), 0);
+  }
   Work sum;
-  if (!s.causal) {
-    const int64_t rows = T * group;
-    for (const auto& [blocks, size] : {std::pair(rows / kRows, kRows), std::pair(int64_t(rows % kRows > 0), rows % kRows)}) {
-      sum.add(cut.seen_tile(size, kKeys), Wide(blocks) * tiles);
-      sum.add(cut.seen_tile(size, rest), blocks);
-    }
-    return sum;
-  }
-  // 64 tokens are `group` blocks of rows; wherever they lie, the diagonal crosses one tile of each in the same way, and all before is seen.
-  static_assert(kRows == kKeys);
-  for (int64_t first = 0; first < kRows * group; first += kRows) {
-    const auto last = [&](int64_t i) { return (first + i) / group; };
-    sum.add(cut.diagonal_tile(kRows, last), tiles);
-    sum.add(cut.seen_tile(kRows, kKeys), Wide(tiles) * (tiles - 1) / 2);
-    const int64_t rows = std::min(kRows, rest * group - first);  // of the tokens after the last whole tile
-    if (rows <= 0) continue;
-    sum.add(cut.diagonal_tile(rows, last), 1);
-    sum.add(cut.seen_tile(rows, kKeys), tiles);
+  const int64_t end = b.last[b.rows - 1] + 1;
+  // Tiles [seen, cut_again) are seen by all rows.
+  const int64_t seen = ceil_div(b.from[b.rows - 1], kKeys) * kKeys, cut_again = std::max(seen, (b.last[0] + 1) / kKeys * kKeys);
+  sum.add(cut.seen_tile(b.rows, kKeys), (cut_again - seen) / kKeys);
+  for (int64_t key = b.from[0] / kKeys * kKeys; key < end; key += kKeys) {
+    if (key == seen) key = cut_again;
+    if (key < end) sum.add(band_tile(cut, b, key, std::min(kKeys, end - key)), 1);
   }
   return sum;
 }
 
-/// The query rows of one head group with a window: as without one until the window leaves the first key; then 64 tokens are like the 64
-/// before them, and only the tiles at both ends of what a block sees are cut.
-Work window_work(const AttentionShape& s, int vector_floats) {
+/// Causal query rows of one head group. 64 tokens are `group` blocks of rows; the next 64 tokens are like them but for one more tile that
+/// all see, until the window leaves the first key, and then in all.
+Work causal_work(const Place& at, int vector_floats) {
+  const Cut cut{at.shape.head_dim, vector_floats, at.shape.dtype};
+  static_assert(kRows == kKeys);
+  const int64_t rows = at.shape.tokens * at.group(), period = kRows * at.group(), whole = rows / kRows * kRows;
+  Work sum;
+  for (int64_t phase = 0; phase < std::min(period, whole); phase += kRows) {
+    const int64_t blocks = ceil_div(whole - phase, period), hidden = at.hidden(phase + kRows - 1);
+    const int64_t open = at.shape.window > 0 ? std::clamp<int64_t>(hidden > 0 ? 0 : -hidden / kRows + 1, 0, blocks) : blocks;
+    if (open > 0) sum.add(block_work(cut, at, phase), open);
+    sum.add(cut.seen_tile(kRows, kKeys), Wide(open) * (open - 1) / 2);
+    for (int64_t i = open; i < blocks; ++i) {
+      const bool is_steady = at.hidden(phase + i * period) >= 0;
+      sum.add(block_work(cut, at, phase + i * period), is_steady ? blocks - i : 1);
+      if (is_steady) break;
+    }
+  }
+  if (whole < rows) sum.add(block_work(cut, at, whole), 1);
+  return sum;
+}
+
+Work group_work(const AttentionShape& s, int64_t first, int vector_floats) {
+  if (s.causal) return causal_work({s, first}, vector_floats);
   const Cut cut{s.head_dim, vector_floats, s.dtype};
-  const int64_t T = s.tokens, group = s.heads / s.kv_heads, rows = T * group;
-  const auto block = [&](int64_t first) {
-    Band b;
-    b.rows = std::min(kRows, rows - first);
-    for (int64_t i = 0; i < b.rows; ++i) {
-      b.last[i] = (first + i) / group;
-      b.from[i] = std::max<int64_t>(b.last[i] + 1 - s.window, 0);
-    }
-    Work sum;
-    const int64_t end = b.last[b.rows - 1] + 1;
-    // Tiles [seen, cut_again) are seen by all rows.
-    const int64_t seen = ceil_div(b.from[b.rows - 1], kKeys) * kKeys, cut_again = std::max(seen, (b.last[0] + 1) / kKeys * kKeys);
-    sum.add(cut.seen_tile(b.rows, kKeys), (cut_again - seen) / kKeys);
-    for (int64_t key = b.from[0] / kKeys * kKeys; key < end; key += kKeys) {
-      if (key == seen) key = cut_again;
-      if (key < end) sum.add(band_tile(cut, b, key, std::min(kKeys, end - key)), 1);
-    }
-    return sum;
-  };
-  static_assert(kRows == kKeys);
-  const int64_t period = kRows * group, whole = T / kKeys * period;  // rows
-  const int64_t start = std::min(s.window / kKeys * period, whole), steady = std::min(ceil_div(s.window, kKeys) * period, whole);
-  AttentionShape before = s;
-  before.tokens = start / group;
-  Work sum = unlimited_work(before, vector_floats);
-  for (int64_t first = start; first < steady; first += kRows) sum.add(block(first), 1);
-  for (int64_t first = steady; first < std::min(steady + period, whole); first += kRows) sum.add(block(first), (whole - steady) / period);
-  for (int64_t first = whole; first < rows; first += kRows) sum.add(block(first), 1);
+  const int64_t rows = s.tokens * (s.heads / s.kv_heads), tiles = s.tokens / kKeys, rest = s.tokens % kKeys;
+  Work sum;
+  for (const auto& [blocks, size] : {std::pair(rows / kRows, kRows), std::pair(int64_t(rows % kRows > 0), rows % kRows)}) {
+    sum.add(cut.seen_tile(size, kKeys), Wide(blocks) * tiles);
+    sum.add(cut.seen_tile(size, rest), blocks);
+  }
   return sum;
-}
-
-Work group_work(const AttentionShape& s, int vector_floats) {
-  return s.causal && s.window > 0 && s.window < s.tokens ? window_work(s, vector_floats) : unlimited_work(s, vector_floats);
 }
 
 /// Of the f64 loops: one multiply-add for each pair that counts and value of a head, a product.
-Wide pair_work(const AttentionShape& s) {
-  const Wide T = s.tokens, unseen = s.causal && s.window > 0 && s.window < s.tokens ? T - s.window : 0;
-  const Wide pairs = s.causal ? (T * (T + 1) - unseen * (unseen + 1)) / 2 : T * T;
-  return pairs * s.batch * s.heads * s.head_dim;
+Wide pair_work(const AttentionShape& s, int64_t first) {
+  const auto pairs_of = [&](Wide T) {
+    const Wide unseen = s.causal && s.window > 0 && s.window < T ? T - s.window : 0;
+    return s.causal ? (T * (T + 1) - unseen * (unseen + 1)) / 2 : T * T;
+  };
+  return (pairs_of(first + s.tokens) - pairs_of(first)) * s.batch * s.heads * s.head_dim;
 }
 
 int64_t in_63_bits(Wide count) {
   check_as(Failure::usage, count <= INT64_MAX, "attention over these extents executes more than 2^63 - 1 multiply-adds");
   return int64_t(count);
 }
-}  // namespace
-
-int64_t attention_work(const AttentionShape& s, int vector_floats) {
+int64_t forward_work(const AttentionShape& s, int64_t first, int vector_floats) {
   assert_shape(s);
-  if (s.dtype == DType::f64) return in_63_bits(2 * pair_work(s));
-  const Work w = group_work(s, vector_floats);
+  if (s.dtype == DType::f64) return in_63_bits(2 * pair_work(s, first));
+  const Work w = group_work(s, first, vector_floats);
   return in_63_bits(Wide(s.batch) * s.kv_heads * (w.scores + w.row_sums));
 }
 
-int64_t attention_back_work(const AttentionShape& s, int lanes, int vector_floats) {
+int64_t back_work(const AttentionShape& s, int64_t first, int lanes, int vector_floats) {
   assert_shape(s);
-  if (s.dtype == DType::f64) return in_63_bits(5 * pair_work(s));
+  if (s.dtype == DType::f64) return in_63_bits(5 * pair_work(s, first));
   const int64_t groups = s.batch * s.kv_heads;
-  const Work w = group_work(s, vector_floats);
+  const Work w = group_work(s, first, vector_floats);
   // Scores and their gradients; dq; dk and dv. With two passes both make the first two.
   return in_63_bits(Wide(groups) * ((one_pass(groups, lanes) ? 2 : 4) * w.scores + w.row_sums + 2 * w.key_sums));
+}
+}  // namespace
+
+int64_t attention_work(const AttentionShape& s, int vector_floats) { return forward_work(s, 0, vector_floats); }
+int64_t attention_back_work(const AttentionShape& s, int lanes, int vector_floats) { return back_work(s, 0, lanes, vector_floats); }
+int64_t attention_chunk_work(const AttentionChunk& c, int vector_floats) { return forward_work(c.attention, c.first, vector_floats); }
+int64_t attention_chunk_back_work(const AttentionChunk& c, int lanes, int vector_floats) {
+  return back_work(c.attention, c.first, lanes, vector_floats);
 }
 }  // namespace reckon::cpu
