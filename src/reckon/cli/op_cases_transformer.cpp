@@ -136,7 +136,9 @@ const Heads kHeads[] = {
     {1, 200, Lay::plain, 1, 1, 12, 0},
 };
 
-Array attention_reference(const Array& qkv, const Heads& h, bool causal, int64_t window, bool stored) {
+// documents: as attention() takes them, or none.
+Array attention_reference(const Array& qkv, const Heads& h, bool causal, int64_t window, bool stored,
+                          const std::vector<double>& documents = {}) {
   Array y(Shape{h.B, h.T, h.heads * h.head_dim});
   const int64_t D = h.head_dim, group = h.heads / h.kv_heads;
   std::vector<Real> keys(size_t(h.T * D)), values(size_t(h.T * D));
@@ -149,12 +151,31 @@ Array attention_reference(const Array& qkv, const Heads& h, bool causal, int64_t
           values[size_t(t * D + d)] = qkv[(b * h.T + t) * h.width() + (kv + h.kv_heads) * D + d];
         }
       for (int64_t t = 0; t < h.T; ++t) {
-        const int64_t first = window > 0 ? std::max<int64_t>(t + 1 - window, 0) : 0;
+        int64_t first = window > 0 ? std::max<int64_t>(t + 1 - window, 0) : 0;
+        if (!documents.empty()) first = std::max(first, int64_t(documents[size_t(b * h.T + t)]));
         attend(&qkv.values[size_t((b * h.T + t) * h.width() + head * D)], &keys[size_t(first * D)], &values[size_t(first * D)],
                (causal ? t + 1 : h.T) - first, D, h.used_scale(), stored, &y.values[size_t((b * h.T + t) * h.heads * D + head * D)]);
       }
     }
   return y;
+}
+
+// Documents of 1, 2, 3, ... tokens in the first row, of 64 in the next, then of 5.
+void add_documents(CaseList& list, const Heads& h, int64_t window, bool plain) {
+  std::vector<double> documents;
+  for (int64_t b = 0; b < h.B; ++b) {
+    int64_t length = b == 0 ? 1 : b == 1 ? 64 : 5, start = 0;
+    for (int64_t t = 0; t < h.T; ++t) {
+      if (t == start + length) start = t, length += b == 0;
+      documents.push_back(double(start));
+    }
+  }
+  list.add(
+      {CaseInput(Shape{h.B, h.T, h.width()}, h.lay).range(-1.5, 1.5), CaseInput::of({h.B, h.T}, DType::i32, documents)},
+      [=](const Tensors& x) {
+        return (plain ? attention_plain : attention)(x[0], h.heads, h.kv_heads, h.head_dim, true, h.scale, window, x[1]);
+      },
+      [=](const Arrays& x) { return attention_reference(x[0], h, true, window, plain, documents); });
 }
 
 void add_attention(CaseList& list, bool plain) {
@@ -167,10 +188,11 @@ void add_attention(CaseList& list, bool plain) {
       list.add(
           {CaseInput(Shape{h.B, h.T, h.width()}, h.lay).range(-1.5, 1.5)},
           [=](const Tensors& x) {
-            return (plain ? attention_plain : attention)(x[0], h.heads, h.kv_heads, h.head_dim, causal, h.scale, window);
+            return (plain ? attention_plain : attention)(x[0], h.heads, h.kv_heads, h.head_dim, causal, h.scale, window, Tensor());
           },
           [=](const Arrays& x) { return attention_reference(x[0], h, causal, window, plain); });
     }
+    if (causal) add_documents(list, h, at % 4 == 1 ? h.T / 2 + 1 : 0, plain);
   }
 }
 
@@ -217,6 +239,75 @@ void add_attention_with_cache(CaseList& list) {
         return attention_reference(x[0], {1, 2, Lay::plain, 2, 1, 6, 0}, true, 0, false);
       });
 }
+
+void add_chunks(CaseList& list) {
+  list.op("store_chunk", false);
+  int at = 0;
+  for (const Heads& h : kHeads) {
+    const int64_t first = at % 3 * 5, T = first + h.T + at % 2 * 3;
+    ++at;
+    list.add(
+        {CaseInput(Shape{h.B, h.T, h.width()}, h.lay), CaseInput(Shape{h.B, T, h.width()})},
+        [=](const Tensors& x) {
+          store_chunk(x[0], x[1], first);
+          return x[1];
+        },
+        [=](const Arrays& x) {
+          Array y = x[1];
+          for (int64_t i = 0; i < x[0].size(); ++i) {
+            const int64_t row = i / h.width();
+            y[(row / h.T * T + first + row % h.T) * h.width() + i % h.width()] = x[0][i];
+          }
+          return y;
+        });
+  }
+  list.op("store_keys", false);
+  at = 0;
+  for (const Heads& h : kHeads) {
+    const int64_t first = at++ % 3 * 5, D = h.head_dim;
+    const CaseInput keys(Shape{h.B, h.kv_heads, first + h.T + at % 2 * 3, D});
+    list.add(
+        {CaseInput(Shape{h.B, h.T, h.width()}, h.lay), keys, keys},
+        [=](const Tensors& x) {
+          store_keys(x[0], {x[1], x[2], {}, {}}, first, h.heads, h.kv_heads, D);
+          return Tensors{x[1], x[2]};
+        },
+        [=](const Arrays& x) {
+          Array k = x[1], v = x[2];
+          for (int64_t b = 0; b < h.B; ++b)
+            for (int64_t kv = 0; kv < h.kv_heads; ++kv)
+              for (int64_t i = 0; i < h.T * D; ++i) {
+                const int64_t to = ((b * h.kv_heads + kv) * x[1].shape[2] + first) * D + i, row = (b * h.T + i / D) * h.width() + i % D;
+                k[to] = x[0][row + (h.heads + kv) * D];
+                v[to] = x[0][row + (h.heads + h.kv_heads + kv) * D];
+              }
+          return Arrays{k, v};
+        });
+  }
+  list.op("attention_chunk", false);
+  at = 0;
+  for (const Heads& h : kHeads) {
+    const int64_t first = at++ % 3 * 37, D = h.head_dim, T = first + h.T + at % 2 * 3, window = at % 4 == 0 ? h.T / 2 + 2 : 0;
+    const CaseInput keys(Shape{h.B, h.kv_heads, T, D});
+    list.add(
+        {CaseInput(Shape{h.B, h.T, h.width()}, h.lay).range(-1.5, 1.5), keys, keys},
+        [=](const Tensors& x) {
+          return attention_chunk(x[0], {x[1], x[2], {}, {}}, first, h.heads, h.kv_heads, D, h.scale, window);
+        },
+        [=](const Arrays& x) {
+          Array y(Shape{h.B, h.T, h.heads * D});
+          for (int64_t b = 0; b < h.B; ++b)
+            for (int64_t head = 0; head < h.heads; ++head)
+              for (int64_t t = 0; t < h.T; ++t) {
+                const int64_t end = first + t + 1, start = window > 0 ? std::max<int64_t>(end - window, 0) : 0;
+                const size_t key = size_t(((b * h.kv_heads + head / (h.heads / h.kv_heads)) * T + start) * D);
+                attend(&x[0].values[size_t((b * h.T + t) * h.width() + head * D)], &x[1].values[key], &x[2].values[key], end - start, D,
+                       h.used_scale(), false, &y.values[size_t((b * h.T + t) * h.heads * D + head * D)]);
+              }
+          return y;
+        });
+  }
+}
 }  // namespace
 
 void add_transformer_cases(CaseList& list) {
@@ -225,5 +316,6 @@ void add_transformer_cases(CaseList& list) {
   add_attention(list, false);
   add_attention(list, true);
   add_attention_with_cache(list);
+  add_chunks(list);
 }
 }  // namespace reckon

@@ -1,6 +1,6 @@
 // ops/matmul: matrix products and the linear layer.
+#include "reckon/ops/attention_rows.h"
 #include "reckon/ops/ops.h"
-#include "reckon/ops/rows.h"
 
 namespace reckon {
 namespace {
@@ -21,16 +21,24 @@ void plan_matmul(Plan& p) {
   const MatmulExtents e = extents(p);
   p.output(e.batch.appended(e.m).appended(e.n), p.in[0].dtype);
   p.matmul_flops({2, e.batch.numel(), e.m, e.n, e.k});
+  if (const int64_t needed = p.params.as<MatmulParams>().needed) {
+    p.flops.model = checked_multiply(2, needed);
+    check(p.flops.model <= p.flops.matmul, "{} multiply-adds are said to be needed, of {}", needed, p.flops.matmul / 2);
+  }
 }
-Tensor matmul_by(const Tensor& a, const Tensor& b, bool ta, bool tb) { return call(op::matmul, tensors(a, b), MatmulParams{ta, tb})[0]; }
+Tensor matmul_by(const Tensor& a, const Tensor& b, bool ta, bool tb, int64_t needed) {
+  return call(op::matmul, tensors(a, b), MatmulParams{ta, tb, needed})[0];
+}
 
-// Y = op(A) op(B): dA = dY op(B)^T (transposed if A was), dB = op(A)^T dY, each summed over broadcast axes.
+// Y = op(A) op(B): dA = dY op(B)^T (transposed if A was), dB = op(A)^T dY, each summed over broadcast axes. What is masked in one product
+// is masked in all three.
 Tensors vjp_matmul(Vjp& v) {
   const auto q = v.as<MatmulParams>();
   const Tensor a = v.in(0), b = v.in(1), dy = v.dy[0];
+  const auto product = [&](const Tensor& x, const Tensor& y, bool tx, bool ty) { return matmul_by(x, y, tx, ty, q.needed); };
   Tensors dx(2);
-  if (v.needs_in(0)) dx[0] = sum_to(q.transpose_a ? matmul_by(b, dy, q.transpose_b, true) : matmul_by(dy, b, false, !q.transpose_b), a.shape());
-  if (v.needs_in(1)) dx[1] = sum_to(q.transpose_b ? matmul_by(dy, a, true, q.transpose_a) : matmul_by(a, dy, !q.transpose_a, false), b.shape());
+  if (v.needs_in(0)) dx[0] = sum_to(q.transpose_a ? product(b, dy, q.transpose_b, true) : product(dy, b, false, !q.transpose_b), a.shape());
+  if (v.needs_in(1)) dx[1] = sum_to(q.transpose_b ? product(dy, a, true, q.transpose_a) : product(a, dy, !q.transpose_a, false), b.shape());
   return dx;
 }
 
@@ -123,9 +131,10 @@ Operand operand(const Tensor& t) {
 }
 }  // namespace
 
-Tensor matmul(const Tensor& a, const Tensor& b) {
+Tensor matmul(const Tensor& a, const Tensor& b) { return matmul_of_pairs(a, b, 0); }
+Tensor matmul_of_pairs(const Tensor& a, const Tensor& b, int64_t needed) {
   const Operand x = operand(a), y = operand(b);
-  return matmul_by(x.tensor, y.tensor, x.transposed, y.transposed);
+  return matmul_by(x.tensor, y.tensor, x.transposed, y.transposed, needed);
 }
 Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias) {
   return call(op::linear, bias.defined() ? tensors(x, w, bias) : tensors(x, w))[0];

@@ -113,19 +113,41 @@ Tensor swiglu(const Tensor& x);
 /// Rows of table [V, C] by ids (i32, any shape S) -> [S..., C]. An id outside [0, V) gives a row of NaN.
 Tensor embedding(const Tensor& table, const Tensor& ids);
 /// Rotary positions, half-split pairs, on the first `rotated_heads` heads of x [B, T, heads D]; row t has position t + position[0].
-/// position (i64 [1]) may be undefined: 0. Su et al. 2021, arXiv:2104.09864.
-Tensor rope(Tensor x, int64_t rotated_heads, int64_t head_dim, double theta, const Tensor& position = {});
+/// position (i64 [1]) may be undefined: t + first. Su et al. 2021, arXiv:2104.09864.
+Tensor rope(Tensor x, int64_t rotated_heads, int64_t head_dim, double theta, const Tensor& position = {}, int64_t first = 0);
 /// Attention over packed qkv [B, T, (H + 2 KV) D] -> [B, T, H D]; softmax of q k^T * scale (0: 1 / sqrt(D)). Only the log-sum-exp of each
 /// row is kept for backward. Dao et al. 2022, arXiv:2205.14135.
 /// window: a token sees itself and the window - 1 tokens before it (sliding window, Beltagy et al. 2020, arXiv:2004.05150), which needs
 /// causal; 0: all before it.
-Tensor attention(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal = true, double scale = 0, int64_t window = 0);
+/// documents: i32 [B, T], for each token the position of the first token of its document, which attention does not look beyond; they must
+/// not fall along a row, and need causal. Undefined: each row is one document. The work that is counted is that of one document a row.
+Tensor attention(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal = true, double scale = 0,
+                 int64_t window = 0, const Tensor& documents = {});
 /// The same by plain matmul, mask and softmax: the reference, with T x T scores in memory.
-Tensor attention_plain(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal = true, double scale = 0, int64_t window = 0);
+Tensor attention_plain(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal = true, double scale = 0,
+                       int64_t window = 0, const Tensor& documents = {});
 /// Writes the keys and values of new rows into caches [B, KV, max_T, D] at position (i64 [1]) and attends over everything up to each row.
 /// Has no gradient: throws Error, and writes nothing, if one is recorded for qkv or a cache.
 Tensor attention_with_cache(const Tensor& qkv, const Tensor& k_cache, const Tensor& v_cache, const Tensor& position, int64_t heads, int64_t kv_heads,
                             int64_t head_dim, double scale = 0, int64_t window = 0);
+/// Writes part [B, C, ...] over the rows [first, first + C) of whole [B, T, ...], of one dtype. Has no gradient.
+void store_chunk(const Tensor& part, const Tensor& whole, int64_t first);
+
+/// Keys and values of sequences that are computed a chunk at a time, and their gradients, which gather from the last chunk to the first.
+struct SequenceKeys {
+  Tensor k, v;    // [B, KV, T, D]
+  Tensor dk, dv;  // [B, KV, T, key_sum_width(D)] f32 (f64 for f64), zero at first; only backward reads them; undefined: nothing is recorded
+};
+int64_t key_sum_width(int64_t head_dim);
+/// Writes the keys and values of the tokens [first, first + C), qkv [B, C, (H + 2 KV) D], into keys. Has no gradient: give it
+/// qkv.detached().
+void store_keys(const Tensor& qkv, const SequenceKeys& keys, int64_t first, int64_t heads, int64_t kv_heads, int64_t head_dim);
+/// Causal attention of the tokens [first, first + C) of a sequence over all up to each: [B, C, H D], the rows that attention() gives. keys
+/// must hold them all, the chunk's own too (store_keys). Backward gives qkv the gradient of the whole sequence's loss if the chunks run
+/// backward from the last, which ends at T, to the first: what a chunk adds to the gradients of earlier keys waits in keys.dk and .dv.
+/// documents: i32 [B, C], as for attention(), with positions in the whole sequence.
+Tensor attention_chunk(const Tensor& qkv, const SequenceKeys& keys, int64_t first, int64_t heads, int64_t kv_heads, int64_t head_dim,
+                       double scale = 0, int64_t window = 0, const Tensor& documents = {});
 
 // ---- losses --------------------------------------------------------------------------------------------------------------------------
 /// Negative log-likelihood (nats) of targets i32 [...] under logits [..., V], see CrossEntropyOptions: a scalar, or one loss a target (0 for

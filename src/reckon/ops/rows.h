@@ -53,6 +53,7 @@ struct ReduceParams {
 };
 struct MatmulParams {
   bool transpose_a, transpose_b;
+  int64_t needed = 0;  // multiply-adds that count, of products that a mask follows or comes before; 0: all
 };
 struct LinearParams {
   bool accumulate;  // linear_back_w and _b: add to the slot instead of overwriting it
@@ -74,12 +75,21 @@ struct RopeParams {
   int32_t rotated_heads, head_dim;
   bool inverse;
   bool has_position;  // input 1 is the i64 position of the first row
+  int64_t first = 0;  // position of the first row otherwise
 };
 struct AttentionParams {
   double scale;
   int32_t heads, kv_heads, head_dim;
   bool causal;
   int64_t window = 0;  // keys that a token sees at most, itself included; 0: no limit
+};
+struct ChunkParams {
+  int64_t first;  // where the chunk begins along the second axis
+};
+struct AttentionChunkParams {
+  AttentionParams attention;
+  int64_t first;               // position of the chunk's first token
+  bool has_documents = false;  // the last input is the i32 [B, C] first key of each token's document
 };
 struct LossParams {
   CrossEntropyOptions options;

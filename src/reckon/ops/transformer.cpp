@@ -1,8 +1,8 @@
 // ops/transformer: embedding, rotary positions, attention and its cache.
 #include <cmath>
 
+#include "reckon/ops/attention_rows.h"
 #include "reckon/ops/ops.h"
-#include "reckon/ops/rows.h"
 
 namespace reckon {
 namespace {
@@ -60,34 +60,45 @@ Tensors vjp_rope(Vjp& v) {
   return dx;
 }
 
-// ---- attention. in: qkv [B, T, (H + 2 KV) D] -> out [B, T, H D], lse [B, H, T]
+// ---- attention. in: qkv [B, T, (H + 2 KV) D] (, documents i32 [B, T]) -> out [B, T, H D], lse [B, H, T]
 int64_t packed_width(const AttentionParams& a) { return checked_multiply(a.heads + 2 * int64_t(a.kv_heads), a.head_dim); }
-void check_qkv(const Plan& p, const AttentionParams& a, size_t i = 0) {
+}  // namespace
+void check_qkv(const TensorSpec& qkv, const AttentionParams& a) {
   check(a.heads > 0 && a.kv_heads > 0 && a.heads % a.kv_heads == 0, "{} heads are not a multiple of {} key-value heads", a.heads, a.kv_heads);
   check(a.head_dim >= 1 && a.head_dim <= 256, "head_dim {} is outside 1 to 256", a.head_dim);
   check(a.window == 0 || (a.window > 0 && a.causal), "a window of {} tokens; it must be positive, and attention causal", a.window);
-  check(is_float(p.in[i].dtype) && p.in[i].shape.rank() == 3 && p.in[i].shape.last() == packed_width(a), "qkv {} is not [B, T, {}]", p.in[i], packed_width(a));
+  check(is_float(qkv.dtype) && qkv.shape.rank() == 3 && qkv.shape.last() == packed_width(a), "qkv {} is not [B, T, {}]", qkv,
+        packed_width(a));
 }
-// Pairs of query and key that count.
+void check_documents(const TensorSpec& documents, const TensorSpec& qkv, const AttentionParams& a) {
+  check(documents == TensorSpec{{qkv.shape[0], qkv.shape[1]}, DType::i32}, "documents {} are not i32[{}, {}]", documents, qkv.shape[0],
+        qkv.shape[1]);
+  check(a.causal, "documents need causal attention");
+}
 int64_t score_count(const AttentionParams& a, int64_t B, int64_t T) {
   const int64_t unseen = a.window > 0 && a.window < T ? T - a.window : 0;  // tokens that the window hides from the last one
   const int64_t pairs = a.causal ? checked_multiply(T, T + 1) / 2 - checked_multiply(unseen, unseen + 1) / 2 : checked_multiply(T, T);
   return checked_product({B, a.heads, pairs});
 }
+AttentionParams attention_params(int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal, double scale, int64_t window) {
+  return {scale != 0 ? scale : 1.0 / std::sqrt(double(head_dim)), int32_t(heads), int32_t(kv_heads), int32_t(head_dim), causal, window};
+}
 
+namespace {
 void plan_attention(Plan& p) {
   const auto a = p.params.as<AttentionParams>();
-  check_qkv(p, a);
+  check_qkv(p.in[0], a);
+  if (p.in.size() > 1) check_documents(p.in[1], p.in[0], a);
   const int64_t B = p.in[0].shape[0], T = p.in[0].shape[1];
   p.output({B, T, int64_t(a.heads) * a.head_dim}, p.in[0].dtype);
   p.output({B, a.heads, T}, statistics_dtype(p.in[0].dtype));
   p.matmul_flops({4, score_count(a, B, T), a.head_dim});
   p.vector_flops({5, score_count(a, B, T)});
 }
-// in: dout, qkv, out, lse -> dqkv
+// in: dout, qkv, out, lse (, documents) -> dqkv
 void plan_attention_back(Plan& p) {
   const auto a = p.params.as<AttentionParams>();
-  check_qkv(p, a, 1);
+  check_qkv(p.in[1], a);
   const int64_t B = p.in[1].shape[0], T = p.in[1].shape[1];
   check(p.in[0] == p.in[2], "dout {} does not match out {}", p.in[0], p.in[2]);
   p.output(p.in[1]);
@@ -95,12 +106,15 @@ void plan_attention_back(Plan& p) {
   p.vector_flops({8, score_count(a, B, T)});
 }
 Tensors vjp_attention(Vjp& v) {
-  return {call(op::attention_back, tensors(std::move(v.dy[0]), v.in(0), v.out(0), v.out(1)), v.as<AttentionParams>())[0]};
+  Tensors in = tensors(std::move(v.dy[0]), v.in(0), v.out(0), v.out(1)), dx(v.node.in_specs().size());
+  if (dx.size() > 1) in.push_back(v.in(1));
+  dx[0] = call(op::attention_back, std::move(in), v.as<AttentionParams>())[0];
+  return dx;
 }
 
 // ---- generation: caches [B, KV, max_T, D], position i64 [1]
 void check_cache(const Plan& p, const AttentionParams& a, size_t k, size_t v, size_t position) {
-  check_qkv(p, a);
+  check_qkv(p.in[0], a);
   const Shape& c = p.in[k].shape;
   check(p.in[k] == p.in[v] && c.rank() == 4 && c[0] == p.in[0].shape[0] && c[1] == a.kv_heads && c[3] == a.head_dim && p.in[k].dtype == p.in[0].dtype,
         "caches {} and {} are not [B, {}, max_T, {}] of qkv's dtype", p.in[k], p.in[v], a.kv_heads, a.head_dim);
@@ -122,28 +136,26 @@ void plan_attention_cached(Plan& p) {                                           
 const OpDef op::embedding{k_embedding, "embedding", plan_embedding, vjp_embedding, {.in = 0b10}};
 const OpDef op::embedding_back{k_embedding_back, "embedding_back", plan_embedding_back, nullptr, {}, {.mutates = 0b100}};
 const OpDef op::rope{k_rope, "rope", plan_rope, vjp_rope, {.in = 0b10}, {.reuse = 0b1}};
-const OpDef op::attention{k_attention, "attention", plan_attention, vjp_attention, {.in = 0b1, .out = 0b11}, {.detached_outputs = 0b10}};
+const OpDef op::attention{k_attention, "attention", plan_attention, vjp_attention, {.in = 0b11, .out = 0b11}, {.detached_outputs = 0b10}};
 const OpDef op::attention_back{k_attention_back, "attention_back", plan_attention_back};
 const OpDef op::kv_append{k_kv_append, "kv_append", plan_kv_append, nullptr, {}, {.mutates = 0b110}};
 const OpDef op::attention_cached{k_attention_cached, "attention_cached", plan_attention_cached};
 
 Tensor embedding(const Tensor& table, const Tensor& ids) { return call(op::embedding, tensors(table, ids))[0]; }
-Tensor rope(Tensor x, int64_t rotated_heads, int64_t head_dim, double theta, const Tensor& position) {
-  const RopeParams r{theta, int32_t(rotated_heads), int32_t(head_dim), false, position.defined()};
+Tensor rope(Tensor x, int64_t rotated_heads, int64_t head_dim, double theta, const Tensor& position, int64_t first) {
+  check(first >= 0 && (first == 0 || !position.defined()), "rope: the first position is {}, or in a tensor, but not both", first);
+  const RopeParams r{theta, int32_t(rotated_heads), int32_t(head_dim), false, position.defined(), first};
   return call(op::rope, position.defined() ? tensors(std::move(x), position) : tensors(std::move(x)), r)[0];
 }
 
-namespace {
-AttentionParams attention_params(int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal, double scale, int64_t window) {
-  return {scale != 0 ? scale : 1.0 / std::sqrt(double(head_dim)), int32_t(heads), int32_t(kv_heads), int32_t(head_dim), causal, window};
-}
-}  // namespace
-
-Tensor attention(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal, double scale, int64_t window) {
-  return call(op::attention, tensors(qkv), attention_params(heads, kv_heads, head_dim, causal, scale, window))[0];
+Tensor attention(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal, double scale, int64_t window,
+                 const Tensor& documents) {
+  return call(op::attention, documents.defined() ? tensors(qkv, documents) : tensors(qkv),
+              attention_params(heads, kv_heads, head_dim, causal, scale, window))[0];
 }
 
-Tensor attention_plain(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal, double scale, int64_t window) {
+Tensor attention_plain(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t head_dim, bool causal, double scale, int64_t window,
+                       const Tensor& documents) {
   check(window == 0 || (window > 0 && causal), "attention_plain: a window of {} tokens; it must be positive, and attention causal", window);
   check(kv_heads > 0 && heads % kv_heads == 0 && qkv.rank() == 3 && qkv.shape().last() == (heads + 2 * kv_heads) * head_dim, "attention_plain: qkv {} is not [B, T, ({} + 2 {}) {}]",
         qkv, heads, kv_heads, head_dim);
@@ -153,9 +165,14 @@ Tensor attention_plain(const Tensor& qkv, int64_t heads, int64_t kv_heads, int64
   const Tensor q = reshape(permute(slice(split, 2, 0, heads), {0, 2, 1, 3}), {B, kv_heads, group, T, D});
   const Tensor k = unsqueeze(permute(slice(split, 2, heads, heads + kv_heads), {0, 2, 1, 3}), 2);
   const Tensor v = unsqueeze(permute(slice(split, 2, heads + kv_heads, heads + 2 * kv_heads), {0, 2, 1, 3}), 2);
-  Tensor scores = affine(matmul(q, transpose(k)), scale != 0 ? scale : 1.0 / std::sqrt(double(D)));
-  if (causal) scores = where(causal_mask(qkv.device(), T, T, window), scores, full(qkv.device(), {Shape{}, qkv.dtype()}, -INFINITY));
-  const Tensor out = matmul(softmax(scores), v);
+  const AttentionParams params = attention_params(heads, kv_heads, D, causal, scale, window);
+  if (documents.defined()) check_documents(documents.spec(), qkv.spec(), params);
+  const int64_t needed = checked_multiply(score_count(params, B, T), D);
+  Tensor scores = affine(matmul_of_pairs(q, transpose(k), needed), scale != 0 ? scale : 1.0 / std::sqrt(double(D)));
+  const auto hide_unless = [&](const Tensor& seen) { scores = where(seen, scores, full(qkv.device(), {Shape{}, qkv.dtype()}, -INFINITY)); };
+  if (causal) hide_unless(causal_mask(qkv.device(), T, T, window));
+  if (documents.defined()) hide_unless(less_equal(view(documents, {B, 1, 1, T, 1}), arange(qkv.device(), T, DType::i32)));
+  const Tensor out = matmul_of_pairs(call(op::softmax, tensors(std::move(scores)))[0], v, needed);  // in place
   return reshape(permute(reshape(out, {B, heads, T, D}), {0, 2, 1, 3}), {B, T, heads * D});
 }
 

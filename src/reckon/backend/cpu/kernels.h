@@ -24,6 +24,8 @@ void rope(Plan&);
 void attention(Plan&);
 void attention_back(Plan&);
 void attention_cached(Plan&);
+void attention_chunk(Plan&);
+void attention_chunk_back(Plan&);
 void cross_entropy(Plan&);
 void linear_cross_entropy(Plan&);
 void linear_cross_entropy_back(Plan&);

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "reckon/backend/cpu/attention.h"
+#include "reckon/backend/cpu/attention_chunk.h"
 #include "reckon/backend/cpu/embedding.h"
 #include "reckon/backend/cpu/kernels.h"
 #include "reckon/backend/cpu/kv_cache.h"
@@ -111,6 +112,9 @@ AttentionShape attention_shape(const TensorSpec& qkv, const AttentionParams& a) 
   return {.batch = qkv.shape[0], .tokens = qkv.shape[1], .heads = a.heads, .kv_heads = a.kv_heads, .head_dim = a.head_dim, .dtype = qkv.dtype, .causal = a.causal,
           .scale = a.scale, .window = a.window};
 }
+AttentionChunk attention_chunk_of(const TensorSpec& qkv, const TensorSpec& keys, const AttentionChunkParams& a) {
+  return {.attention = attention_shape(qkv, a.attention), .first = a.first, .total = keys.shape[2]};
+}
 RopeShape rope_shape(const TensorSpec& x, const RopeParams& r) {
   return {.rows = x.shape.rows(), .tokens = x.shape[1], .width = x.shape.last(), .rotated_heads = r.rotated_heads, .head_dim = r.head_dim, .theta = r.theta, .dtype = x.dtype};
 }
@@ -118,14 +122,18 @@ RopeShape rope_shape(const TensorSpec& x, const RopeParams& r) {
 
 void kernel::rope(const KernelArgs& k) {
   const auto r = k.as<RopeParams>();
-  cpu::rope(rope_shape(k.in[0].spec(), r), k.in[0].raw(), k.out[0].raw(), r.has_position ? k.in[1].data<int64_t>() : nullptr, r.inverse, k.workspace);
+  cpu::rope(rope_shape(k.in[0].spec(), r), k.in[0].raw(), k.out[0].raw(), r.has_position ? k.in[1].data<int64_t>() : &r.first, r.inverse,
+            k.workspace);
 }
-void kernel::attention(const KernelArgs& k) {
-  attention_forward(attention_shape(k.in[0].spec(), k.as<AttentionParams>()), k.in[0].raw(), k.out[0].raw(), k.out[1].raw(), k.workspace, k.lanes);
+void kernel::attention(const KernelArgs& k) {  // in: qkv (, documents)
+  AttentionShape shape = attention_shape(k.in[0].spec(), k.as<AttentionParams>());
+  if (k.in.size() > 1) shape.documents = k.in[1].data<int32_t>();
+  attention_forward(shape, k.in[0].raw(), k.out[0].raw(), k.out[1].raw(), k.workspace, k.lanes);
 }
-void kernel::attention_back(const KernelArgs& k) {  // in: dout, qkv, out, lse
-  attention_backward(attention_shape(k.in[1].spec(), k.as<AttentionParams>()), k.in[0].raw(), k.in[1].raw(), k.in[2].raw(), k.in[3].raw(), k.out[0].raw(),
-                     k.workspace, k.lanes);
+void kernel::attention_back(const KernelArgs& k) {  // in: dout, qkv, out, lse (, documents)
+  AttentionShape shape = attention_shape(k.in[1].spec(), k.as<AttentionParams>());
+  if (k.in.size() > 4) shape.documents = k.in[4].data<int32_t>();
+  attention_backward(shape, k.in[0].raw(), k.in[1].raw(), k.in[2].raw(), k.in[3].raw(), k.out[0].raw(), k.workspace, k.lanes);
 }
 void kernel::kv_append(const KernelArgs& k) {
   cpu::kv_append(attention_shape(k.in[0].spec(), k.as<AttentionParams>()), k.in[1].shape()[2], k.in[0].raw(), k.in[1].raw(), k.in[2].raw(), k.in[3].data<int64_t>());
@@ -133,6 +141,35 @@ void kernel::kv_append(const KernelArgs& k) {
 void kernel::attention_cached(const KernelArgs& k) {
   cpu::attention_cached(attention_shape(k.in[0].spec(), k.as<AttentionParams>()), k.in[1].shape()[2], k.in[0].raw(), k.in[1].raw(), k.in[2].raw(),
                         k.in[3].data<int64_t>(), k.out[0].raw(), k.workspace, k.lanes);
+}
+void kernel::store_chunk(const KernelArgs& k) {  // in: part, whole
+  const Tensor &part = k.in[0], &whole = k.in[1];
+  const int64_t first = k.as<ChunkParams>().first, C = part.shape()[1], T = whole.shape()[1], B = part.shape()[0];
+  const int64_t row_bytes = part.numel() == 0 ? 0 : part.spec().bytes() / (B * C);
+  if (row_bytes == 0) return;
+  parallel_range(B * C, rows_per_task(row_bytes), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      std::byte* to = static_cast<std::byte*>(whole.raw()) + (row / C * T + first + row % C) * row_bytes;
+      std::memcpy(to, static_cast<const std::byte*>(part.raw()) + row * row_bytes, size_t(row_bytes));
+    }
+  });
+}
+void kernel::store_keys(const KernelArgs& k) {  // in: qkv, k, v
+  const auto a = k.as<AttentionChunkParams>();
+  cpu::kv_append(attention_shape(k.in[0].spec(), a.attention), k.in[1].shape()[2], k.in[0].raw(), k.in[1].raw(), k.in[2].raw(), &a.first);
+}
+void kernel::attention_chunk(const KernelArgs& k) {  // in: qkv, k, v (, dk, dv) (, documents)
+  const auto a = k.as<AttentionChunkParams>();
+  AttentionChunk chunk = attention_chunk_of(k.in[0].spec(), k.in[1].spec(), a);
+  if (a.has_documents) chunk.attention.documents = k.in.back().data<int32_t>();
+  attention_chunk_forward(chunk, k.in[0].raw(), k.in[1].raw(), k.in[2].raw(), k.out[0].raw(), k.out[1].raw(), k.workspace, k.lanes);
+}
+void kernel::attention_chunk_back(const KernelArgs& k) {  // in: dout, qkv, k, v, out, lse, dk, dv (, documents)
+  const auto a = k.as<AttentionChunkParams>();
+  AttentionChunk chunk = attention_chunk_of(k.in[1].spec(), k.in[2].spec(), a);
+  if (a.has_documents) chunk.attention.documents = k.in.back().data<int32_t>();
+  attention_chunk_backward(chunk, k.in[0].raw(), k.in[1].raw(), k.in[2].raw(), k.in[3].raw(), k.in[4].raw(), k.in[5].raw(), k.in[6].raw(),
+                           k.in[7].raw(), k.out[0].raw(), k.workspace, k.lanes);
 }
 
 namespace book {
@@ -156,6 +193,16 @@ void attention_back(Plan& p) {
 }
 void attention_cached(Plan& p) {
   p.workspace = attention_cached_workspace(attention_shape(p.in[0], p.params.as<AttentionParams>()), p.in[1].shape[2], p.profile.lanes);
+}
+void attention_chunk(Plan& p) {
+  const AttentionChunk chunk = attention_chunk_of(p.in[0], p.in[1], p.params.as<AttentionChunkParams>());
+  p.workspace = attention_chunk_workspace(chunk, p.profile.lanes);
+  p.flops.matmul = checked_multiply(2, attention_chunk_work(chunk, vector_floats(p)));
+}
+void attention_chunk_back(Plan& p) {
+  const AttentionChunk chunk = attention_chunk_of(p.in[1], p.in[2], p.params.as<AttentionChunkParams>());
+  p.workspace = attention_chunk_back_workspace(chunk, p.profile.lanes);
+  p.flops.matmul = checked_multiply(2, attention_chunk_back_work(chunk, p.profile.lanes, vector_floats(p)));
 }
 }  // namespace book
 }  // namespace reckon::cpu

@@ -12,7 +12,8 @@ constexpr std::array<KernelRow, kKernelCount> make_table() {
 #define BOOK(name) rows[k_##name].book = book::name;
   BOOK(matmul) BOOK(linear) BOOK(linear_back_x) BOOK(linear_back_w) BOOK(linear_back_b)
   BOOK(layer_norm_back) BOOK(rms_norm_back) BOOK(qk_norm_back) BOOK(rope)
-  BOOK(attention) BOOK(attention_back) BOOK(attention_cached) BOOK(cross_entropy)
+  BOOK(attention) BOOK(attention_back) BOOK(attention_cached)
+  BOOK(attention_chunk) BOOK(attention_chunk_back) BOOK(cross_entropy)
   BOOK(linear_cross_entropy) BOOK(linear_cross_entropy_back) BOOK(linear_cross_entropy_step) BOOK(sum) BOOK(max) BOOK(sum_of_squares)
 #undef BOOK
   return rows;
