@@ -1,7 +1,6 @@
 #include "reckon/nn/decoder.h"
 
 #include <cmath>
-#include <optional>
 
 #include "reckon/engine/backward.h"
 #include "reckon/engine/context.h"
@@ -65,16 +64,16 @@ DecoderBlock::DecoderBlock(Parameters& p, const ModelConfig& c, int64_t index)
   k_norm_ = &p.declare(name_ + ".attn.k_norm.weight", {c.head_dim}, {Init::ones}, false);
 }
 
-Tensor DecoderBlock::operator()(Tensor x, KvCache* cache, bool selective) const {
+Tensor DecoderBlock::operator()(Tensor x, const Attending& how, bool selective) const {
   const ModuleScope scope(name_);
   // Each branch ends before the sum, so that its own tensors are gone when the residual stream is written.
-  Tensor branch = attend(x, cache, selective);
+  Tensor branch = attend(x, how, selective);
   x = add(std::move(x), std::move(branch));
   branch = feed_forward(x, selective);
   return add(std::move(x), std::move(branch));
 }
 
-Tensor DecoderBlock::attend(const Tensor& x, KvCache* cache, bool selective) const {
+Tensor DecoderBlock::packed_qkv(const Tensor& x, const Attending& how, bool selective) const {
   const ModelConfig& c = config_;
   Tensor y;
   {
@@ -85,15 +84,33 @@ Tensor DecoderBlock::attend(const Tensor& x, KvCache* cache, bool selective) con
   const ModuleScope scope("attn");
   y = qkv_(y);
   // RoPE alone is done in place: attention keeps what the product made. Behind QK-norm, which keeps its input, that is a second copy.
-  std::optional<Recomputed> again(std::in_place, selective && q_norm_);
+  const Recomputed again(selective && q_norm_);
   if (q_norm_) y = qk_norm(y, q_norm_->value, k_norm_->value, c.heads, c.kv_heads, c.head_dim, c.norm_eps);
   if (c.position == PositionKind::rope)
-    y = rope(std::move(y), c.heads + c.kv_heads, c.head_dim, c.rope_theta, cache ? cache->position : Tensor());
-  again.reset();
-  if (cache) {
+    y = rope(std::move(y), c.heads + c.kv_heads, c.head_dim, c.rope_theta, how.cache ? how.cache->position : Tensor(),
+             how.chunk ? how.chunk->first : 0);
+  return y;
+}
+
+void DecoderBlock::store_keys(const Tensor& x, ChunkedSequence& chunk) const {
+  const ModuleScope scope(name_);
+  const Tensor qkv = packed_qkv(x, {.chunk = &chunk}, false);
+  const ModuleScope attn("attn");
+  reckon::store_keys(qkv, chunk.layers[size_t(index_)], chunk.first, config_.heads, config_.kv_heads, config_.head_dim);
+}
+
+Tensor DecoderBlock::attend(const Tensor& x, const Attending& how, bool selective) const {
+  const ModelConfig& c = config_;
+  Tensor y = packed_qkv(x, how, selective);
+  const ModuleScope scope("attn");
+  if (const KvCache* cache = how.cache) {
     y = attention_with_cache(y, cache->k[size_t(index_)], cache->v[size_t(index_)], cache->position, c.heads, c.kv_heads, c.head_dim, 0, c.sliding_window);
+  } else if (const ChunkedSequence* chunk = how.chunk) {
+    const SequenceKeys& keys = chunk->layers[size_t(index_)];
+    if (chunk->stores) reckon::store_keys(y.detached(), keys, chunk->first, c.heads, c.kv_heads, c.head_dim);
+    y = attention_chunk(y, keys, chunk->first, c.heads, c.kv_heads, c.head_dim, 0, c.sliding_window, how.documents);
   } else {
-    y = attention(y, c.heads, c.kv_heads, c.head_dim, true, 0, c.sliding_window);
+    y = (how.plain ? attention_plain : attention)(y, c.heads, c.kv_heads, c.head_dim, true, 0, c.sliding_window, how.documents);
   }
   return proj_(y);
 }
@@ -142,17 +159,17 @@ Tensor Decoder::head(const Tensor& x) const {
   return linear(x, head_weight());
 }
 
-Tensor Decoder::run_blocks(Tensor x, const RecomputePolicy& recompute) const {
+Tensor Decoder::run_blocks(Tensor x, const RecomputePolicy& recompute, const Attending& how) const {
   if (recompute.empty()) {
-    for (const DecoderBlock& block : blocks_) x = block(std::move(x));
+    for (const DecoderBlock& block : blocks_) x = block(std::move(x), how);
     return x;
   }
   size_t first = 0;
   for (const RecomputeRun& run : recompute) {
     const size_t end = first + size_t(run.blocks);
     check(run.blocks >= 1 && end <= blocks_.size(), "a policy of recomputation for more than the model's {} blocks", blocks_.size());
-    const auto blocks = [this, first, end, selective = run.mode == BlockRecompute::selective](Tensor y) {
-      for (size_t i = first; i < end; ++i) y = blocks_[i](std::move(y), nullptr, selective);
+    const auto blocks = [this, first, end, how, selective = run.mode == BlockRecompute::selective](Tensor y) {
+      for (size_t i = first; i < end; ++i) y = blocks_[i](std::move(y), how, selective);
       return y;
     };
     x = run.mode == BlockRecompute::full ? checkpoint([blocks](const Tensors& in) { return blocks(in[0]); }, tensors(std::move(x)))
@@ -163,35 +180,45 @@ Tensor Decoder::run_blocks(Tensor x, const RecomputePolicy& recompute) const {
   return x;
 }
 
-Tensor Decoder::hidden(const Tensor& tokens, const RecomputePolicy& recompute) const {
+// A document alone begins at position 0.
+void Decoder::check_documents(const Documents& documents) const {
+  check(documents.positions.defined() == (documents.first.defined() && positions_),
+        "documents of a model with learned positions come with the position of each token; those of another do not");
+}
+
+Tensor Decoder::hidden(const Tensor& tokens, const RecomputePolicy& recompute, const Documents& documents) const {
   check(tokens.rank() == 2, "tokens must be [B, T], got {}", tokens);
   const int64_t T = tokens.shape()[1];
   check(!positions_ || T <= config_.max_seq_len, "{} tokens are longer than model.max_seq_len {}", T, config_.max_seq_len);
-  Tensor x = embed(tokens, positions_ ? arange(tokens.device(), T, DType::i32) : Tensor());
-  return normalized(run_blocks(std::move(x), recompute));
+  check_documents(documents);
+  Tensor x = embed(tokens, !positions_                     ? Tensor()
+                           : documents.positions.defined() ? documents.positions
+                                                           : arange(tokens.device(), T, DType::i32));
+  return normalized(run_blocks(std::move(x), recompute, {.documents = documents.first, .plain = plain_attention_}));
 }
 
 Tensor Decoder::logits(const Tensor& tokens, const RecomputePolicy& recompute) const { return head(hidden(tokens, recompute)); }
 
-Tensor Decoder::loss(const Tensor& tokens, const Tensor& targets, const RecomputePolicy& recompute, bool fused) const {
+Tensor Decoder::loss(const Tensor& tokens, const Tensor& targets, const RecomputePolicy& recompute, bool fused,
+                     const Documents& documents) const {
+  Tensor x = hidden(tokens, recompute, documents);
   if (fused) {
-    const Tensor x = hidden(tokens, recompute);
     const ModuleScope scope("head");
     return linear_cross_entropy(x, head_weight(), targets);
   }
-  Tensor y = logits(tokens, recompute);
+  x = head(x);
   const ModuleScope scope("loss");
-  return cross_entropy(std::move(y), targets);
+  return cross_entropy(std::move(x), targets);
 }
 
-Tensor Decoder::loss_and_backward(Tensor hidden, const Tensor& targets, const Tensor& seed) const {
+Tensor Decoder::loss_and_backward(Tensor hidden, const Tensor& targets, const Tensor& seed, const CrossEntropyOptions& options) const {
   const Edge below = gradient_edge(hidden);
   check(below.wanted() || head_weight().requires_grad(), "no parameter requires a gradient");
   hidden = hidden.detached();  // the only handle, if the caller kept none: its storage takes the gradient
   LossAndGradient head;
   {
     const ModuleScope scope("head");
-    head = linear_cross_entropy_step(std::move(hidden), head_weight(), targets, seed, {}, below.wanted());
+    head = linear_cross_entropy_step(std::move(hidden), head_weight(), targets, seed, options, below.wanted());
   }
   if (below.wanted()) backward(below, std::move(head.dx));
   return std::move(head.loss);
@@ -199,7 +226,7 @@ Tensor Decoder::loss_and_backward(Tensor hidden, const Tensor& targets, const Te
 
 Tensor Decoder::next_logits(const Tensor& tokens, const Tensor& positions, KvCache& cache) const {
   Tensor x = embed(tokens, positions);
-  for (const DecoderBlock& block : blocks_) x = block(std::move(x), &cache);
+  for (const DecoderBlock& block : blocks_) x = block(std::move(x), {.cache = &cache});
   const int64_t T = tokens.shape()[1];
   return head(normalized(contiguous(slice(x, 1, T - 1, T))));
 }

@@ -28,6 +28,28 @@ struct KvCache {
   KvCache(Device& device, const ModelConfig& config, int64_t B, int64_t max_tokens, DType dtype);
 };
 
+/// Documents that lie one after another in rows of tokens and do not see each other. Undefined: each row is one document.
+struct Documents {
+  Tensor first;      // i32 [B, T]: position in its row of the first token of each token's document
+  Tensor positions;  // i32 [B, T]: position of each token in its document; with learned positions only
+};
+
+/// Keys and values of whole sequences, a layer each, of which a chunk at a time passes through the blocks.
+struct ChunkedSequence {
+  std::vector<SequenceKeys> layers;  // undefined: not held
+  int64_t first = 0;                 // position of the chunk's first token
+  bool stores = false;               // the chunk's keys and values are not there yet
+  ChunkedSequence(Device& device, const ModelConfig& config, int64_t B, int64_t T, DType dtype);
+  /// Makes room for the keys and values of a layer, or of their gradients; or lets go of all of them.
+  void hold_keys(size_t layer);
+  void hold_gradients(size_t layer);
+  void release(size_t layer) { layers[layer] = {}; }
+
+ private:
+  Device& device_;
+  TensorSpec keys_;
+};
+
 /// What backward computes again of a run of neighbouring blocks instead of keeping it.
 enum class BlockRecompute : uint8_t {
   none,
@@ -42,14 +64,25 @@ struct RecomputeRun {
 /// One run after another, as many blocks as the decoder has; empty: nothing is computed again.
 using RecomputePolicy = std::vector<RecomputeRun>;
 
+/// How blocks attend, and to what besides the tokens that they are given: at most one of cache and chunk.
+struct Attending {
+  KvCache* cache = nullptr;          // the tokens continue at cache->position
+  ChunkedSequence* chunk = nullptr;  // they are a chunk of longer sequences
+  Tensor documents = {};             // i32 [B, T], see Documents::first
+  bool plain = false;                // with T x T scores in memory, where there is neither
+};
+
 class DecoderBlock {
  public:
   DecoderBlock(Parameters& p, const ModelConfig& config, int64_t index);
-  /// x [B, T, C] -> [B, T, C]; with a cache, the tokens continue at cache->position. selective: BlockRecompute::selective.
-  Tensor operator()(Tensor x, KvCache* cache = nullptr, bool selective = false) const;
+  /// x [B, T, C] -> [B, T, C]. selective: BlockRecompute::selective.
+  Tensor operator()(Tensor x, const Attending& how = {}, bool selective = false) const;
+  /// Of the chunk x, only the keys and values.
+  void store_keys(const Tensor& x, ChunkedSequence& chunk) const;
 
  private:
-  Tensor attend(const Tensor& x, KvCache* cache, bool selective) const;
+  Tensor packed_qkv(const Tensor& x, const Attending& how, bool selective) const;
+  Tensor attend(const Tensor& x, const Attending& how, bool selective) const;
   Tensor feed_forward(const Tensor& x, bool selective) const;
   const ModelConfig& config_;
   int64_t index_;
@@ -69,27 +102,54 @@ class Decoder {
   Decoder(const Decoder&) = delete;
   const ModelConfig& config() const { return config_; }
   Parameters& parameters() { return parameters_; }
+  /// Blocks attend by attention_plain instead of attention: the same numbers but for rounding. Not in chunks, nor over a cache.
+  void set_plain_attention(bool on) { plain_attention_ = on; }
 
   /// tokens i32 [B, T] -> logits [B, T, V]. Throws Error if the policy is one of another number of blocks.
   Tensor logits(const Tensor& tokens, const RecomputePolicy& recompute = {}) const;
   /// Mean cross-entropy (nats) of targets i32 [B, T]; fused: by linear_cross_entropy, without the logits.
-  Tensor loss(const Tensor& tokens, const Tensor& targets, const RecomputePolicy& recompute = {}, bool fused = false) const;
+  Tensor loss(const Tensor& tokens, const Tensor& targets, const RecomputePolicy& recompute = {}, bool fused = false,
+              const Documents& documents = {}) const;
   /// What the head reads: the last block's output, normalized. [B, T, C]
-  Tensor hidden(const Tensor& tokens, const RecomputePolicy& recompute = {}) const;
+  Tensor hidden(const Tensor& tokens, const RecomputePolicy& recompute = {}, const Documents& documents = {}) const;
   /// From hidden() to the loss and back to every parameter, without the logits: adds the gradients of seed * loss (seed: a scalar of the
   /// loss's dtype) to the parameters' slots and gives the loss. The same gradients as backward(loss(...), seed), but the head's sums have
   /// another order. hidden's storage becomes its gradient's if the caller moves it in. Throws Error if no parameter requires a gradient.
-  Tensor loss_and_backward(Tensor hidden, const Tensor& targets, const Tensor& seed) const;
+  Tensor loss_and_backward(Tensor hidden, const Tensor& targets, const Tensor& seed, const CrossEntropyOptions& options = {}) const;
+  /// The same for sequences whose activations do not fit, `chunk` tokens of each at a time: adds the gradients of seed * loss and gives
+  /// the loss of tokens i32 [B, T]. Keys, values and their gradients are held for whole sequences, all else for one chunk. All chunks but
+  /// the last pass forward twice. Where the policy runs every block again on its own, blocks take turns instead: each takes all chunks, and
+  /// held are the inputs of all blocks, and keys, values and gradients of one. Phases forward and backward.
+  Tensor loss_and_backward_in_chunks(const Tensor& tokens, const Tensor& targets, const Tensor& seed, int64_t chunk,
+                                     const RecomputePolicy& recompute = {}, bool fused = true, const Documents& documents = {}) const;
+  /// The loss alone, likewise; records nothing.
+  Tensor loss_in_chunks(const Tensor& tokens, const Tensor& targets, int64_t chunk, bool fused = true,
+                        const Documents& documents = {}) const;
   /// tokens i32 [B, Tn] continue at cache.position; positions i32 [Tn] are their absolute positions. Logits of the last token: [B, 1, V].
   Tensor next_logits(const Tensor& tokens, const Tensor& positions, KvCache& cache) const;
 
  private:
   Tensor embed(const Tensor& tokens, const Tensor& positions) const;
-  Tensor run_blocks(Tensor x, const RecomputePolicy& recompute) const;
+  void check_documents(const Documents& documents) const;
+  Tensor loss_and_backward_by_blocks(const Tensor& tokens, const Tensor& targets, const Tensor& seed, int64_t chunk, bool fused,
+                                     const Documents& documents) const;
+  Tensor embed_in_chunks(const Tensor& tokens, int64_t chunk, const Documents& documents) const;
+  Tensor block_in_chunks(size_t layer, const Tensor& x, int64_t chunk, ChunkedSequence& sequence, const Documents& documents) const;
+  Tensor head_in_chunks(const Tensor& x, const Tensor& targets, const Tensor& seed, int64_t chunk, bool fused, const Tensor& dy) const;
+  void block_backward_in_chunks(size_t layer, const Tensor& x, int64_t chunk, ChunkedSequence& sequence, const Documents& documents,
+                                const Tensor& dy) const;
+  Tensor embed_chunk(const Tensor& tokens, int64_t first, const Tensor& positions) const;
+  Tensor run_blocks(Tensor x, const RecomputePolicy& recompute, const Attending& how = {}) const;
+  void store_chunks(const Tensor& tokens, std::span<const int64_t> starts, int64_t chunk, ChunkedSequence& sequence,
+                    const Documents& documents) const;
+  Tensor chunk_hidden(const Tensor& tokens, int64_t chunk, ChunkedSequence& sequence, const Documents& documents,
+                      const RecomputePolicy& recompute) const;
+  Tensor chunk_loss(const Tensor& hidden, const Tensor& targets, bool fused) const;
   Tensor normalized(const Tensor& x) const;
   Tensor head(const Tensor& x) const;
   const Tensor& head_weight() const { return (head_ ? head_ : embed_)->value; }
   ModelConfig config_;
+  bool plain_attention_ = false;
   Parameters parameters_;
   Parameter* embed_;                  // [V, C]
   Parameter* positions_ = nullptr;    // [max_seq_len, C], learned positions only
