@@ -110,6 +110,31 @@ TEST(CountedAttention, ChunksExecuteWhatTheyBook) {
   });
 }
 
+// What lies before a document is not computed and masked, but left out: whole tiles of documents cost what each costs alone.
+TEST(CountedAttention, DocumentsCostWhatEachCostsAlone) {
+  on_every_target([] {
+    const int width = cpu::attention_vector_floats();
+    for (const int lanes : {1, 5}) {
+      const std::vector<int64_t> lengths = {64, 192, 64, 70};
+      std::vector<int32_t> first;
+      int64_t forward = 0, backward = 0, tokens = 0;
+      for (const int64_t length : lengths) {
+        const AttentionShape alone{1, length, 1, 1, 20, DType::f32};
+        first.insert(first.end(), size_t(length), int32_t(tokens));
+        tokens += length;
+        forward += cpu::attention_work(alone, width);
+        backward += cpu::attention_back_work(alone, lanes, width);
+      }
+      AttentionShape s{1, tokens, 1, 1, 20, DType::f32};
+      s.documents = first.data();
+      Call c(s, lanes);
+      EXPECT_EQ(counted([&] { c.forward(); }), forward) << "vectors of " << width;
+      EXPECT_EQ(counted([&] { c.backward(); }), backward) << "vectors of " << width << ", " << lanes << " lanes";
+      EXPECT_LT(2 * forward, cpu::attention_work({1, tokens, 1, 1, 20, DType::f32}, width));
+    }
+  });
+}
+
 TEST(CountedAttention, ThreadsDoNotCount) {
   const int before = thread_count();
   for (const int threads : {1, 2, 5}) {

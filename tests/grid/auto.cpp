@@ -10,7 +10,9 @@
 namespace grid {
 namespace {
 Configuration with(Configuration c, const std::vector<std::string>& more) {
-  std::erase_if(c.overrides, [](const std::string& o) { return o.starts_with("train.recompute") || o.starts_with("model.layers"); });
+  std::erase_if(c.overrides, [](const std::string& o) {
+    return o.starts_with("train.recompute") || o.starts_with("train.sequence_chunk") || o.starts_with("model.layers");
+  });
   c.overrides.insert(c.overrides.end(), more.begin(), more.end());
   return c;
 }

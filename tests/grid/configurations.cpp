@@ -58,7 +58,10 @@ Axes decoder_axes() {
                {all_of("train.seq_len", {"1", "2", "7", "16", "33", "64", "130"})},
                {{"@eval=none", "eval.every=0 eval.batches=1", "eval.every=1 eval.batches=3"}},
                {all_of("checkpoint.every", {"0", "1"})},
-               {all_of("train.fused_loss", {"true", "false"})}});
+               {all_of("train.fused_loss", {"true", "false"})},
+               {all_of("train.sequence_chunk", {"0", "5", "64"})},
+               {all_of("train.attention", {"flash", "plain"})},
+               {{"data.documents=joined", "data.documents=separate data.separator=3"}}});
   return axes;
 }
 
@@ -69,10 +72,12 @@ Axes cruncher_axes() {
   return axes;
 }
 
-// Two values that exclude each other: an odd head cannot be rotated in pairs, and float16 needs master weights.
+// Two values that exclude each other: an odd head cannot be rotated in pairs, float16 needs master weights, plain attention whole
+// sequences.
 bool exclude(const std::string& a, const std::string& b) {
   const auto are = [&](const char* one, const char* other) { return (a == one && b == other) || (a == other && b == one); };
-  return are("model.position=rope", "model.head_dim=7") || are("train.precision=fp16", "train.master_weights=false");
+  return are("model.position=rope", "model.head_dim=7") || are("train.precision=fp16", "train.master_weights=false") ||
+         are("train.attention=plain", "train.sequence_chunk=5") || are("train.attention=plain", "train.sequence_chunk=64");
 }
 
 using Choice = std::vector<size_t>;  // of a value for each axis

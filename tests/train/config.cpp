@@ -48,6 +48,8 @@ const std::map<std::string, std::string> kSamples = {
     {"train.loss_scale_start", "256"},
     {"train.loss_scale_interval", "100"},
     {"train.recompute", "full"},
+    {"train.attention", "plain"},
+    {"train.sequence_chunk", "16"},
     {"train.fused_loss", "false"},
     {"train.recompute_blocks", "full:1,none:3"},
     {"optim.name", "adagrad"},
@@ -65,6 +67,8 @@ const std::map<std::string, std::string> kSamples = {
     {"data.tokenizer", "bpe:4096"},
     {"data.validation_fraction", "0"},
     {"data.order", "sequential"},
+    {"data.documents", "separate"},
+    {"data.separator", "10"},
     {"eval.every", "25"},
     {"eval.batches", "4"},
     {"checkpoint.every", "10"},
@@ -326,6 +330,8 @@ Config random_config(Draws& draws) {
   }
   c.model.cruncher = c.model.preset == "cruncher";
   if (draws.next() % 2) c.model.kv_heads = c.model.heads;
+  if (draws.next() % 4) c.train.sequence_chunk = 0;  // many values are refused
+  if (draws.next() % 4) c.data.separator = -1;
   c.train.recompute_blocks = draws.next() % 8 ? "" : text("selective, full:{}", c.model.layers - 1);
   return c;
 }

@@ -98,15 +98,17 @@ TEST(ConfigCounts, WhatIsAcceptedStaysBelowItsBounds) {
     c.train.seq_len = size(kMaxSeqLen);
     c.train.micro_batch = size(int64_t(1) << 20);
     if (coin()) c.train.recompute = Recompute::full;
+    if (coin()) c.train.sequence_chunk = std::max<int64_t>(c.train.seq_len / int64_t(1 + random() % 9), 1);
+    if (c.train.sequence_chunk == 0 && coin()) c.train.attention = AttentionKind::plain;
     if (coin()) c.train.precision = Precision::bf16;
     if (coin()) c.model.mlp = MlpKind::swiglu;
     if (coin()) c.model.qk_norm = true;
     if (coin()) c.model.sliding_window = 1 + int64_t(random() % 300);
     if (coin()) c.model.norm = NormKind::rms_norm;
     if (coin()) c.model.tied_head = false;
-    const std::string what =
-        text("L {} k {} H {} KV {} D {} C {} F {} V {} T {} B {}", c.model.layers, c.train.grad_accum, c.model.heads, c.model.kv_heads,
-             c.model.head_dim, c.model.d_model, c.model.d_ff, c.model.vocab, c.train.seq_len, c.train.micro_batch);
+    const std::string what = text("L {} k {} H {} KV {} D {} C {} F {} V {} T {} B {} chunk {} {}", c.model.layers, c.train.grad_accum,
+                                  c.model.heads, c.model.kv_heads, c.model.head_dim, c.model.d_model, c.model.d_ff, c.model.vocab,
+                                  c.train.seq_len, c.train.micro_batch, c.train.sequence_chunk, to_string(c.train.attention));
     if (refusal(c) != "") {
       ++refused;
       continue;

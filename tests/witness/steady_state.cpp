@@ -26,6 +26,9 @@ const std::vector<Trial>& runs() {
       {"llama", {"optim.name=sgd", "train.recompute=full"}},
       {"qwen", {"train.grad_accum=3", "optim.name=adagrad"}},
       {"qwen", {"train.grad_accum=2", "train.recompute=selective"}},
+      {"llama", {"train.sequence_chunk=16", "train.precision=bf16"}},
+      {"qwen", {"train.sequence_chunk=16", "train.recompute=full", "train.grad_accum=2"}},
+      {"gpt2", {"data.documents=separate", "data.separator=3"}},
       {"cruncher", {}},
   };
   return all;

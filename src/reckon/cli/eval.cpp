@@ -25,9 +25,8 @@ int run_eval(const CommandLine& line) {
   check_as(Failure::usage, data.validation != nullptr, "data.path {} has no validation data: data.validation_fraction {} leaves less than {} tokens",
            model.config.data.path, model.config.data.validation_fraction, model.config.train.seq_len + 1);
   const int64_t micro_batch = model.config.train.micro_batch, seq_len = model.config.train.seq_len;
-  TokenBatch batch(*device, micro_batch, seq_len);
-  const double loss = mean_loss(*model.decoder, batch, *data.validation, data.validation_windows,
-                                model.config.train.fused_loss);
+  TokenBatch batch(*device, micro_batch, seq_len, document_bounds(model.config));
+  const double loss = mean_loss(*model.decoder, batch, *data.validation, data.validation_windows, model.config.train);
   const int64_t tokens = data.validation_windows * seq_len;
   const double bits = data.validation_bytes_per_token > 0 ? loss / std::numbers::ln2 / data.validation_bytes_per_token : NAN;
   if (line.json) {

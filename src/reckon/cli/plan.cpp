@@ -38,7 +38,8 @@ std::string headline(const RunPlan& plan) {
   return text("{}: {}, {}, {}; micro-batch {} x {} tokens x {} = {} a step{}\n", c.model.preset,
               counted(*plan.predicted.parameters, "parameter"), to_string(c.train.precision), to_string(c.optim.name), c.train.micro_batch,
               c.model.cruncher ? 1 : c.train.seq_len, c.train.grad_accum, with_commas(tokens_per_step(c)),
-              (recomputes(c.train) ? "; recompute " + recompute_text(c.train) : "") + scaling_of(c));
+              (is_chunked(c.train) ? text("; in chunks of {} tokens", c.train.sequence_chunk) : "") +
+                  (recomputes(c.train) ? "; recompute " + recompute_text(c.train) : "") + scaling_of(c));
 }
 
 std::string memory_lines(const RunPlan& plan) {

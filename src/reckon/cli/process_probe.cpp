@@ -41,12 +41,13 @@ Config narrow(Config config) {
   if (!config.train.recompute_blocks.empty() || config.train.recompute == Recompute::automatic) config.train.recompute = Recompute::full;
   config.train.recompute_blocks.clear();  // of other blocks
   config.train.micro_batch = 2;
+  config.train.sequence_chunk = is_chunked(config.train) ? 8 : 0;
   config.train.seq_len = 16;
   config.train.grad_accum = std::min<int64_t>(config.train.grad_accum, 2);
   config.train.steps = 2;
   config.train.stop_after = 0;
   config.optim.warmup_steps = 0;
-  config.data = {};
+  config.data = {.documents = config.data.documents, .separator = 0};
   config.memory = {};
   return config;
 }

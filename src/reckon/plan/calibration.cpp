@@ -154,7 +154,7 @@ void scale_to_models(TimeTable& table, const std::vector<TimedModel>& models) {
       const TimeKey key = time_key(call);
       if (key.table != table.key) continue;
       measured += call.seconds;
-      predicted += interpolate(table, key.at);
+      predicted += interpolate(table, key.at) * share_of_pairs(call);
     }
   if (!(measured > 0 && predicted > 0)) return;
   for (double& seconds : table.seconds) seconds *= measured / predicted;

@@ -39,6 +39,16 @@ Overrides decoder(const Size& s, bool gpt2) {
   return o;
 }
 
+Overrides with(Overrides o, const char* more) {
+  o.emplace_back(more);
+  return o;
+}
+// The same small models where sequences pass in chunks, or with plain attention.
+void add_attention(std::vector<Overrides>& models, const Size& size) {
+  for (const bool gpt2 : {true, false})
+    for (const char* more : {"train.sequence_chunk=64", "train.attention=plain"}) models.push_back(with(decoder(size, gpt2), more));
+}
+
 Overrides cruncher(int d_model, const char* optimizer) {
   return {"model.preset=cruncher", "model.layers=3", text("model.d_model={}", d_model), "train.micro_batch=16",
           text("optim.name={}", optimizer)};
@@ -49,6 +59,7 @@ std::vector<Overrides> calibration_models() {
   std::vector<Overrides> models;
   for (const Size& size : kSizes)
     for (const bool gpt2 : {true, false}) models.push_back(decoder(size, gpt2));
+  add_attention(models, kSizes[2]);
   for (const int d_model : {64, 192, 448, 1024})
     for (const char* optimizer : kOptimizers) models.push_back(cruncher(d_model, optimizer));
   const size_t count = models.size();
@@ -60,6 +71,7 @@ std::vector<Overrides> calibration_models() {
   const size_t wide = models.size();
   for (const size_t size : {size_t(0), size_t(1), size_t(2)})
     for (const bool gpt2 : {true, false}) models.push_back(decoder(kSizes[size], gpt2));
+  add_attention(models, kSizes[1]);
   for (const char* optimizer : kOptimizers) models.push_back(cruncher(448, optimizer));
   for (size_t i = wide; i < models.size(); ++i) models[i].push_back("train.precision=fp16");
   return models;

@@ -9,6 +9,7 @@
 
 namespace reckon {
 namespace {
+constexpr int64_t kLeastChunk = 64, kMostChunks = 64;  // that are tried: tokens of one, and of a sequence
 constexpr std::string_view kReachNames[] = {"same training", "other number format", "other optimizer", "shorter sequences"};
 
 // The plan of a changed configuration; none where the change is impossible.
@@ -90,10 +91,12 @@ std::vector<std::string> changes_between(const Config& from, const Config& to) {
   std::vector<std::string> changes;
   if (to.train.micro_batch != from.train.micro_batch) changes.push_back(text("train.micro_batch={}", to.train.micro_batch));
   if (to.train.grad_accum != from.train.grad_accum) changes.push_back(text("train.grad_accum={}", to.train.grad_accum));
+  if (to.train.sequence_chunk != from.train.sequence_chunk) changes.push_back(text("train.sequence_chunk={}", to.train.sequence_chunk));
   if (to.train.seq_len != from.train.seq_len) changes.push_back(text("train.seq_len={}", to.train.seq_len));
   // What auto chose nobody wrote.
   if (to.train.recompute_blocks != from.train.recompute_blocks && from.train.recompute != Recompute::automatic)
     changes.push_back("train.recompute_blocks=" + to.train.recompute_blocks);
+  if (to.train.attention != from.train.attention) changes.push_back("train.attention=" + to_string(to.train.attention));
   if (to.train.recompute != from.train.recompute) changes.push_back("train.recompute=" + to_string(to.train.recompute));
   if (to.train.precision != from.train.precision) changes.push_back("train.precision=" + to_string(to.train.precision));
   if (to.optim.name != from.optim.name) changes.push_back("optim.name=" + to_string(to.optim.name));
@@ -120,11 +123,7 @@ class Search {
       const int64_t micro_batch = largest(divisors(sequences, config_.train.micro_batch),
                                           [&](int64_t d) { return fits(with_micro_batch(candidate, d), meta_, budget_, saves_); });
       if (micro_batch < 0) continue;
-      const Config chosen = with_micro_batch(candidate, micro_batch);
-      const std::optional<RunPlan> plan = try_plan(chosen, meta_, saves_);  // the very configuration that is named
-      if (!plan || plan->arena.bytes > budget_) continue;
-      found.push_back({changes_between(config_, chosen), reach, plan->arena.bytes, plan->predicted.flops_per_step->matmul,
-                       plan->predicted.step_seconds});
+      add_planned(with_micro_batch(candidate, micro_batch), reach, found);
     }
     std::stable_sort(found.begin(), found.end(), [](const Remedy& a, const Remedy& b) {
       return a.step_seconds && b.step_seconds ? *a.step_seconds < *b.step_seconds : a.hardware_flops < b.hardware_flops;
@@ -132,9 +131,36 @@ class Search {
     remedies_.insert(remedies_.end(), found.begin(), found.end());
     return !found.empty();
   }
+  // One sequence at a time, in the largest chunks that fit: where not even that fits whole.
+  void add_chunks() {
+    Config candidate = with_micro_batch(config_, 1);
+    candidate.train.recompute_blocks.clear();
+    candidate.train.attention = AttentionKind::flash;
+    std::vector<int64_t> chunks;
+    const int64_t whole = is_chunked(config_.train) ? config_.train.sequence_chunk : config_.train.seq_len;
+    for (int64_t chunk = whole / 2; chunk >= std::max<int64_t>(kLeastChunk, config_.train.seq_len / kMostChunks); chunk /= 2)
+      chunks.insert(chunks.begin(), chunk);
+    const auto with_chunk = [&](int64_t chunk) {
+      candidate.train.sequence_chunk = chunk;
+      return candidate;
+    };
+    for (const Recompute recompute : {Recompute::none, Recompute::full}) {
+      candidate.train.recompute = recompute;
+      const int64_t chunk = largest(chunks, [&](int64_t c) { return fits(with_chunk(c), meta_, budget_, saves_); });
+      if (chunk > 0) add_planned(with_chunk(chunk), Reach::schedule, remedies_);
+    }
+  }
   std::vector<Remedy> remedies_;
 
  private:
+  // The very configuration that is named.
+  void add_planned(const Config& chosen, Reach reach, std::vector<Remedy>& found) {
+    const std::optional<RunPlan> plan = try_plan(chosen, meta_, saves_);
+    if (!plan || plan->arena.bytes > budget_) return;
+    found.push_back(
+        {changes_between(config_, chosen), reach, plan->arena.bytes, plan->predicted.flops_per_step->matmul, plan->predicted.step_seconds});
+  }
+
   const Config& config_;
   const Device& meta_;
   int64_t budget_;
@@ -146,7 +172,7 @@ std::string_view name_of(Reach reach) { return kReachNames[size_t(reach)]; }
 
 std::vector<Remedy> find_remedies(const Config& config, const Device& meta, int64_t budget, bool saves) {
   Search search(config, meta, budget, saves);
-  search.add(config, Reach::schedule);
+  if (!search.add(config, Reach::schedule) && !config.model.cruncher) search.add_chunks();
   Config smaller = config;
   const bool is_wide = config.train.precision == Precision::fp32, has_wide_state = config.optim.name == OptimizerKind::adamw;
   bool narrow_fits = false;
@@ -233,7 +259,8 @@ void check_fits(const RunPlan& plan, const Device& meta, int64_t budget, bool sa
   if (remedies.empty()) {
     const bool is_state = plan.predicted.memory->at_peak[size_t(Category::parameter)] > budget;
     advice = text(
-        "nothing that was tried fits (smaller micro-batches and sequences, recomputation, bf16, 8-bit states, sgd{}); take a smaller model",
+        "nothing that was tried fits (smaller micro-batches, sequences and chunks of them, recomputation, bf16, 8-bit states, sgd{}); take "
+        "a smaller model",
         is_state ? "; the parameters alone are more" : "");
   } else {
     advice = "the cheapest change that fits: " + describe(remedies[0], plan);

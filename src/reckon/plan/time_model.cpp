@@ -32,7 +32,9 @@ bool is_linear(const CallRecord& call) {
   return call.op == &op::linear || call.op == &op::linear_back_x || call.op == &op::linear_back_w ||
          call.op == &op::linear_cross_entropy_step;
 }
-bool is_attention(const CallRecord& call) { return call.op == &op::attention || call.op == &op::attention_back; }
+bool is_chunk(const CallRecord& call) { return call.op == &op::attention_chunk || call.op == &op::attention_chunk_back; }
+bool is_attention(const CallRecord& call) { return call.op == &op::attention || call.op == &op::attention_back || is_chunk(call); }
+bool is_backward(const CallRecord& call) { return call.op == &op::attention_back || call.op == &op::attention_chunk_back; }
 
 // Rows, width out and width in of the layer, whichever of its three products this is, or all of them.
 std::vector<double> linear_extents(const CallRecord& call) {
@@ -40,18 +42,12 @@ std::vector<double> linear_extents(const CallRecord& call) {
   if (call.op == &op::linear_back_w) return {double(a.rows()), double(a.last()), double(b.last())};
   return {double(a.rows()), double(b[0]), double(b[1])};
 }
+// Tokens of the sequence that came before a chunk.
+double first_of(const CallRecord& call) { return is_chunk(call) ? double(call.params.as<AttentionChunkParams>().first) : 0; }
 std::vector<double> attention_extents(const CallRecord& call) {
-  const auto p = call.params.as<AttentionParams>();
-  const Shape& qkv = call.in[call.op == &op::attention ? 0 : 1].shape;
-  return {double(qkv[0] * p.kv_heads), double(p.heads / p.kv_heads), double(qkv[1]), double(p.head_dim)};
-}
-
-// Attention is measured without a window: what one leaves of its work.
-double share_in_window(const CallRecord& call) {
-  if (!is_attention(call)) return 1;
-  const auto p = call.params.as<AttentionParams>();
-  const double T = attention_extents(call)[2], hidden = p.window > 0 ? std::max(T - double(p.window), 0.0) : 0;
-  return 1 - hidden * (hidden + 1) / (T * (T + 1));
+  const auto p = call.params.as<AttentionParams>();  // a chunk's parameters begin with them
+  const Shape& qkv = call.in[is_backward(call)].shape;
+  return {double(qkv[0] * p.kv_heads), double(p.heads / p.kv_heads), first_of(call) + double(qkv[1]), double(p.head_dim)};
 }
 
 // Attention's work is quadratic in its tokens, the third of four axes; all other work is linear in each extent.
@@ -130,7 +126,8 @@ void lay_out(const RunPlan& plan, double pause, StepTime& step) {
 }  // namespace
 
 TimeKey time_key(const CallRecord& call) {
-  const std::string table = std::string(call.op->name) + (adds(call) ? "+ " : " ") + to_string(dtype_of(call));
+  const char* const name = is_chunk(call) ? (is_backward(call) ? op::attention_back : op::attention).name : call.op->name;
+  const std::string table = std::string(name) + (adds(call) ? "+ " : " ") + to_string(dtype_of(call));
   if (is_linear(call)) return {table, linear_extents(call)};
   if (is_attention(call)) return {table, attention_extents(call)};
   return {table, {double(std::max<int64_t>(call.bytes, 1))}};
@@ -160,12 +157,23 @@ double interpolate(const TimeTable& table, std::span<const double> at) {
   return std::exp(sum) * scale;
 }
 
+double share_of_pairs(const CallRecord& call) {
+  if (!is_attention(call)) return 1;
+  const auto p = call.params.as<AttentionParams>();
+  const auto pairs = [&](double T) {
+    const double hidden = p.window > 0 ? std::max(T - double(p.window), 0.0) : 0;
+    return T * (T + 1) - hidden * (hidden + 1);
+  };
+  const double T = attention_extents(call)[2], first = first_of(call);
+  return (pairs(T) - pairs(first)) / (T * (T + 1));
+}
+
 std::optional<double> predict_seconds(const CallRecord& call, const MachineProfile& profile) {
   if (call.op == &op::empty) return 0.0;  // no kernel
   const TimeKey key = time_key(call);
   const TimeTable* table = find_table(profile, key.table);
   if (!table || table->axes.size() != key.at.size()) return {};
-  return interpolate(*table, key.at) * share_in_window(call);
+  return interpolate(*table, key.at) * share_of_pairs(call);
 }
 
 StepTime predict_step(const RunPlan& plan, const MachineProfile& profile) {

@@ -21,6 +21,9 @@ TimeKey time_key(const CallRecord& call);
 /// the work does; below the smallest it stays. `at` has one value an axis.
 double interpolate(const TimeTable& table, std::span<const double> at);
 
+/// What a window and a chunk leave of the work of whole sequences, by which attention's tables are measured; 1 for other calls.
+double share_of_pairs(const CallRecord& call);
+
 /// Seconds of the call's kernel on the machine of the profile; none if the profile has no table for it.
 std::optional<double> predict_seconds(const CallRecord& call, const MachineProfile& profile);
 

@@ -88,8 +88,9 @@ std::vector<Tile> tiles(const ReportInput& input) {
 
 std::string header(const ReportInput& input) {
   const Config& c = input.plan.config;
-  const std::string sequence =
-      c.model.cruncher ? text("{} samples", c.train.micro_batch) : text("{} × {} tokens", c.train.micro_batch, c.train.seq_len);
+  const std::string sequence = c.model.cruncher ? text("{} samples", c.train.micro_batch)
+                                                : text("{} × {} tokens{}", c.train.micro_batch, c.train.seq_len,
+                                                       is_chunked(c.train) ? text(" in chunks of {}", c.train.sequence_chunk) : "");
   std::string out = text("<header><p class=\"kind\">{}</p><h1>{}</h1><p class=\"facts\">{} layers, d {}, {}, micro-batch of {}{}{}</p>",
                          input.run ? "Training run" : "Plan of a training run", escaped(c.model.preset), c.model.layers, c.model.d_model,
                          to_string(c.train.precision), sequence, c.train.grad_accum > 1 ? text(", {} accumulated", c.train.grad_accum) : "",

@@ -21,13 +21,33 @@ void SyntheticBatches::fill(int64_t first, int64_t count, int64_t seq_len, int32
   }
 }
 
-TokenBatch::TokenBatch(Device& device, int64_t rows, int64_t seq_len) {
+DocumentBounds document_bounds(const Config& c) {
+  if (c.data.documents == DocumentUse::joined) return DocumentBounds::none;
+  return c.model.position == PositionKind::learned ? DocumentBounds::positions : DocumentBounds::first;
+}
+
+void find_documents(const int32_t* tokens, int64_t rows, int64_t seq_len, int32_t separator, int32_t* first, int32_t* positions) {
+  for (int64_t row = 0; row < rows; ++row) {
+    int64_t start = 0;
+    for (int64_t t = 0; t < seq_len; ++t) {
+      const int64_t at = row * seq_len + t;
+      first[at] = int32_t(start);
+      positions[at] = int32_t(t - start);
+      if (tokens[at] == separator) start = t + 1;
+    }
+  }
+}
+
+TokenBatch::TokenBatch(Device& device, int64_t rows, int64_t seq_len, DocumentBounds bounds) {
   const CategoryScope data(Category::data);
   inputs_ = zeros(device, {{rows, seq_len}, DType::i32});
   targets_ = zeros(device, {{rows, seq_len}, DType::i32});
+  if (bounds != DocumentBounds::none) documents_.first = zeros(device, {{rows, seq_len}, DType::i32});
+  if (bounds == DocumentBounds::positions) documents_.positions = zeros(device, {{rows, seq_len}, DType::i32});
   if (device.is_meta()) return;
-  host_inputs_.resize(size_t(inputs_.numel()));
-  host_targets_.resize(size_t(inputs_.numel()));
+  for (std::vector<int32_t>* host : {&host_inputs_, &host_targets_}) host->resize(size_t(inputs_.numel()));
+  if (bounds == DocumentBounds::none) return;
+  for (std::vector<int32_t>* host : {&host_first_, &host_positions_}) host->resize(size_t(inputs_.numel()));
 }
 
 void TokenBatch::load(const BatchSource& source, int64_t first, int64_t count) {
@@ -39,5 +59,10 @@ void TokenBatch::load(const BatchSource& source, int64_t first, int64_t count) {
   }
   inputs_.write(host_inputs_.data(), bytes);
   targets_.write(host_targets_.data(), bytes);
+  if (!documents_.first.defined()) return;
+  if (!inputs_.device().is_meta())
+    find_documents(host_inputs_.data(), rows(), seq_len, source.separator(), host_first_.data(), host_positions_.data());
+  documents_.first.write(host_first_.data(), bytes);
+  if (documents_.positions.defined()) documents_.positions.write(host_positions_.data(), bytes);
 }
 }  // namespace reckon

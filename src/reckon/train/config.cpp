@@ -108,6 +108,27 @@ Config parse_config(std::string_view toml, std::string_view source, std::span<co
   return config;
 }
 
+namespace {
+constexpr int64_t kMaxChunks = 4096;  // each is some hundred calls, and planned call by call
+
+void check_chunks(const Config& c) {
+  if (c.train.sequence_chunk == 0) return;
+  check_as(Failure::usage, !c.model.cruncher, "train.sequence_chunk = {}: the cruncher has no sequences to cut: leave it out",
+           c.train.sequence_chunk);
+  check_as(
+      Failure::usage, c.train.recompute != Recompute::automatic,
+      "train.sequence_chunk = {} and train.recompute = auto exclude each other: auto knows blocks that pass once; name a mode, or choose "
+      "a smaller chunk instead",
+      c.train.sequence_chunk);
+  check_as(Failure::usage, c.train.attention != AttentionKind::plain,
+           "train.sequence_chunk = {} and train.attention = plain exclude each other: plain attention sees whole sequences",
+           c.train.sequence_chunk);
+  check_as(Failure::usage, (c.train.seq_len - 1) / c.train.sequence_chunk < kMaxChunks,
+           "train.sequence_chunk = {} cuts train.seq_len = {} into more than {} chunks: choose a larger one", c.train.sequence_chunk,
+           c.train.seq_len, kMaxChunks);
+}
+}  // namespace
+
 void validate(const Config& c) {
   for (const ConfigKey& key : config_table()) check_value(c, key, "");
   validate(c.model);
@@ -115,7 +136,14 @@ void validate(const Config& c) {
            "train.micro_batch = {} times train.seq_len = {} is above the limit of {} tokens: use more train.grad_accum instead",
            c.train.micro_batch, c.train.seq_len, kMaxMicroBatchTokens);
   check_recompute(c);
+  check_chunks(c);
   check_counts(c);
+  check_as(Failure::usage, !c.model.cruncher || c.train.attention == AttentionKind::flash,
+           "train.attention = plain: the cruncher has no attention: leave it out");
+  check_as(Failure::usage, !c.model.cruncher || c.data.documents == DocumentUse::joined,
+           "data.documents = separate: the cruncher has no documents: leave it out");
+  check_as(Failure::usage, c.model.cruncher || c.data.separator < c.model.vocab, "data.separator = {} is no token of model.vocab = {}",
+           c.data.separator, c.model.vocab);
   check_as(Failure::usage, c.train.master_weights || c.train.precision != Precision::fp16,
            "train.master_weights = false needs train.precision=bf16, not fp16: its smallest weights have no room for an update");
   check_as(Failure::usage, !c.model.cruncher || c.data.path.empty(),

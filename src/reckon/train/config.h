@@ -13,6 +13,8 @@ namespace reckon {
 
 enum class Precision : uint8_t { fp32, bf16, fp16 };
 enum class Recompute : uint8_t { none, selective, full, sqrt, automatic };
+enum class DocumentUse : uint8_t { joined, separate };
+enum class AttentionKind : uint8_t { flash, plain };
 enum class OptimizerKind : uint8_t { sgd, momentum, adagrad, adamw, adamw8bit };
 enum class ScheduleKind : uint8_t { constant, cosine };
 enum class SampleOrder : uint8_t { random, sequential };
@@ -20,12 +22,16 @@ enum class SampleOrder : uint8_t { random, sequential };
 /// The words of an enumeration in the order of its values, as configurations spell them.
 std::span<const std::string_view> words_of(Precision);
 std::span<const std::string_view> words_of(Recompute);
+std::span<const std::string_view> words_of(DocumentUse);
+std::span<const std::string_view> words_of(AttentionKind);
 std::span<const std::string_view> words_of(OptimizerKind);
 std::span<const std::string_view> words_of(ScheduleKind);
 std::span<const std::string_view> words_of(SampleOrder);
 /// The configuration's word for the value: "bf16".
 std::string to_string(Precision value);
 std::string to_string(Recompute value);
+std::string to_string(DocumentUse value);
+std::string to_string(AttentionKind value);
 std::string to_string(OptimizerKind value);
 std::string to_string(ScheduleKind value);
 std::string to_string(SampleOrder value);
@@ -45,9 +51,14 @@ struct TrainConfig {
   int64_t loss_scale_interval = 2000;  // fp16, dynamic: steps without overflow before it doubles
   Recompute recompute = Recompute::none;
   std::string recompute_blocks;  // a policy block by block, "full:3,none:9" (train/recompute.h); empty: recompute for all of them
+  AttentionKind attention = AttentionKind::flash;
+  int64_t sequence_chunk = 0;  // tokens of a sequence that pass at a time; 0, or no fewer than there are: all of them
   bool fused_loss = true;  // head and loss in one operation, without the logits
   bool operator==(const TrainConfig&) const = default;
 };
+
+/// True if sequences pass in more than one chunk.
+inline bool is_chunked(const TrainConfig& train) { return train.sequence_chunk > 0 && train.sequence_chunk < train.seq_len; }
 
 struct OptimConfig {
   OptimizerKind name = OptimizerKind::adamw;
@@ -69,6 +80,8 @@ struct DataConfig {
   std::string tokenizer = "bytes";    // bytes | bpe:N | a path
   double validation_fraction = 0.05;  // the tail of the data
   SampleOrder order = SampleOrder::random;
+  DocumentUse documents = DocumentUse::joined;
+  int64_t separator = -1;  // token that ends a document; -1: the tokenizer's end-of-text token
   bool operator==(const DataConfig&) const = default;
 };
 

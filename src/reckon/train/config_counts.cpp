@@ -1,6 +1,7 @@
 #include "reckon/train/config_counts.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "reckon/base/error.h"
 #include "reckon/train/config_table.h"
@@ -35,8 +36,10 @@ Keys joined(Keys a, const Keys& b) {
 // The sizes that bounds are made of.
 struct Sizes {
   double tokens, seq_len, batches, layers, width, qkv, heads, inner, up, vocab, parameters, layer_weights, head_weights;
+  double padded_kv;    // keys and values of a token, each head in whole vectors
   double padded_head;  // an attention kernel computes whole vectors of up to 16
-  bool recompute;
+  bool recompute, plain;  // plain: attention's scores of all pairs in memory
+  double chunks, chunk;   // of a sequence, and tokens of one
   Keys token_keys = {"train.micro_batch", "train.seq_len"}, batch_keys = {"train.grad_accum", "train.micro_batch", "train.seq_len"},
        width_keys;
 
@@ -48,9 +51,12 @@ struct Sizes {
     layers = double(m.layers);
     width = double(m.d_model);
     recompute = recomputes(c.train);
+    plain = c.train.attention == AttentionKind::plain;
+    chunk = is_chunked(c.train) ? double(c.train.sequence_chunk) : seq_len;
+    chunks = std::ceil(seq_len / chunk);
     parameters = double(parameter_count(m));
     if (m.cruncher) {
-      qkv = heads = inner = up = padded_head = 0;
+      qkv = heads = inner = up = padded_kv = padded_head = 0;
       vocab = 1;
       layer_weights = width * width;
       token_keys = {"train.micro_batch"};
@@ -62,6 +68,7 @@ struct Sizes {
       up = m.mlp == MlpKind::swiglu ? 2 * inner : inner;
       vocab = double(m.vocab);
       padded_head = double((m.head_dim + 15) / 16 * 16);
+      padded_kv = 2 * double(m.kv_heads) * padded_head;
       layer_weights = width * (qkv + heads * double(m.head_dim) + up + inner);
     }
     head_weights = width * vocab;
@@ -71,6 +78,8 @@ struct Sizes {
     else
       width_keys = up > width ? Keys{"model.d_ff"} : Keys{"model.d_model"};
   }
+  // Scores of all pairs of tokens of a micro-batch in one block, where they are in memory.
+  double scores() const { return plain ? tokens * seq_len * heads : 0; }
   // Values that a block makes of one token, a few times over: kept ones, gradients and scratch.
   double block_values() const { return 16 * (width + qkv + inner + up); }
 };
@@ -80,6 +89,7 @@ Bound tensor_bytes(const Sizes& s) {
           "bytes",
           {{24 * s.parameters, {"model.layers", "model.d_model", "model.vocab"}},
            {4 * s.tokens * s.layers * s.block_values(), joined(joined({"model.layers"}, s.token_keys), s.width_keys)},
+           {(8 * s.layers + 40) * s.scores(), joined({"model.layers", "model.heads"}, s.token_keys)},
            {64 * s.tokens * (s.vocab + s.width), joined(s.token_keys, {s.vocab > s.width ? "model.vocab" : "model.d_model"})},
            {0x1p50, {}}}};  // blocks rounded up, scratch of kernels
 }
@@ -90,14 +100,17 @@ Bound moved_bytes(const Sizes& s) {
           {{100 * s.parameters, {"model.layers", "model.d_model", "model.vocab"}},
            {s.batches * s.tokens * 4 * s.block_values(), joined(s.batch_keys, s.width_keys)},
            {s.batches * s.tokens * 64 * s.vocab, joined(s.batch_keys, {"model.vocab"})},
-           {s.batches * 64 * (s.layer_weights + s.head_weights), {"train.grad_accum", "model.d_model", "model.vocab"}},
+           {s.batches * 64 * s.scores(), joined({"model.heads"}, s.batch_keys)},
+           {s.batches * s.tokens * s.chunks * 64 * s.padded_kv, joined(s.batch_keys, s.width_keys)},  // keys and values, for each chunk
+           {s.batches * s.chunks * 64 * (s.layer_weights + s.head_weights), {"train.grad_accum", "model.d_model", "model.vocab"}},
            {0x1p20, {}}}};
 }
 
 Bound matrix_flops(const Sizes& s) {
-  const double passes = s.recompute ? 8 : 6;  // 2 a multiply-add, forward and twice backward
+  const double again = s.recompute + (s.chunks > 1);  // forward passes beyond the first
+  const double passes = 6 + 2 * again;                // 2 a multiply-add, forward and twice backward
   // Query rows and keys as kernels see them: in whole vectors and tiles, the mask cut per tile of 64 keys.
-  const double pairs = (s.seq_len + 15) * ((s.seq_len + 1) / 2 + 64), products = s.recompute ? 11 : 9;
+  const double pairs = s.plain ? s.seq_len * s.seq_len : s.chunks * (s.chunk + 15) * ((s.seq_len + 1) / 2 + 64), products = 9 + 2 * again;
   return {"the matrix work of a step takes",
           "FLOPs",
           {{s.batches * s.tokens * passes * s.layers * s.layer_weights,
@@ -113,7 +126,8 @@ Bound vector_flops(const Sizes& s) {
           {{40 * s.parameters, {"model.layers", "model.d_model", "model.vocab"}},
            {s.batches * s.tokens * 4 * s.layers * s.block_values(), joined(joined({"model.layers"}, s.batch_keys), s.width_keys)},
            {s.batches * s.tokens * 64 * (s.vocab + s.width), joined(s.batch_keys, {"model.vocab"})},
-           {s.batches * s.tokens * s.layers * s.heads * 18 * (s.seq_len + 1) / 2, joined({"model.layers", "model.heads"}, s.batch_keys)},
+           {s.batches * s.tokens * s.layers * s.heads * (s.plain ? 46 : 23) * (s.seq_len + 1) / 2,
+            joined({"model.layers", "model.heads"}, s.batch_keys)},
            {0x1p20, {}}}};  // a few numbers of the whole step
 }
 

@@ -12,6 +12,8 @@ constexpr double kMaxLossScale = 16777216;  // 2^24: times the largest float16 f
 
 constexpr std::string_view kPrecisionWords[] = {"fp32", "bf16", "fp16"}, kLaterPrecisions[] = {"fp8"};
 constexpr std::string_view kRecomputeWords[] = {"none", "selective", "full", "sqrt", "auto"};
+constexpr std::string_view kDocumentWords[] = {"joined", "separate"};
+constexpr std::string_view kAttentionWords[] = {"flash", "plain"};
 constexpr std::string_view kOptimizerWords[] = {"sgd", "momentum", "adagrad", "adamw", "adamw8bit"};
 constexpr std::string_view kScheduleWords[] = {"constant", "cosine"};
 constexpr std::string_view kOrderWords[] = {"random", "sequential"};
@@ -124,6 +126,15 @@ std::span<const ConfigKey> config_table() {
        .help = "The same block by block, from the first on: none, selective or full, each with a number of blocks, as in "
                "\"full:3,none:9\"; segment:N runs N blocks again as one. Empty: train.recompute for all; auto puts here what it chose.",
        .may_be_empty = true},
+      word("train.attention", FIELD(train.attention), kAttentionWords, {},
+           "flash: by tiles, with memory linear in train.seq_len. plain: by products with the scores of all pairs of tokens in memory, and "
+           "a "
+           "mask; the same numbers but for rounding, to show what flash saves."),
+      integer(
+          "train.sequence_chunk", FIELD(train.sequence_chunk), 0, kMaxSeqLen,
+          "Tokens of each sequence that pass at a time, for sequences whose activations do not fit; 0: whole sequences. Keys, values and "
+          "their gradients are held for whole sequences, all else for one chunk; all chunks but the last pass forward twice. With "
+          "train.recompute=full blocks take turns, and the least is held: the inputs of all blocks, and keys and values of one."),
       boolean("train.fused_loss", FIELD(train.fused_loss),
               "Head, loss and the head's gradients in one operation, which makes the logits some hundred tokens at a time."),
 
@@ -152,6 +163,11 @@ std::span<const ConfigKey> config_table() {
             "bytes; bpe:N for a byte-pair tokenizer of N tokens trained on the text; or a tokenizer's path."),
       number("data.validation_fraction", FIELD(data.validation_fraction), 0, 0.9, "Share of the data held out, taken from its tail."),
       word("data.order", FIELD(data.order), kOrderWords, {}, "Order of the training sequences."),
+      word("data.documents", FIELD(data.documents), kDocumentWords, {},
+           "joined: a token sees all before it in its sequence. separate: only those of its own document, and learned positions begin anew "
+           "with each; a document ends with data.separator."),
+      integer("data.separator", FIELD(data.separator), -1, kMaxVocab - 1,
+              "Token that is the last of each document, with data.documents=separate; -1: the tokenizer's end-of-text token."),
 
       integer("eval.every", FIELD(eval.every), 0, kMaxSteps, "Steps between evaluations; 0: at the end only."),
       integer("eval.batches", FIELD(eval.batches), 1, kMaxCount, "Micro-batches of one evaluation."),
@@ -172,12 +188,16 @@ std::span<const ConfigKey> config_table() {
 
 std::span<const std::string_view> words_of(Precision) { return kPrecisionWords; }
 std::span<const std::string_view> words_of(Recompute) { return kRecomputeWords; }
+std::span<const std::string_view> words_of(DocumentUse) { return kDocumentWords; }
+std::span<const std::string_view> words_of(AttentionKind) { return kAttentionWords; }
 std::span<const std::string_view> words_of(OptimizerKind) { return kOptimizerWords; }
 std::span<const std::string_view> words_of(ScheduleKind) { return kScheduleWords; }
 std::span<const std::string_view> words_of(SampleOrder) { return kOrderWords; }
 DType dtype_of(Precision value) { return value == Precision::bf16 ? DType::bf16 : value == Precision::fp16 ? DType::f16 : DType::f32; }
 std::string to_string(Precision value) { return std::string(kPrecisionWords[size_t(value)]); }
 std::string to_string(Recompute value) { return std::string(kRecomputeWords[size_t(value)]); }
+std::string to_string(DocumentUse value) { return std::string(kDocumentWords[size_t(value)]); }
+std::string to_string(AttentionKind value) { return std::string(kAttentionWords[size_t(value)]); }
 std::string to_string(OptimizerKind value) { return std::string(kOptimizerWords[size_t(value)]); }
 std::string to_string(ScheduleKind value) { return std::string(kScheduleWords[size_t(value)]); }
 std::string to_string(SampleOrder value) { return std::string(kOrderWords[size_t(value)]); }

@@ -10,15 +10,29 @@ namespace {
 
 class DatasetBatches final : public BatchSource {
  public:
-  explicit DatasetBatches(Batches batches) : batches_(std::move(batches)) {}
+  DatasetBatches(Batches batches, int32_t separator) : batches_(std::move(batches)), separator_(separator) {}
   void fill(int64_t first, int64_t count, int64_t seq_len, int32_t* inputs, int32_t* targets) const override {
     const size_t tokens = size_t(count * seq_len);
     batches_.fill(first, {inputs, tokens}, {targets, tokens});
   }
+  int32_t separator() const override { return separator_; }
 
  private:
   Batches batches_;
+  int32_t separator_;
 };
+
+// The token that ends a document; -1 if documents are joined. tokenizer: of a token file, which alone may hold special tokens.
+int32_t separator_of(const Config& config, const Ref<Tokenizer>& tokenizer) {
+  if (config.data.documents == DocumentUse::joined) return -1;
+  if (config.data.separator >= 0) return int32_t(config.data.separator);
+  for (const char* name : {"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"})
+    if (const int32_t id = tokenizer ? tokenizer->special_id(name) : -1; id >= 0) return id;
+  fail_as(Failure::usage, "data.documents = separate needs data.separator=ID, the token that ends a document: {}",
+          config.data.path.empty()          ? "synthetic tokens have no end-of-text token"
+          : is_token_file(config.data.path) ? "no tokenizer is known for this token file that has an end-of-text token"
+                                            : "a text is tokenized without special tokens (the line feed of data.tokenizer=bytes is 10)");
+}
 }  // namespace
 
 std::string fewer_tokens_note(const std::string& spec, const Tokenizer& tokenizer) {
@@ -33,7 +47,7 @@ RunData open_run_data(const Config& config, const std::string& cache_dir, bool k
   RunData data;
   const uint64_t seed = uint64_t(config.seed);
   if (config.model.cruncher || config.data.path.empty()) {
-    data.train = std::make_unique<SyntheticBatches>(config.model.vocab, seed);
+    data.train = std::make_unique<SyntheticBatches>(config.model.vocab, seed, separator_of(config, {}));
     data.description = config.model.cruncher ? "synthetic regression" : "synthetic tokens (no data.path)";
     return data;
   }
@@ -44,8 +58,9 @@ RunData open_run_data(const Config& config, const std::string& cache_dir, bool k
                                           .validation_fraction = config.data.validation_fraction,
                                           .model_vocab = config.model.vocab});
   const int64_t seq_len = config.train.seq_len;
+  const int32_t separator = separator_of(config, is_token_file(config.data.path) ? set->tokenizer() : Ref<Tokenizer>());
   const auto order = config.data.order == SampleOrder::sequential ? Batches::Order::sequential : Batches::Order::random;
-  data.train = std::make_unique<DatasetBatches>(Batches(set, DataSplit::train, seq_len, order, seed));
+  data.train = std::make_unique<DatasetBatches>(Batches(set, DataSplit::train, seq_len, order, seed), separator);
   data.tokenizer = set->tokenizer();
   if (data.tokenizer) data.note = fewer_tokens_note(config.data.tokenizer, *data.tokenizer);
   data.fingerprint = set->fingerprint();
@@ -56,7 +71,7 @@ RunData open_run_data(const Config& config, const std::string& cache_dir, bool k
   data.validation_windows = config.eval.batches > whole ? validation.samples() : config.eval.batches * config.train.micro_batch;
   const int64_t bytes = set->text_bytes(DataSplit::validation);
   if (bytes > 0) data.validation_bytes_per_token = double(bytes) / double(set->tokens(DataSplit::validation));
-  data.validation = std::make_unique<DatasetBatches>(std::move(validation));
+  data.validation = std::make_unique<DatasetBatches>(std::move(validation), separator);
   return data;
 }
 }  // namespace reckon

@@ -13,8 +13,10 @@ std::string continuation_fingerprint(const Config& config) {
   shared.eval = {};
   shared.checkpoint = {};
   shared.memory = {};
-  shared.train.recompute = Recompute::none;  // whatever is computed again has the same bits
-  shared.train.recompute_blocks.clear();
+  if (!is_chunked(shared.train)) {  // whatever is computed again has the same bits; in chunks it may be added in another order
+    shared.train.recompute = Recompute::none;
+    shared.train.recompute_blocks.clear();
+  }
   shared.run_dir = "";
   shared.data.path = "";  // a file may move; the checkpoint has a fingerprint of its tokens
   std::string text = to_toml(shared);
@@ -152,6 +154,7 @@ LoadedModel load_model(const std::string& run_dir, std::span<const std::string> 
   loaded.steps = reader.state().step;
   check_as(Failure::usage, !loaded.config.model.cruncher, "preset cruncher has no text to evaluate or generate");
   loaded.decoder = std::make_unique<Decoder>(loaded.config.model);
+  loaded.decoder->set_plain_attention(loaded.config.train.attention == AttentionKind::plain);
   const PhaseScope phase(device, Phase::init);
   loaded.decoder->parameters().materialize(device, {dtype_of(loaded.config.train.precision), false}, 0);
   std::vector<Entry> model = model_entries(loaded.decoder->parameters());

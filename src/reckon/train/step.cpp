@@ -13,7 +13,7 @@ namespace {
 constexpr uint64_t kCruncherSite = 0x6372756E6368;  // keys of different uses never meet
 }  // namespace
 
-double mean_loss(const Decoder& decoder, TokenBatch& batch, const BatchSource& source, int64_t windows, bool fused) {
+double mean_loss(const Decoder& decoder, TokenBatch& batch, const BatchSource& source, int64_t windows, const TrainConfig& train) {
   const NoGrad guard;
   Device& device = batch.inputs().device();
   double sum = 0;
@@ -26,7 +26,9 @@ double mean_loss(const Decoder& decoder, TokenBatch& batch, const BatchSource& s
     }
     {
       const PhaseScope phase(device, Phase::eval);
-      const Tensor loss = decoder.loss(batch.inputs(), batch.targets(), {}, fused);
+      const Tensor loss = is_chunked(train) ? decoder.loss_in_chunks(batch.inputs(), batch.targets(), train.sequence_chunk,
+                                                                     train.fused_loss, batch.documents())
+                                            : decoder.loss(batch.inputs(), batch.targets(), {}, train.fused_loss, batch.documents());
       // All windows have the same number of tokens: a micro-batch weighs as many as it has windows.
       if (!device.is_meta()) sum += loss.item() * double(count);
     }
@@ -48,6 +50,7 @@ void TrainStep::allocate() {
     cruncher_ = std::make_unique<Cruncher>(model);
   } else {
     decoder_ = std::make_unique<Decoder>(model);
+    decoder_->set_plain_attention(config_.train.attention == AttentionKind::plain);
   }
   const DType dtype = dtype_of(config_.train.precision);
   const StorageOptions storage{.dtype = dtype,
@@ -59,7 +62,7 @@ void TrainStep::allocate() {
 
   const int64_t B = config_.train.micro_batch;
   if (!cruncher_) {
-    batch_ = TokenBatch(device_, B, config_.train.seq_len);
+    batch_ = TokenBatch(device_, B, config_.train.seq_len, document_bounds(config_));
     return;
   }
   const CategoryScope data(Category::data);
@@ -97,12 +100,18 @@ Tensor TrainStep::loss_seed(const TensorSpec& loss) const {
 // Forward and backward of the batch that is loaded; its loss.
 Tensor TrainStep::micro_batch() {
   const bool fused = decoder_ && config_.train.fused_loss;
+  if (decoder_ && is_chunked(config_.train)) {
+    const PhaseScope phase(device_, Phase::backward);
+    const Tensor seed = loss_seed({Shape{}, statistics_dtype(dtype_of(config_.train.precision))});
+    return decoder_->loss_and_backward_in_chunks(batch_.inputs(), batch_.targets(), seed, config_.train.sequence_chunk,
+                                                 recompute_policy(config_), fused, batch_.documents());
+  }
   Tensor out;  // the loss, or what the head reads
   {
     const PhaseScope phase(device_, Phase::forward);
     out = cruncher_ ? cruncher_->loss(inputs_, targets_)
-          : fused   ? decoder_->hidden(batch_.inputs(), recompute_policy(config_))
-                    : decoder_->loss(batch_.inputs(), batch_.targets(), recompute_policy(config_));
+          : fused   ? decoder_->hidden(batch_.inputs(), recompute_policy(config_), batch_.documents())
+                    : decoder_->loss(batch_.inputs(), batch_.targets(), recompute_policy(config_), false, batch_.documents());
   }
   const PhaseScope phase(device_, Phase::backward);
   const NoGrad guard;
@@ -154,6 +163,6 @@ void TrainStep::find_nonfinite(int64_t step, const BatchSource& source) {
 
 double TrainStep::evaluate(const BatchSource& source, int64_t windows) {
   check(decoder_ != nullptr, "preset cruncher has no text to evaluate");
-  return mean_loss(*decoder_, batch_, source, windows, config_.train.fused_loss);
+  return mean_loss(*decoder_, batch_, source, windows, config_.train);
 }
 }  // namespace reckon

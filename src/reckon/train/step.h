@@ -9,9 +9,9 @@
 
 namespace reckon {
 
-/// Mean loss (nats per token) of samples 0 .. windows - 1 of a source, in micro-batches, without gradients (phase eval): every sample counts
-/// once. fused: as train.fused_loss. NaN on meta.
-double mean_loss(const Decoder& decoder, TokenBatch& batch, const BatchSource& source, int64_t windows, bool fused);
+/// Mean loss (nats per token) of samples 0 .. windows - 1 of a source, in micro-batches, without gradients (phase eval): every sample
+/// counts once. train: its fused_loss and sequence_chunk. NaN on meta.
+double mean_loss(const Decoder& decoder, TokenBatch& batch, const BatchSource& source, int64_t windows, const TrainConfig& train);
 
 /// Model, parameters, gradients, optimizer state and batch tensors of one run: everything that lives from the first step to the last.
 class TrainStep {

@@ -297,7 +297,8 @@ class Run {
   void predict_process(int64_t arena_bytes) {
     if (!options_.runtime) return;
     constexpr int64_t kPage = 4096;
-    const int64_t staged = config_.model.cruncher ? 0 : 2 * config_.train.micro_batch * config_.train.seq_len * int64_t(sizeof(int32_t));
+    const int64_t tensors = config_.model.cruncher ? 0 : document_bounds(config_) == DocumentBounds::none ? 2 : 4;
+    const int64_t staged = tensors * config_.train.micro_batch * config_.train.seq_len * int64_t(sizeof(int32_t));
     ProcessMemory memory = *options_.runtime;
     memory[MemoryClass::arena] = (arena_bytes + kPage - 1) / kPage * kPage;
     memory[MemoryClass::heap] += staged + (options_.keep_files ? kSafetensorsPiece : 0) + (data_.tokenizer ? data_.tokenizer->memory_bytes() : 0);
