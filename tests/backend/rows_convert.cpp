@@ -6,7 +6,8 @@
 
 namespace reckon::cpu {
 namespace {
-const DType kAll[] = {DType::f32, DType::f64, DType::bf16, DType::f16, DType::i32, DType::i64, DType::u8, DType::boolean};
+const DType kAll[] = {DType::f32, DType::f64, DType::bf16, DType::f16, DType::i32, DType::i64, DType::u8, DType::boolean,
+                      DType::f8e4m3fn, DType::f8e5m2};
 
 // Nearest even by search among the two neighbours, in exact arithmetic: the definition, not an algorithm.
 template <class Half>
@@ -15,7 +16,7 @@ double nearest_half(double value) {
   Half best = rough;
   for (const int step : {-1, 1}) {
     Half other;
-    other.bits = uint16_t(rough.bits + step);
+    other.bits = decltype(other.bits)(rough.bits + step);
     const double a = std::abs(double(float(best)) - value), b = std::abs(double(float(other)) - value);
     if (std::isfinite(float(other)) && (b < a || (b == a && other.bits % 2 == 0))) best = other;
   }
@@ -38,6 +39,10 @@ TEST(RowsConvert, EveryPairOfTypes) {
             double want = v;
             if (to == DType::boolean)
               want = v != 0;
+            else if (to == DType::f8e4m3fn)
+              want = nearest_half<float8_e4m3fn>(v);
+            else if (to == DType::f8e5m2)
+              want = nearest_half<float8_e5m2>(v);
             else if (!is_float(to))
               want = std::trunc(v);
             else if (to == DType::f32)

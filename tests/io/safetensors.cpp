@@ -16,7 +16,7 @@ using scratch::get;
 using scratch::put;
 
 namespace {
-constexpr DType kAll[kDTypes] = {DType::f32, DType::f64, DType::bf16, DType::f16, DType::i32, DType::i64, DType::u8, DType::boolean};
+constexpr DType kAll[kDTypes] = {DType::f32, DType::f64, DType::bf16, DType::f16, DType::i32, DType::i64, DType::u8, DType::boolean, DType::f8e4m3fn, DType::f8e5m2};
 
 // Every bit pattern matters, NaN payloads included; only bools are limited to 0 and 1.
 std::string pattern(const TensorSpec& spec, unsigned seed) {
@@ -164,20 +164,34 @@ TEST(Safetensors, StreamsFromASourceInPieces) {
 TEST(Safetensors, TypesThatWeDoNotHaveAreListedAndRefusedByName) {
   const Folder folder;
   const std::string header =
-      "{\"a\":{\"dtype\":\"F8_E4M3\",\"shape\":[3],\"data_offsets\":[0,3]},"
+      "{\"a\":{\"dtype\":\"F8_E8M0\",\"shape\":[3],\"data_offsets\":[0,3]},"
       "\"b\":{\"dtype\":\"F4\",\"shape\":[2,3],\"data_offsets\":[3,6]},"
       "\"c\":{\"dtype\":\"C64\",\"shape\":[1],\"data_offsets\":[6,14]}}";
   const uint64_t length = header.size();
   put(folder / "f", std::string(reinterpret_cast<const char*>(&length), 8) + header + "0123456789abcd");
   const SafetensorsFile file(folder / "f");
   ASSERT_EQ(file.entries().size(), 3u);
-  EXPECT_EQ(file.entry("a").dtype, "F8_E4M3");
+  EXPECT_EQ(file.entry("a").dtype, "F8_E8M0");
   EXPECT_FALSE(file.entry("b").readable());
   EXPECT_EQ(file.entry("b").shape, (Shape{2, 3}));
   EXPECT_EQ(read_all(file, file.entry("b")), "345");
-  expect_error(Failure::failed, "tensor 'a' has dtype F8_E4M3, which Reckon does not have", [&] { file.entry("a").spec(); });
+  expect_error(Failure::failed, "tensor 'a' has dtype F8_E8M0, which Reckon does not have", [&] { file.entry("a").spec(); });
   char out[8];
   expect_error(Failure::failed, "tensor 'c' is C64[1], but f32[2] is needed", [&] { file.read("c", {{2}, DType::f32}, out); });
+}
+
+// Under the names that PyTorch's float8_e4m3fn and float8_e5m2 have in such files.
+TEST(Safetensors, EightBitFloatsHaveTheNamesOfTheFormat) {
+  const Folder folder;
+  const uint8_t codes[3] = {0x38, 0x7E, 0xFF};
+  const TensorToWrite tensors[] = {{"a", {{3}, DType::f8e4m3fn}, codes}, {"b", {{3}, DType::f8e5m2}, codes}};
+  write_safetensors(folder / "f", tensors);
+  const SafetensorsFile file(folder / "f");
+  EXPECT_EQ(file.entry("a").dtype, "F8_E4M3");
+  EXPECT_EQ(file.entry("b").dtype, "F8_E5M2");
+  uint8_t read[3] = {};
+  file.read("b", {{3}, DType::f8e5m2}, read);
+  EXPECT_EQ(std::memcmp(read, codes, 3), 0);
 }
 
 TEST(Safetensors, ReadingChecksTheSpecTheNameAndTheRange) {

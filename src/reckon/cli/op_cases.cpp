@@ -159,7 +159,7 @@ template <class T>
 void put(std::vector<std::byte>& bytes, const std::vector<double>& values) {
   for (size_t i = 0; i < values.size(); ++i) {
     T value;
-    if constexpr (std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>)
+    if constexpr (std::is_class_v<T>)
       value = T(float(values[i]));
     else
       value = T(values[i]);
@@ -201,6 +201,12 @@ Tensor tensor_of(Device& device, const Shape& shape, DType dtype, const std::vec
     case DType::boolean:
       put<bool>(bytes, values);
       break;
+    case DType::f8e4m3fn:
+      put<float8_e4m3fn>(bytes, values);
+      break;
+    case DType::f8e5m2:
+      put<float8_e5m2>(bytes, values);
+      break;
   }
   return from_bytes(device, {shape, dtype}, bytes.data(), int64_t(bytes.size()));
 }
@@ -212,6 +218,8 @@ std::vector<double> leaf_values(const OpCase& c, size_t input, DType dtype) {
     if (held == DType::f32) x = double(float(x));
     if (held == DType::bf16) x = double(float(bfloat16(float(x))));
     if (held == DType::f16) x = double(float(float16(float(x))));
+    if (held == DType::f8e4m3fn) x = double(float(float8_e4m3fn(float(x))));
+    if (held == DType::f8e5m2) x = double(float(float8_e5m2(float(x))));
   }
   return v;
 }

@@ -186,7 +186,7 @@ void add_ones(CaseList& list) {
 // What float to integer and bool conversions do with small whole and half numbers.
 double truncated(double value, DType to) {
   if (to == DType::boolean) return value != 0;
-  return is_float(to) ? value : double(int64_t(value));
+  return is_float(to) || is_float8(to) ? value : double(int64_t(value));
 }
 
 void add_copies(CaseList& list) {
@@ -214,7 +214,7 @@ void add_copies(CaseList& list) {
   for (int from = 0; from < kDTypes; ++from)
     for (int to = 0; to < kDTypes; ++to) {
       std::vector<double> values{0, 1, 2, 1, 0, 1, 3};
-      if (is_float(DType(from))) values[2] = 2.5;
+      if (is_float(DType(from)) || is_float8(DType(from))) values[2] = 2.5;
       if (DType(from) == DType::boolean) values[2] = values[6] = 1;
       list.add(
           {CaseInput::of({7}, DType(from), values)}, [=](const Tensors& x) { return cast(x[0], DType(to)); },

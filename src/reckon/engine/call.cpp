@@ -37,6 +37,9 @@ Plan make_plan(const OpDef& op, const Tensors& in, const Params& params, Device&
   plan.in.reserve(in.size());
   for (const Tensor& t : in) plan.in.push_back(t.spec());
   try {
+    for (const TensorSpec& spec : plan.in)
+      check(!is_float8(spec.dtype) || op.traits.float8 || op.traits.view, "{} is for storage, and nothing is computed in it: cast it to bf16 or f32 first",
+            spec.dtype);
     op.plan(plan);
     if (op.id >= 0 && device.kernel(op.id).book) device.kernel(op.id).book(plan);
   } catch (const Error& error) {

@@ -104,6 +104,7 @@ struct OpTraits {
   bool pointwise = false;          // element i of output 0 depends on element i of each input, broadcast: may join a fused group
   AxesFunction sums = nullptr;     // output 0 is input 0 summed over the axes whose bits are set: may end a fused group
   Kernel own_kernel = nullptr;     // a row of a user or of dist brings its own kernel
+  bool float8 = false;             // takes 8-bit floats, which are there to be stored and are refused elsewhere
 };
 
 /// One operation. Rows are constants; a new property is a field with a default, never a virtual function.

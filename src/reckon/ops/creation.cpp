@@ -8,6 +8,7 @@ void plan_fill(Plan& p) { p.output(p.params.as<FillParams>().spec()); }
 void plan_arange(Plan& p) {
   const auto a = p.params.as<ArangeParams>();
   check(a.count >= 0, "a negative count, {}", a.count);
+  check(!is_float8(a.dtype), "{} is for storage: make the values in f32 and cast them", a.dtype);
   p.output({a.count}, a.dtype);
 }
 void plan_mask(Plan& p) {

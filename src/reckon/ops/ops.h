@@ -1,5 +1,6 @@
 // ops/ops: the public operations, as a user writes them. Every one can run on meta, is planned, and says if it has no gradient.
-// Float types are f32, f64, bf16 and f16; all tensors of one call live on one device.
+// Float types are f32, f64, bf16 and f16; the 8-bit ones store: they are filled, viewed, copied and cast. All tensors of one call live on
+// one device.
 #pragma once
 #include "reckon/engine/call.h"
 #include "reckon/ops/loss.h"
@@ -44,6 +45,8 @@ Tensor unsqueeze(const Tensor& x, int axis);
 Tensor squeeze(const Tensor& x, int axis);
 /// Row-major copy, or x itself if it is that already.
 Tensor contiguous(const Tensor& x);
+/// Rounds once, to nearest even. What is too large becomes infinity; NaN in f8e4m3fn, which has none, as in PyTorch. An integer or 8-bit
+/// float passes no gradient on.
 Tensor cast(const Tensor& x, DType dtype);
 
 // ---- element-wise, broadcast -----------------------------------------------------------------------------------------------------

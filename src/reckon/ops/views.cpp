@@ -142,8 +142,9 @@ const OpDef op::permute{-1, "permute", plan_permute, vjp_permute, {}, {.view = v
 const OpDef op::slice{-1, "slice", plan_slice, vjp_slice, {}, {.view = view_slice}};
 const OpDef op::expand{-1, "expand", plan_expand, vjp_expand, {}, {.view = view_expand}};
 const OpDef op::slice_back{k_slice_back, "slice_back", plan_slice_back, vjp_slice_back, {}, {.any_stride = 0b1}};
-const OpDef op::contiguous{k_contiguous, "contiguous", plan_contiguous, vjp_contiguous, {}, {.any_stride = 0b1, .pointwise = true}};
-const OpDef op::cast{k_cast, "cast", plan_cast, vjp_cast, {}, {.pointwise = true}};
+const OpDef op::contiguous{
+    k_contiguous, "contiguous", plan_contiguous, vjp_contiguous, {}, {.any_stride = 0b1, .pointwise = true, .float8 = true}};
+const OpDef op::cast{k_cast, "cast", plan_cast, vjp_cast, {}, {.pointwise = true, .float8 = true}};
 
 Tensor view(const Tensor& x, const Shape& shape) { return call(op::reshape, tensors(x), pack(shape))[0]; }
 Tensor reshape(const Tensor& x, const Shape& shape) {

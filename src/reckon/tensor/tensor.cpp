@@ -90,6 +90,10 @@ double load(const void* address, DType dtype, int64_t at) {
       return static_cast<const uint8_t*>(address)[at];
     case DType::boolean:
       return static_cast<const uint8_t*>(address)[at] != 0;
+    case DType::f8e4m3fn:
+      return double(float(static_cast<const float8_e4m3fn*>(address)[at]));
+    case DType::f8e5m2:
+      return double(float(static_cast<const float8_e5m2*>(address)[at]));
   }
   return 0;
 }

@@ -188,6 +188,15 @@ struct DTypeOf<bool> {
   static constexpr DType value = DType::boolean;
 };
 
+template <>
+struct DTypeOf<float8_e4m3fn> {
+  static constexpr DType value = DType::f8e4m3fn;
+};
+template <>
+struct DTypeOf<float8_e5m2> {
+  static constexpr DType value = DType::f8e5m2;
+};
+
 template <class T>
 T* Tensor::data() const {
   check_readable(DTypeOf<T>::value);

@@ -1,4 +1,4 @@
-// backend/cpu/convert: the pairs that training uses (float32 with bfloat16 and float16) are vectors; every other pair takes two plain
+// backend/cpu/convert: pairs of float32, bfloat16, float16 and the 8-bit floats are vectors; every other pair takes two plain
 // loops, through a chunk of doubles (exact for all floats) or of 64-bit integers (exact for all integers).
 #include "reckon/backend/cpu/convert.h"
 
@@ -7,19 +7,19 @@
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/convert.cpp"
 #include <hwy/foreach_target.h>
 
-#include "reckon/backend/cpu/vec-inl.h"
+#include "reckon/backend/cpu/vec_float8-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
-// Both types are among f32, bf16, f16.
+// Both types are floats but not f64.
 void convert_floats(DType from_dtype, const void* from, DType to_dtype, void* to, int64_t begin, int64_t end) {
   HWY_ALIGN float buffer[kChunk];
   for_chunks(end - begin, [&](int64_t c, int64_t n) RECKON_VEC {
     const int64_t at = begin + c;
     if (to_dtype == DType::f32) {  // straight into place, without the buffer
-      read_chunk(from_dtype, from, at, n, static_cast<float*>(to) + at);
+      read_any_chunk(from_dtype, from, at, n, static_cast<float*>(to) + at);
     } else {
-      write_chunk(to_dtype, to, at, n, read_chunk(from_dtype, from, at, n, buffer));
+      write_any_chunk(to_dtype, to, at, n, read_any_chunk(from_dtype, from, at, n, buffer));
     }
   });
 }
@@ -38,7 +38,10 @@ namespace reckon::cpu {
 namespace {
 HWY_EXPORT(convert_floats);
 
-bool is_vector_type(DType dtype) { return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16; }
+bool is_vector_type(DType dtype) { return is_float8(dtype) || (is_float(dtype) && dtype != DType::f64); }
+template <class T>
+constexpr bool kIsNarrow =
+    std::is_same_v<T, bfloat16> || std::is_same_v<T, float16> || std::is_same_v<T, float8_e4m3fn> || std::is_same_v<T, float8_e5m2>;
 
 constexpr int64_t kPart = 512;  // elements of the intermediate chunk: 4 KiB
 
@@ -63,7 +66,7 @@ To truncate(double value) {
 
 template <class To, class From>
 To convert_one(From value) {
-  if constexpr (std::is_same_v<To, bfloat16> || std::is_same_v<To, float16>) {
+  if constexpr (kIsNarrow<To>) {
     return To(round_to_odd(value));
   } else if constexpr (std::is_same_v<To, bool>) {
     return value != From(0);
@@ -78,7 +81,7 @@ template <class From, class Wide>
 void read_part(const void* from, int64_t at, int64_t n, Wide* part) {
   const From* source = static_cast<const From*>(from) + at;
   for (int64_t i = 0; i < n; ++i) {
-    if constexpr (std::is_same_v<From, bfloat16> || std::is_same_v<From, float16>) {
+    if constexpr (kIsNarrow<From>) {
       part[i] = Wide(float(source[i]));
     } else {
       part[i] = Wide(source[i]);
@@ -111,6 +114,10 @@ void write_any(DType dtype, void* to, int64_t at, int64_t n, const Wide* part) {
       return write_part<uint8_t>(to, at, n, part);
     case DType::boolean:
       return write_part<bool>(to, at, n, part);
+    case DType::f8e4m3fn:
+      return write_part<float8_e4m3fn>(to, at, n, part);
+    case DType::f8e5m2:
+      return write_part<float8_e5m2>(to, at, n, part);
   }
 }
 
@@ -122,6 +129,10 @@ void read_floats(DType dtype, const void* from, int64_t at, int64_t n, double* p
       return read_part<double>(from, at, n, part);
     case DType::bf16:
       return read_part<bfloat16>(from, at, n, part);
+    case DType::f8e4m3fn:
+      return read_part<float8_e4m3fn>(from, at, n, part);
+    case DType::f8e5m2:
+      return read_part<float8_e5m2>(from, at, n, part);
     default:
       return read_part<float16>(from, at, n, part);
   }
@@ -143,7 +154,7 @@ void read_integers(DType dtype, const void* from, int64_t at, int64_t n, int64_t
 void convert_plain(DType from_dtype, const void* from, DType to_dtype, void* to, int64_t begin, int64_t end) {
   for (int64_t at = begin; at < end; at += kPart) {
     const int64_t n = std::min(kPart, end - at);
-    if (is_float(from_dtype)) {
+    if (is_float(from_dtype) || is_float8(from_dtype)) {
       double part[kPart];
       read_floats(from_dtype, from, at, n, part);
       write_any(to_dtype, to, at, n, part);

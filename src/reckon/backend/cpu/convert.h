@@ -6,7 +6,8 @@
 
 namespace reckon::cpu {
 
-/// to[i] = from[i] for n contiguous elements of any two types. Floats round once, to nearest even (overflow becomes infinity); float to
+/// to[i] = from[i] for n contiguous elements of any two types. Floats round once, to nearest even (overflow becomes infinity, or NaN in
+/// f8e4m3fn, which has none); float to
 /// integer truncates and saturates, NaN gives 0; integer to a narrower integer wraps; bool is "not equal to 0". No aliasing.
 void convert(DType from_dtype, const void* from, DType to_dtype, void* to, int64_t n);
 

@@ -45,6 +45,10 @@ double load_float(DType dtype, const void* data, int64_t at) {
       return double(float(static_cast<const bfloat16*>(data)[at]));
     case DType::f16:
       return double(float(static_cast<const float16*>(data)[at]));
+    case DType::f8e4m3fn:
+      return double(float(static_cast<const float8_e4m3fn*>(data)[at]));
+    case DType::f8e5m2:
+      return double(float(static_cast<const float8_e5m2*>(data)[at]));
     default:
       fail("load_float: {} is not a float type", name_of(dtype));
   }
@@ -63,6 +67,12 @@ void store_float(DType dtype, void* data, int64_t at, double value) {
       return;
     case DType::f16:
       static_cast<float16*>(data)[at] = float16(float(value));
+      return;
+    case DType::f8e4m3fn:
+      static_cast<float8_e4m3fn*>(data)[at] = float8_e4m3fn(float(value));
+      return;
+    case DType::f8e5m2:
+      static_cast<float8_e5m2*>(data)[at] = float8_e5m2(float(value));
       return;
     default:
       fail("store_float: {} is not a float type", name_of(dtype));
