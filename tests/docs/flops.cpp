@@ -147,6 +147,21 @@ void call_products(Calls& c, int64_t s) {
   c.add(op::linear_back_b, {dy}, LinearParams{false, DType::f32}, extents);
 }
 
+void call_float8(Calls& c, int64_t s) {
+  const int64_t B = 3, M = 5 + s, N = 7 + 2 * s, K = 11, W = 4 + s;
+  const Names extents{{"M", B * M}, {"N", N}, {"K", K}};
+  const Tensor x = c.make({B, M, K}), w = c.make({N, K}), dy = c.make({B, M, N}, DType::f8e5m2), codes = c.make({B, M, K}, DType::f8e4m3fn);
+  const Tensor three = c.make({3}), stats = c.make({4}), of_dy = c.make({2}), scalars = c.make({kStepScalars}, DType::f64);
+  c.add(op::quantize_fp8, {x, c.make({1})}, QuantizeParams{DType::f8e5m2});
+  c.add(op::linear_fp8, {x, w, three, three}, {}, extents);
+  c.add(op::linear_fp8, {x, w, three, three, c.make({N})}, {}, extents, "with bias");
+  c.add(op::linear_fp8_again, {x, w, three, three}, {}, extents);
+  c.add(op::linear_fp8_back_x, {dy, w, of_dy, stats}, {}, extents);
+  c.add(op::linear_fp8_back_w, {dy, codes, of_dy, stats}, LinearParams{false, DType::f32}, extents);
+  c.add(op::record_fp8_amax, {three, stats, of_dy});
+  c.add(op::step_fp8_scales, {scalars, three, c.make({3, W}), three}, {}, {{"W", W}});
+}
+
 void call_transformer(Calls& c, int64_t s) {
   const int64_t B = 2, T = 9 + s, H = 6, KV = 3, D = 4 + 2 * s, R = 5, L = 31, V = 17, W = 5;
   const int64_t width = (H + 2 * KV) * D;
@@ -240,6 +255,7 @@ class FlopsTable : public testing::Test {
       call_memory(calls_, s);
       call_rows(calls_, s);
       call_products(calls_, s);
+      call_float8(calls_, s);
       call_transformer(calls_, s);
       call_training(calls_, s);
     }

@@ -261,6 +261,7 @@ const std::vector<OpCase>& op_cases() {
     add_view_cases(list);
     add_reduce_cases(list);
     add_matmul_cases(list);
+    add_float8_cases(list);
     add_norm_cases(list);
     add_transformer_cases(list);
     add_loss_cases(list);

@@ -117,6 +117,7 @@ void add_elementwise_cases(CaseList& list);
 void add_view_cases(CaseList& list);
 void add_reduce_cases(CaseList& list);
 void add_matmul_cases(CaseList& list);
+void add_float8_cases(CaseList& list);
 void add_norm_cases(CaseList& list);
 void add_transformer_cases(CaseList& list);
 void add_loss_cases(CaseList& list);

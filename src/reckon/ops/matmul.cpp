@@ -3,6 +3,17 @@
 #include "reckon/ops/ops.h"
 
 namespace reckon {
+
+Tensor parameter_gradient(Vjp& v, const OpDef& row, int i, Tensors in) {
+  if (!v.needs_in(i)) return {};
+  const Tensor slot = v.slot(i);
+  if (!slot.defined()) return call(row, std::move(in), LinearParams{false, v.node.in_specs()[size_t(i)].dtype})[0];
+  in.push_back(slot);
+  call(row, std::move(in), LinearParams{v.slot_filled(i), slot.dtype()});
+  v.filled(i);
+  return {};
+}
+
 namespace {
 struct MatmulExtents {
   int64_t m, n, k;
@@ -93,20 +104,8 @@ Tensors vjp_linear(Vjp& v) {
   const size_t inputs = v.node.in_specs().size();
   Tensors dx(inputs);
   const Tensor dy = std::move(v.dy[0]);
-  // One gradient of a parameter: into its slot if it has one, else a fresh tensor of the parameter's dtype.
-  const auto weight_gradient = [&](const OpDef& row, int i, Tensors in) {
-    if (!v.needs_in(i)) return;
-    const Tensor slot = v.slot(i);
-    if (slot.defined()) {
-      in.push_back(slot);
-      call(row, std::move(in), LinearParams{v.slot_filled(i), slot.dtype()});
-      v.filled(i);
-    } else {
-      dx[size_t(i)] = call(row, std::move(in), LinearParams{false, v.node.in_specs()[size_t(i)].dtype})[0];
-    }
-  };
-  if (inputs > 2) weight_gradient(op::linear_back_b, 2, tensors(dy));
-  weight_gradient(op::linear_back_w, 1, tensors(dy, v.in(0)));
+  if (inputs > 2) dx[2] = parameter_gradient(v, op::linear_back_b, 2, tensors(dy));
+  if (v.needs_in(1)) dx[1] = parameter_gradient(v, op::linear_back_w, 1, tensors(dy, v.in(0)));
   if (v.needs_in(0)) dx[0] = call(op::linear_back_x, tensors(dy, v.in(1)))[0];
   return dx;
 }

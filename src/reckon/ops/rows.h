@@ -2,6 +2,7 @@
 #pragma once
 #include "reckon/engine/call.h"
 #include "reckon/engine/node.h"
+#include "reckon/ops/float8.h"
 #include "reckon/ops/loss.h"
 #include "reckon/ops/step_scalars.h"
 
@@ -24,6 +25,10 @@ extern const OpDef reshape, permute, slice, expand;
 
 /// Every row: those of ops.def in its order, then the views.
 std::span<const OpDef* const> all_ops();
+
+/// The gradient of a linear layer's parameter, input i of the node, by a row that takes LinearParams: into its slot, which `in` gets as its
+/// last tensor, if it has one; else a fresh tensor of the parameter's dtype. Undefined if it is in the slot, or not wanted.
+Tensor parameter_gradient(Vjp& v, const OpDef& row, int i, Tensors in);
 
 // ---- Parameters of the rows, as the kernels read them.
 struct AffineParams {
@@ -58,6 +63,9 @@ struct MatmulParams {
 struct LinearParams {
   bool accumulate;  // linear_back_w and _b: add to the slot instead of overwriting it
   DType out;        // dtype of a fresh output; bf16 activations may have f32 gradients
+};
+struct QuantizeParams {
+  DType format;  // f8e4m3fn or f8e5m2
 };
 struct NormParams {
   double eps;

@@ -11,6 +11,7 @@ constexpr std::array<KernelRow, kKernelCount> make_table() {
 #undef OP
 #define BOOK(name) rows[k_##name].book = book::name;
   BOOK(matmul) BOOK(linear) BOOK(linear_back_x) BOOK(linear_back_w) BOOK(linear_back_b)
+  BOOK(quantize_fp8) BOOK(linear_fp8) BOOK(linear_fp8_again) BOOK(linear_fp8_back_x) BOOK(linear_fp8_back_w)
   BOOK(layer_norm_back) BOOK(rms_norm_back) BOOK(qk_norm_back) BOOK(rope)
   BOOK(attention) BOOK(attention_back) BOOK(attention_cached)
   BOOK(attention_chunk) BOOK(attention_chunk_back) BOOK(cross_entropy)
