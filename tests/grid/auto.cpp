@@ -20,7 +20,7 @@ Configuration with(Configuration c, const std::vector<std::string>& more) {
 TEST(Auto, NoBudgetIsExceededAndEveryRunIsItsPlan) {
   const Workplace place;
   size_t row = 0, ran = 0, refused = 0, mixed = 0;
-  for (const Configuration& drawn : configurations(20)) {
+  for (const Configuration& drawn : configurations(40)) {
     ++row;
     if (drawn.overrides[0] == "model.preset=cruncher" || drawn.config(place.folder(), place.tokens()).model.cruncher) continue;
     const std::string layers = text("model.layers={}", 2 + row % 4);

@@ -20,7 +20,7 @@ std::vector<std::string> all_of(const char* key, std::initializer_list<const cha
 }
 
 Axes common_axes() {
-  return {{all_of("train.precision", {"fp32", "bf16", "fp16"})},
+  return {{all_of("train.precision", {"fp32", "bf16", "fp16", "fp8"})},
           {all_of("train.loss_scale", {"dynamic", "8"})},
           {all_of("train.master_weights", {"true", "false"})},
           {all_of("train.micro_batch", {"1", "2", "3", "5"})},

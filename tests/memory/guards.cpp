@@ -43,6 +43,7 @@ TEST(Guards, GiveTheSameBits) {
       {"gpt2", {}},
       {"gpt2", {"train.precision=bf16", "train.recompute=full", "train.grad_accum=2"}},
       {"llama", {"train.precision=bf16", "optim.name=momentum"}},
+      {"gpt2", {"train.precision=fp8", "train.recompute=selective", "train.grad_accum=2"}},
       {"qwen", {"train.recompute=full", "optim.name=adagrad", "optim.clip_norm=0"}},
       {"cruncher", {"optim.name=sgd"}},
   };

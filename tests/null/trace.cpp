@@ -17,7 +17,7 @@ std::vector<std::string> narrow(const std::string& name) {
 class Presets : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(Presets, narrow_meta_is_real) {
-  for (const char* precision : {"fp32", "bf16"})
+  for (const char* precision : {"fp32", "bf16", "fp8"})
     for (const char* accumulation : {"1", "3"})
       for (const char* recompute : {"none", "selective", "full", "sqrt"}) {
         SCOPED_TRACE(text("precision={} grad_accum={} recompute={}", precision, accumulation, recompute));
@@ -111,7 +111,7 @@ TEST(Cruncher, counts_of_the_notes) {
 
 // predict() is what the plan promises; a step of the real run ends with its very hash.
 TEST(Predict, is_what_the_run_does) {
-  for (const char* more : {"train.precision=fp32", "train.precision=bf16", "train.precision=fp16", "optim.name=adamw8bit"}) {
+  for (const char* more : {"train.precision=fp32", "train.precision=bf16", "train.precision=fp16", "train.precision=fp8", "optim.name=adamw8bit"}) {
     const Config config = preset("tiny", {"model.layers=1", "train.steps=3", more});
     const Ref<Device> real = open_cpu(Mode::real), meta = open_cpu(Mode::meta);
     const TrainOutcome outcome = plan_and_train(config, *real, *meta, {.keep_files = false, .quiet = true});

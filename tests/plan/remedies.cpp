@@ -51,7 +51,7 @@ TEST(Remedies, FindWhatBarelyFits) {
   const std::vector<std::string> base = {"model.preset=tiny", "train.micro_batch=4", "train.seq_len=1", "model.vocab=50000"};
   const Ref<Device> meta = open_cpu(Mode::meta);
   for (const char* name : {"sgd", "momentum", "adagrad", "adamw", "adamw8bit"})
-    for (const char* precision : {"fp32", "bf16", "fp16"}) {
+    for (const char* precision : {"fp32", "bf16", "fp16", "fp8"}) {
       const std::vector<std::string> kind = with(base, {text("optim.name={}", name), text("train.precision={}", precision)});
       const int64_t least =
           plan_of(with(kind, {"train.micro_batch=1", "train.grad_accum=4", "train.recompute=full", "train.fused_loss=true"})).arena.bytes;

@@ -166,6 +166,15 @@ TEST(TimeModel, BoundsAStepByADataSheet) {
   EXPECT_GE(*step.seconds, double(bytes) / device.bandwidth.value * (1 - 1e-12));
 }
 
+TEST(TimeModel, BoundsFloat8ProductsByTheirOwnPeak) {
+  const HardwareProfile& device = find_profile("h100-sxm");
+  const Overrides size = {"model.preset=gpt2-124m", "train.micro_batch=64"};
+  const double wide = *bound_step(plan_of({size[0], size[1], "train.precision=bf16"}), device).seconds,
+               narrow = *bound_step(plan_of({size[0], size[1], "train.precision=fp8"}), device).seconds;
+  EXPECT_LT(narrow, wide);
+  EXPECT_THROW(bound_step(plan_of({size[0], "train.precision=fp8"}), find_profile("a100-sxm-40gb")), Error);
+}
+
 // A profile knows every call of every configuration: whoever adds an operation to a step adds it to the models of the calibration.
 TEST(Calibration, CoversEveryCallOfATrainingStep) {
   std::set<std::string> measured;
@@ -193,10 +202,11 @@ TEST(Calibration, CoversEveryCallOfATrainingStep) {
                                          {"model.preset=qwen3-0.6b"}};
   for (const Overrides& model : models)
     for (const Overrides& variant : variants)
-      for (const char* precision : {"fp32", "bf16", "fp16"}) {
+      for (const char* precision : {"fp32", "bf16", "fp16", "fp8"}) {
         const bool is_of_decoders =
             !variant.empty() && (variant[0].starts_with("train.sequence") || variant[0].starts_with("train.attention"));
         if (model[0] == "model.preset=cruncher" && is_of_decoders) continue;
+        if (precision == std::string("fp8") && !variant.empty() && variant[0].starts_with("train.sequence")) continue;
         Overrides overrides = model;
         overrides.insert(overrides.end(), variant.begin(), variant.end());
         overrides.push_back(std::string("train.precision=") + precision);

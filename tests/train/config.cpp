@@ -47,6 +47,7 @@ const std::map<std::string, std::string> kSamples = {
     {"train.loss_scale", "1024"},
     {"train.loss_scale_start", "256"},
     {"train.loss_scale_interval", "100"},
+    {"train.fp8_amax_history", "4"},
     {"train.recompute", "full"},
     {"train.attention", "plain"},
     {"train.sequence_chunk", "16"},
@@ -252,12 +253,12 @@ TEST(Config, ValidateJudgesConfigurationsMadeInCode) {
   EXPECT_EQ(refusal(c), "device expects cpu, got \"cuda\"");
   c = Config();
   c.train.precision = Precision(9);
-  expect_contains(refusal(c), "train.precision expects fp32, bf16 or fp16");
+  expect_contains(refusal(c), "train.precision expects fp32, bf16, fp16 or fp8");
   c = Config();
   c.train.precision = Precision::fp16;
   EXPECT_EQ(refusal(c), "");
   c.train.master_weights = false;
-  expect_contains(refusal(c), "train.master_weights = false needs train.precision=bf16, not fp16");
+  expect_contains(refusal(c), "train.master_weights = false needs train.precision=bf16 or fp8, not fp16");
   c = Config();
   c.model.cruncher = true;
   expect_contains(refusal(c), "cruncher");

@@ -100,7 +100,7 @@ TEST(ConfigCounts, WhatIsAcceptedStaysBelowItsBounds) {
     if (coin()) c.train.recompute = Recompute::full;
     if (coin()) c.train.sequence_chunk = std::max<int64_t>(c.train.seq_len / int64_t(1 + random() % 9), 1);
     if (c.train.sequence_chunk == 0 && coin()) c.train.attention = AttentionKind::plain;
-    if (coin()) c.train.precision = Precision::bf16;
+    if (coin()) c.train.precision = coin() && c.train.sequence_chunk == 0 ? Precision::fp8 : Precision::bf16;
     if (coin()) c.model.mlp = MlpKind::swiglu;
     if (coin()) c.model.qk_norm = true;
     if (coin()) c.model.sliding_window = 1 + int64_t(random() % 300);

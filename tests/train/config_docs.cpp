@@ -43,7 +43,7 @@ keeps the preset's ratio to `model.d_model`, rounded up to a multiple of 32 wher
 file or as an argument, is never changed.
 
 A mistake ends the program with exit code 2 and one line that names the file and line or the argument, the key, the value and the limit.
-Values of later versions (`fp8`, `cuda`, `parallel.*`, `offload.*`) are refused by name.
+Values of later versions (`cuda`, `parallel.*`, `offload.*`) are refused by name.
 )";
 
 std::string presets_table() {

@@ -74,9 +74,9 @@ TEST(ConfigErrors, WrongTypesNameBoth) {
   EXPECT_EQ(file_error("model.tied_head = 1\n"), "config.toml:1: model.tied_head expects true or false, got 1");
   EXPECT_EQ(file_error("run.dir = 5\n"), "config.toml:1: run.dir expects a string, got 5");
   EXPECT_EQ(file_error("model.preset = 5\n"), "config.toml:1: model.preset expects a string, got 5");
-  EXPECT_EQ(file_error("train.precision = 16\n"), "config.toml:1: train.precision expects fp32, bf16 or fp16, got 16");
+  EXPECT_EQ(file_error("train.precision = 16\n"), "config.toml:1: train.precision expects fp32, bf16, fp16 or fp8, got 16");
   EXPECT_EQ(file_error("train.precision = 'bf61'\n"),
-            "config.toml:1: train.precision expects fp32, bf16 or fp16, got \"bf61\", did you mean \"bf16\"?");
+            "config.toml:1: train.precision expects fp32, bf16, fp16 or fp8, got \"bf61\", did you mean \"bf16\"?");
   EXPECT_EQ(argument_error("train.steps=abc"),
             "argument 'train.steps=abc': train.steps expects an integer from 1 to 1000000000, got \"abc\"");
   EXPECT_EQ(argument_error("optim.name=lion"),
@@ -165,10 +165,8 @@ TEST(ConfigErrors, DuplicateKeys) {
 }
 
 TEST(ConfigErrors, ValuesOfLaterVersionsSayWhatIsAvailable) {
-  EXPECT_EQ(argument_error("train.precision=fp8"),
-            "argument 'train.precision=fp8': train.precision = \"fp8\" is not available in this version; available: fp32, bf16, fp16");
-  EXPECT_EQ(file_error("[train]\nprecision = 'fp8'\n"),
-            "config.toml:2: train.precision = \"fp8\" is not available in this version; available: fp32, bf16, fp16");
+  EXPECT_EQ(argument_error("device=cuda"), "argument 'device=cuda': device = \"cuda\" is not available in this version; available: cpu");
+  EXPECT_EQ(file_error("\ndevice = 'cuda'\n"), "config.toml:2: device = \"cuda\" is not available in this version; available: cpu");
   for (const char* argument : {"device=cuda", "parallel.zero=1", "parallel.world=8", "parallel.reproducible=true", "offload.optimizer=true"})
     expect_contains(argument_error(argument), "is not available in this version; available: ");
   EXPECT_EQ(file_error("[parallel]\nzero = 3\n"),

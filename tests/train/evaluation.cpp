@@ -38,7 +38,7 @@ double loss_of(int64_t windows, int64_t micro_batch, const Overrides& more = {})
 
 // The last micro-batch began again with the first windows, and these counted twice.
 TEST(Evaluation, counts_each_window_once) {
-  for (const char* precision : {"fp32", "bf16"})
+  for (const char* precision : {"fp32", "bf16", "fp8"})
     for (const int64_t windows : {1, 2, 7, 9}) {
       const Overrides o = {text("train.precision={}", precision), "train.seq_len=11"};
       double sum = 0;

@@ -95,7 +95,7 @@ TEST_P(RecomputeBits, AreThoseWithoutIt) {
   }
 }
 INSTANTIATE_TEST_SUITE_P(Models, RecomputeBits,
-                         ::testing::Combine(::testing::Values("gpt2", "llama", "qwen"), ::testing::Values("fp32", "bf16")));
+                         ::testing::Combine(::testing::Values("gpt2", "llama", "qwen"), ::testing::Values("fp32", "bf16", "fp8")));
 
 // A run's file holds what auto chose; nobody wrote it, so nobody has to take it back.
 TEST(Recompute, WhatAutoChoseIsForgottenWithWhatItWasMadeFor) {

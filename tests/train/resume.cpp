@@ -89,7 +89,8 @@ TEST_P(Resume, at_random_steps_gives_the_same_bytes) {
 INSTANTIATE_TEST_SUITE_P(Models, Resume,
                          ::testing::Values(Case{"gpt2", "fp32", "adamw"}, Case{"gpt2", "bf16", "adamw"}, Case{"llama", "bf16", "momentum"}, Case{"qwen", "fp32", "adagrad"},
                                            Case{"cruncher", "fp32", "sgd"}, Case{"gpt2", "fp16", "adamw"}, Case{"cruncher", "fp16", "momentum"},
-                                           Case{"gpt2", "fp32", "adamw8bit"}, Case{"llama", "bf16", "adamw8bit"}, Case{"qwen", "fp16", "adamw8bit"}),
+                                           Case{"gpt2", "fp32", "adamw8bit"}, Case{"llama", "bf16", "adamw8bit"}, Case{"qwen", "fp16", "adamw8bit"},
+                                           Case{"gpt2", "fp8", "adamw"}, Case{"llama", "fp8", "adamw8bit"}, Case{"cruncher", "fp8", "sgd"}),
                          [](const auto& info) { return std::string(info.param.model) + "_" + info.param.precision + "_" + info.param.optimizer; });
 
 // The loss scale is part of the state: it halves and doubles on both sides of a stop.

@@ -148,6 +148,8 @@ TEST(SequenceChunks, WhatDoesNotGoTogetherIsRefused) {
   expect_contains(refusal_of({"train.sequence_chunk=16", "train.attention=plain"}),
                   "train.sequence_chunk = 16 and train.attention = plain exclude each other");
   expect_contains(refusal_of({"train.attention=plain", "model.preset=cruncher"}), "the cruncher has no attention");
+  expect_contains(refusal_of({"train.sequence_chunk=16", "train.precision=fp8"}),
+                  "train.sequence_chunk = 16 and train.precision = fp8 exclude each other");
   expect_contains(refusal_of({"train.sequence_chunk=16", "model.preset=cruncher"}), "the cruncher has no sequences to cut");
   expect_contains(refusal_of({"train.sequence_chunk=1", "train.seq_len=8192", "model.position=rope"}), "into more than 4096 chunks");
   expect_contains(refusal_of({"train.sequence_chunk=-1"}), "train.sequence_chunk expects");

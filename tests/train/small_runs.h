@@ -43,7 +43,7 @@ inline std::string bytes_of(const Tensor& tensor) {
   return bytes;
 }
 
-/// Name -> bytes of all that a checkpoint keeps: parameter values, residual planes, master weights, optimizer states.
+/// Name -> bytes of all that a checkpoint keeps: parameter values, residual planes, master weights, optimizer states, scales of float8.
 using State = std::map<std::string, std::string>;
 inline State state_of(TrainStep& step) {
   State state;
@@ -54,6 +54,10 @@ inline State state_of(TrainStep& step) {
     if (buckets[i].master.defined()) state[text("master {}", i)] = bytes_of(buckets[i].master);
     for (const Optimizer::State& s : step.optimizer().states())
       if (s.buckets[i].defined()) state[text("{} {}", s.name, i)] = bytes_of(s.buckets[i]);
+  }
+  for (const NamedFloat8State& layer : step.float8_states()) {
+    state["fp8_scales " + layer.name] = bytes_of(layer.state.scales);
+    state["fp8_amax_history " + layer.name] = bytes_of(layer.state.history);
   }
   return state;
 }

@@ -57,7 +57,8 @@ TEST_P(Determinism, same_seed_same_bytes_other_seed_others) {
 
 INSTANTIATE_TEST_SUITE_P(Models, Determinism,
                          ::testing::Values(Case{"gpt2", "fp32"}, Case{"gpt2", "bf16"}, Case{"gpt2", "fp16"}, Case{"llama", "fp32"}, Case{"llama", "bf16"}, Case{"qwen", "fp32"},
-                                           Case{"cruncher", "fp32"}, Case{"gpt2", "fp32", "adamw8bit"}, Case{"qwen", "fp16", "adamw8bit"}, Case{"llama", "bf16", "adamw8bit", false}, Case{"gpt2", "bf16", "adamw", false}),
+                                           Case{"cruncher", "fp32"}, Case{"gpt2", "fp32", "adamw8bit"}, Case{"qwen", "fp16", "adamw8bit"}, Case{"llama", "bf16", "adamw8bit", false}, Case{"gpt2", "bf16", "adamw", false},
+                                           Case{"gpt2", "fp8"}, Case{"llama", "fp8", "adamw8bit", false}, Case{"cruncher", "fp8"}),
                          [](const auto& info) {
                            return std::string(info.param.model) + "_" + info.param.precision + "_" + info.param.optimizer + (info.param.master ? "" : "_rounded");
                          });
@@ -96,7 +97,7 @@ TEST_P(Accumulation, equals_the_large_batch) {
 INSTANTIATE_TEST_SUITE_P(Models, Accumulation, ::testing::Values("gpt2", "llama", "qwen"));
 
 TEST(Step, learns_a_batch_by_heart) {
-  for (const char* precision : {"fp32", "bf16", "fp16"})
+  for (const char* precision : {"fp32", "bf16", "fp16", "fp8"})
     for (const char* model : {"gpt2", "llama"}) {
       const char* optimizer = model == std::string_view("gpt2") ? "adamw" : "adamw8bit";
       const Config c = config(model, {text("train.precision={}", precision), text("optim.name={}", optimizer), "train.steps=30", "optim.schedule=constant"});

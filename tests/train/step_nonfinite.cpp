@@ -46,7 +46,7 @@ TEST(Nonfinite, a_nan_parameter_is_found_where_it_is_used_first) {
                             {"blocks.0.norm1.weight", "layer_norm", "blocks.0.norm1"},
                             {"blocks.0.attn.proj.bias", "linear", "blocks.0.attn"},
                             {"norm.bias", "layer_norm", "norm"}};
-  for (const char* precision : {"fp32", "bf16"})
+  for (const char* precision : {"fp32", "bf16", "fp8"})
     for (const char* recompute : {"none", "selective", "full"})
       for (const Poison& poison : poisons) {
         SCOPED_TRACE(text("{} {} {}", poison.parameter, precision, recompute));
@@ -69,7 +69,7 @@ TEST(Nonfinite, a_nan_parameter_is_found_where_it_is_used_first) {
 
 TEST(Nonfinite, every_optimizer_skips) {
   for (const std::string_view name : words_of(OptimizerKind()))
-    for (const char* precision : {"fp32", "bf16", "fp16"})
+    for (const char* precision : {"fp32", "bf16", "fp16", "fp8"})
       for (const char* clip : {"0", "1"}) {
         SCOPED_TRACE(text("{} {} clip {}", name, precision, clip));
         const Config c = config("cruncher", {text("optim.name={}", name), text("train.precision={}", precision), text("optim.clip_norm={}", clip),

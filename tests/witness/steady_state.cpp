@@ -23,6 +23,7 @@ const std::vector<Trial>& runs() {
       {"gpt2", {}},
       {"gpt2", {"train.precision=bf16", "train.recompute=full", "train.grad_accum=2"}},
       {"llama", {"train.precision=bf16", "optim.name=momentum", "optim.clip_norm=0"}},
+      {"gpt2", {"train.precision=fp8", "train.recompute=selective", "train.grad_accum=2"}},
       {"llama", {"optim.name=sgd", "train.recompute=full"}},
       {"qwen", {"train.grad_accum=3", "optim.name=adagrad"}},
       {"qwen", {"train.grad_accum=2", "train.recompute=selective"}},

@@ -27,9 +27,10 @@ std::string in_powers(double value, const char* unit) {
 }
 
 // ---- the whole plan
-// "; loss scale 1024", or what a dynamic one does; nothing but for fp16.
-std::string scaling_of(const Config& c) {
+// "; loss scale 1024", or what a dynamic one does; what stands for fp8's products.
+std::string format_of(const Config& c) {
   const LossScaling scaling = loss_scaling(c.train);
+  if (c.train.precision == Precision::fp8) return "; linear layers of the blocks in float8, emulated by bfloat16 products";
   if (c.train.precision != Precision::fp16) return "";
   return text("; loss scale {}{}", scaling.growth_interval > 0 ? "dynamic from " : "", scaling.start);
 }
@@ -39,7 +40,7 @@ std::string headline(const RunPlan& plan) {
               counted(*plan.predicted.parameters, "parameter"), to_string(c.train.precision), to_string(c.optim.name), c.train.micro_batch,
               c.model.cruncher ? 1 : c.train.seq_len, c.train.grad_accum, with_commas(tokens_per_step(c)),
               (is_chunked(c.train) ? text("; in chunks of {} tokens", c.train.sequence_chunk) : "") +
-                  (recomputes(c.train) ? "; recompute " + recompute_text(c.train) : "") + scaling_of(c));
+                  (recomputes(c.train) ? "; recompute " + recompute_text(c.train) : "") + format_of(c));
 }
 
 std::string memory_lines(const RunPlan& plan) {

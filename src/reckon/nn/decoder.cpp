@@ -24,13 +24,26 @@ Init residual_init(const ModelConfig& c) {
 }
 // Embeddings are tables, not maps: fan-in rules do not apply to them.
 Init table_init(const ModelConfig& c) { return {c.init == InitKind::trunc_normal ? Init::trunc_normal : Init::normal, c.init_std, 1}; }
+
+void give_float8(Device& device, int64_t window, Linear& layer, Float8States& states) {
+  const std::string& weight = layer.weight->name;
+  const std::string name = weight.substr(0, weight.rfind('.'));
+  const ModuleScope module(name);
+  const CategoryScope category(Category::optimizer);
+  layer.float8 = &states.emplace_back(NamedFloat8State{name, Float8State::make(device, window)}).state;
+}
 }  // namespace
 
 Linear::Linear(Parameters& p, const std::string& name, int64_t in, int64_t out, bool with_bias, const Init& init)
     : weight(&p.declare(name + ".weight", {out, in}, init, true)) {
   if (with_bias) bias = &p.declare(name + ".bias", {out}, {Init::zeros}, false);
 }
-Tensor Linear::operator()(const Tensor& x) const { return linear(x, weight->value, bias ? bias->value : Tensor()); }
+Tensor Linear::operator()(const Tensor& x, bool x_is_kept) const {
+  const Tensor b = bias ? bias->value : Tensor();
+  // The first pass of a checkpointed segment only marks what its second one records: both must have the same values.
+  const bool differentiated = context().grad_enabled || context().marking;
+  return float8 && differentiated ? linear_fp8(x, weight->value, b, *float8, x_is_kept) : linear(x, weight->value, b);
+}
 
 Norm::Norm(Parameters& p, const std::string& name, const ModelConfig& c, int64_t width)
     : kind(c.norm), eps(c.norm_eps), weight(&p.declare(name + ".weight", {width}, {Init::ones}, false)) {
@@ -64,6 +77,10 @@ DecoderBlock::DecoderBlock(Parameters& p, const ModelConfig& c, int64_t index)
   k_norm_ = &p.declare(name_ + ".attn.k_norm.weight", {c.head_dim}, {Init::ones}, false);
 }
 
+void DecoderBlock::use_float8(Device& device, int64_t window, Float8States& states) {
+  for (Linear* layer : {&qkv_, &proj_, &up_, &down_}) give_float8(device, window, *layer, states);
+}
+
 Tensor DecoderBlock::operator()(Tensor x, const Attending& how, bool selective) const {
   const ModuleScope scope(name_);
   // Each branch ends before the sum, so that its own tensors are gone when the residual stream is written.
@@ -82,7 +99,7 @@ Tensor DecoderBlock::packed_qkv(const Tensor& x, const Attending& how, bool sele
     y = norm1_(x);
   }
   const ModuleScope scope("attn");
-  y = qkv_(y);
+  y = qkv_(y, selective);
   // RoPE alone is done in place: attention keeps what the product made. Behind QK-norm, which keeps its input, that is a second copy.
   const Recomputed again(selective && q_norm_);
   if (q_norm_) y = qk_norm(y, q_norm_->value, k_norm_->value, c.heads, c.kv_heads, c.head_dim, c.norm_eps);
@@ -112,7 +129,7 @@ Tensor DecoderBlock::attend(const Tensor& x, const Attending& how, bool selectiv
   } else {
     y = (how.plain ? attention_plain : attention)(y, c.heads, c.kv_heads, c.head_dim, true, 0, c.sliding_window, how.documents);
   }
-  return proj_(y);
+  return proj_(y, !how.plain);  // any other attention keeps its output
 }
 
 Tensor DecoderBlock::feed_forward(const Tensor& x, bool selective) const {
@@ -123,12 +140,12 @@ Tensor DecoderBlock::feed_forward(const Tensor& x, bool selective) const {
     y = norm2_(x);
   }
   const ModuleScope scope("mlp");
-  y = up_(y);
+  y = up_(y, selective);
   {
     const Recomputed again(selective);
     y = config_.mlp == MlpKind::swiglu ? swiglu(y) : gelu(y);
   }
-  return down_(y);
+  return down_(y, selective);
 }
 
 Decoder::Decoder(const ModelConfig& config) : config_(config) {
@@ -141,6 +158,11 @@ Decoder::Decoder(const ModelConfig& config) : config_(config) {
   for (int64_t i = 0; i < config_.layers; ++i) blocks_.emplace_back(parameters_, config_, i);
   norm_ = &final_norm_.emplace_back(parameters_, "norm", config_, config_.d_model);
   if (!config_.tied_head) head_ = &parameters_.declare("head.weight", {config_.vocab, config_.d_model}, matrix_init(config_), true);
+}
+
+void Decoder::use_float8(Device& device, int64_t window) {
+  check(float8_states_.empty(), "the model multiplies in float8 already");
+  for (DecoderBlock& block : blocks_) block.use_float8(device, window, float8_states_);
 }
 
 Tensor Decoder::embed(const Tensor& tokens, const Tensor& positions) const {
@@ -236,6 +258,11 @@ Cruncher::Cruncher(const ModelConfig& config) {
   const Init init = matrix_init(config);
   for (int64_t i = 0; i < config.layers; ++i) layers_.emplace_back(parameters_, text("layers.{}", i), config.d_model, config.d_model, false, init);
   layers_.emplace_back(parameters_, "head", config.d_model, 1, false, init);
+}
+
+void Cruncher::use_float8(Device& device, int64_t window) {
+  check(float8_states_.empty(), "the model multiplies in float8 already");
+  for (size_t i = 0; i + 1 < layers_.size(); ++i) give_float8(device, window, layers_[i], float8_states_);
 }
 
 Tensor Cruncher::loss(const Tensor& x, const Tensor& y) const {

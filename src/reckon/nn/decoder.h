@@ -1,6 +1,7 @@
 // nn/decoder: one decoder-only transformer for the GPT-2 and the Llama/Qwen families, and the deep linear net Cruncher.
 #pragma once
 #include "reckon/nn/parameters.h"
+#include "reckon/ops/float8.h"
 
 namespace reckon {
 
@@ -8,9 +9,18 @@ namespace reckon {
 struct Linear {
   Parameter* weight;          // [out, in]
   Parameter* bias = nullptr;  // [out], optional
+  const Float8State* float8 = nullptr;  // if there is one, passes that are differentiated multiply in 8 bits
   Linear(Parameters& p, const std::string& name, int64_t in, int64_t out, bool with_bias, const Init& init);
-  Tensor operator()(const Tensor& x) const;
+  /// x_is_kept: backward has x anyway, or computes it again, so that it keeps no copy in 8 bits.
+  Tensor operator()(const Tensor& x, bool x_is_kept = false) const;
 };
+
+/// The states of a model's linear layers in float8, by the layers' names, in the order of declaration.
+struct NamedFloat8State {
+  std::string name;  // "blocks.0.attn.qkv"
+  Float8State state;
+};
+using Float8States = std::deque<NamedFloat8State>;
 
 struct Norm {
   NormKind kind;
@@ -75,6 +85,8 @@ struct Attending {
 class DecoderBlock {
  public:
   DecoderBlock(Parameters& p, const ModelConfig& config, int64_t index);
+  /// Gives each of the four layers a state; see Decoder::use_float8.
+  void use_float8(Device& device, int64_t window, Float8States& states);
   /// x [B, T, C] -> [B, T, C]. selective: BlockRecompute::selective.
   Tensor operator()(Tensor x, const Attending& how = {}, bool selective = false) const;
   /// Of the chunk x, only the keys and values.
@@ -104,6 +116,11 @@ class Decoder {
   Parameters& parameters() { return parameters_; }
   /// Blocks attend by attention_plain instead of attention: the same numbers but for rounding. Not in chunks, nor over a cache.
   void set_plain_attention(bool on) { plain_attention_ = on; }
+
+  /// From now on the linear layers of the blocks multiply in 8 bits wherever they are differentiated (category optimizer for what they
+  /// remember of `window` steps); embedding, attention and head stay as they are. Without gradients all products are those of before.
+  void use_float8(Device& device, int64_t window);
+  const Float8States& float8_states() const { return float8_states_; }
 
   /// tokens i32 [B, T] -> logits [B, T, V]. Throws Error if the policy is one of another number of blocks.
   Tensor logits(const Tensor& tokens, const RecomputePolicy& recompute = {}) const;
@@ -157,6 +174,7 @@ class Decoder {
   Norm* norm_ = nullptr;
   std::deque<Norm> final_norm_;       // one; after the blocks in declaration order
   Parameter* head_ = nullptr;         // [V, C]; null: tied to embed_
+  Float8States float8_states_;
 };
 
 /// The deep linear net: x [B, D] -> D x D layers without bias -> [B, 1], trained on squared error.
@@ -165,11 +183,15 @@ class Cruncher {
   explicit Cruncher(const ModelConfig& config);
   Cruncher(const Cruncher&) = delete;
   Parameters& parameters() { return parameters_; }
+  /// As of a decoder: all layers but the head.
+  void use_float8(Device& device, int64_t window);
+  const Float8States& float8_states() const { return float8_states_; }
   /// x [B, D], y [B, 1] -> mean squared error
   Tensor loss(const Tensor& x, const Tensor& y) const;
 
  private:
   Parameters parameters_;
   std::vector<Linear> layers_;
+  Float8States float8_states_;
 };
 }  // namespace reckon

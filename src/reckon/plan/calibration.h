@@ -16,8 +16,8 @@ struct GridPoint {
   size_t table = 0, index = 0;  // where its seconds go
   double seconds = 0;           // 0: not measured
 };
-/// Tables over several extents, with a point for every place of their grids: products of linear layers, attention; in all three dtypes, f16
-/// at fewer places.
+/// Tables over several extents, with a point for every place of their grids: products of linear layers, attention; in all three dtypes, and
+/// linear layers in float8; f16 and these at fewer places.
 struct Grid {
   std::vector<TimeTable> tables;
   std::vector<GridPoint> points;
@@ -25,7 +25,7 @@ struct Grid {
 Grid calibration_grid();
 
 /// The small models whose steps are timed, as overrides of a configuration: both architectures from a few to many megabytes a tensor, every
-/// optimizer, every precision (fp16 in fewer sizes), accumulation.
+/// optimizer, every precision (fp16 and fp8 in fewer sizes), accumulation.
 std::vector<std::vector<std::string>> calibration_models();
 
 /// Lowers values that are above a later one of their axis to it: other programs can only make a measurement longer.

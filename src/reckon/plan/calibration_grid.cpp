@@ -23,7 +23,7 @@ Extents attention_axis(size_t axis) {
   return axes[axis];
 }
 
-// float16 is there to save memory, not time: every second point will do.
+// float16, and float8 on a CPU, are there to save memory, not time: every second point will do.
 Extents thinned(const Extents& axis) {
   Extents some;
   for (size_t i = 0; i<axis.size(); i += axis.size()> 2 ? 2 : 1) some.push_back(axis[i]);
@@ -35,6 +35,14 @@ GridPoint linear_point(const OpDef& op, DType dtype, const Extents& e) {
   if (&op == &op::linear) return {&op, {}, {x, w}};
   if (&op == &op::linear_back_x) return {&op, {}, {dy, w}};
   return {&op, LinearParams{false, DType::f32}, {dy, x, slot}};
+}
+
+GridPoint float8_point(const OpDef& op, DType dtype, const Extents& e) {
+  const TensorSpec x{{e[0], e[2]}, dtype}, w{{e[1], e[2]}, dtype}, dy{{e[0], e[1]}, DType::f8e5m2}, codes{{e[0], e[2]}, DType::f8e4m3fn},
+      slot{{e[1], e[2]}, DType::f32}, three{{3}, DType::f32}, of_dy{{2}, DType::f32}, stats{{4}, DType::f32};
+  if (&op == &op::linear_fp8_back_x) return {&op, {}, {dy, w, of_dy, stats}};
+  if (&op == &op::linear_fp8_back_w) return {&op, LinearParams{false, DType::f32}, {dy, codes, of_dy, stats, slot}};
+  return {&op, {}, {x, w, three, three}};
 }
 
 GridPoint head_point(const OpDef& op, DType dtype, const Extents& e) {
@@ -50,12 +58,13 @@ GridPoint attention_point(const OpDef& op, DType dtype, const Extents& e) {
 }
 
 void add_table(Grid& grid, const OpDef& op, DType dtype, size_t axes, Extents (*axis_of)(size_t),
-               GridPoint (*point_of)(const OpDef&, DType, const Extents&)) {
-  TimeTable table{.key = std::string(op.name) + " " + to_string(dtype)};
+               GridPoint (*point_of)(const OpDef&, DType, const Extents&), bool thin = false) {
+  // The gradient of a float8 layer's weight has nothing wider in it than its slot.
+  TimeTable table{.key = std::string(op.name) + " " + to_string(&op == &op::linear_fp8_back_w ? DType::f32 : dtype)};
   std::vector<Extents> values;
   size_t points = 1;
   for (size_t axis = 0; axis < axes; ++axis) {
-    values.push_back(dtype == DType::f16 ? thinned(axis_of(axis)) : axis_of(axis));
+    values.push_back(thin || dtype == DType::f16 ? thinned(axis_of(axis)) : axis_of(axis));
     table.axes.emplace_back(values.back().begin(), values.back().end());
     points *= values.back().size();
   }
@@ -80,6 +89,8 @@ Grid calibration_grid() {
     add_table(grid, op::linear_cross_entropy_step, dtype, 3, head_axis, head_point);
     for (const OpDef* op : {&op::attention, &op::attention_back}) add_table(grid, *op, dtype, 4, attention_axis, attention_point);
   }
+  for (const OpDef* op : {&op::linear_fp8, &op::linear_fp8_again, &op::linear_fp8_back_x, &op::linear_fp8_back_w})
+    add_table(grid, *op, DType::bf16, 3, linear_axis, float8_point, true);
   return grid;
 }
 }  // namespace reckon

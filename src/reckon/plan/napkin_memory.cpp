@@ -106,7 +106,7 @@ void largest_model(NapkinRun& run) {
             text("{} on meta: all bytes of parameters, gradients, optimizer and master / {}", config.model.preset,
                  with_commas(int64_t(state.parameters))));
   run.exact("parameters", memory / (state.total() / state.parameters), "parameters", "all memory / exact bytes_per_parameter");
-  run.why(config.train.precision == Precision::bf16
+  run.why(dtype_of(config.train.precision) == DType::bf16
               ? "here the bfloat16 weight is the upper half of the float32 master, so the master costs 2 B more, not 4"
               : "each tensor starts at a multiple of 32 elements, and the optimizer keeps a few scalars");
   run.mistake("parameters", memory / 4, "parameters",
@@ -130,7 +130,7 @@ void mixed_precision(NapkinRun& run) {
   const Config config = run.config();
   const State state = training_state(run, config);
   const auto part = [&](const char* name, Category category, const char* how) { run.exact(name, state.bytes[size_t(category)], "B", how); };
-  const bool split = config.train.precision == Precision::bf16;
+  const bool split = dtype_of(config.train.precision) == DType::bf16;
   part("weights", Category::parameter, split ? "bfloat16 working copy" : text("in {}", to_string(config.train.precision)).c_str());
   part("master", Category::master, split ? "16 residual bits a parameter: with the working copy the exact float32" : "float32");
   part("m_and_v", Category::optimizer, config.optim.name == OptimizerKind::adamw8bit ? "8 bits each, and scales" : "float32");

@@ -34,8 +34,8 @@ Config for_memory(Config config) {
 double least_bytes(const Config& config) {
   const int weight = config.train.precision == Precision::fp32 ? 4 : 2;
   const int master = config.train.precision == Precision::fp16                                  ? 4
-                     : config.train.precision == Precision::bf16 && config.train.master_weights ? 2
-                                                                                                : 0;
+                     : dtype_of(config.train.precision) == DType::bf16 && config.train.master_weights ? 2
+                                                                                                      : 0;
   const int gradient = 4;
   int state = 0;
   switch (config.optim.name) {

@@ -28,9 +28,12 @@ bool adds(const CallRecord& call) {
   return call.op == &op::linear_back_b && call.params.as<LinearParams>().accumulate;
 }
 
+bool is_float8(const CallRecord& call) {
+  return call.op == &op::linear_fp8 || call.op == &op::linear_fp8_again || call.op == &op::linear_fp8_back_x || call.op == &op::linear_fp8_back_w;
+}
 bool is_linear(const CallRecord& call) {
   return call.op == &op::linear || call.op == &op::linear_back_x || call.op == &op::linear_back_w ||
-         call.op == &op::linear_cross_entropy_step;
+         call.op == &op::linear_cross_entropy_step || is_float8(call);
 }
 bool is_chunk(const CallRecord& call) { return call.op == &op::attention_chunk || call.op == &op::attention_chunk_back; }
 bool is_attention(const CallRecord& call) { return call.op == &op::attention || call.op == &op::attention_back || is_chunk(call); }
@@ -39,7 +42,7 @@ bool is_backward(const CallRecord& call) { return call.op == &op::attention_back
 // Rows, width out and width in of the layer, whichever of its three products this is, or all of them.
 std::vector<double> linear_extents(const CallRecord& call) {
   const Shape &a = call.in[0].shape, &b = call.in[1].shape;
-  if (call.op == &op::linear_back_w) return {double(a.rows()), double(a.last()), double(b.last())};
+  if (call.op == &op::linear_back_w || call.op == &op::linear_fp8_back_w) return {double(a.rows()), double(a.last()), double(b.last())};
   return {double(a.rows()), double(b[0]), double(b[1])};
 }
 // Tokens of the sequence that came before a chunk.
@@ -193,7 +196,7 @@ StepTime bound_step(const RunPlan& plan, const HardwareProfile& device) {
   step.is_bound = true;
   const double bytes_per_second = device.bandwidth.value, vector_peak = device.peak(PeakType::fp32);
   for (const CallRecord& call : plan.calls) {
-    const double peak = device.peak(peak_type_of(dtype_of(call)));
+    const double peak = device.peak(is_float8(call) ? PeakType::fp8 : peak_type_of(dtype_of(call)));
     // Matrix and vector units work beside each other.
     const double compute = std::max(double(call.flops.matmul) / peak, double(call.flops.vector) / vector_peak);
     const double memory = double(call.bytes) / bytes_per_second;

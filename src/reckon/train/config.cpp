@@ -123,6 +123,10 @@ void check_chunks(const Config& c) {
   check_as(Failure::usage, c.train.attention != AttentionKind::plain,
            "train.sequence_chunk = {} and train.attention = plain exclude each other: plain attention sees whole sequences",
            c.train.sequence_chunk);
+  check_as(Failure::usage, c.train.precision != Precision::fp8,
+           "train.sequence_chunk = {} and train.precision = fp8 exclude each other: keys are made without gradients first, where nothing is "
+           "multiplied in 8 bits; use bf16",
+           c.train.sequence_chunk);
   check_as(Failure::usage, (c.train.seq_len - 1) / c.train.sequence_chunk < kMaxChunks,
            "train.sequence_chunk = {} cuts train.seq_len = {} into more than {} chunks: choose a larger one", c.train.sequence_chunk,
            c.train.seq_len, kMaxChunks);
@@ -145,7 +149,7 @@ void validate(const Config& c) {
   check_as(Failure::usage, c.model.cruncher || c.data.separator < c.model.vocab, "data.separator = {} is no token of model.vocab = {}",
            c.data.separator, c.model.vocab);
   check_as(Failure::usage, c.train.master_weights || c.train.precision != Precision::fp16,
-           "train.master_weights = false needs train.precision=bf16, not fp16: its smallest weights have no room for an update");
+           "train.master_weights = false needs train.precision=bf16 or fp8, not fp16: its smallest weights have no room for an update");
   check_as(Failure::usage, !c.model.cruncher || c.data.path.empty(),
            "data.path = \"{}\" would not be read: model.preset=cruncher learns a regression on random numbers; leave data.path out or use "
            "another preset",

@@ -11,7 +11,7 @@
 
 namespace reckon {
 
-enum class Precision : uint8_t { fp32, bf16, fp16 };
+enum class Precision : uint8_t { fp32, bf16, fp16, fp8 };
 enum class Recompute : uint8_t { none, selective, full, sqrt, automatic };
 enum class DocumentUse : uint8_t { joined, separate };
 enum class AttentionKind : uint8_t { flash, plain };
@@ -35,7 +35,7 @@ std::string to_string(AttentionKind value);
 std::string to_string(OptimizerKind value);
 std::string to_string(ScheduleKind value);
 std::string to_string(SampleOrder value);
-/// What the model computes with: parameters and activations.
+/// What the model computes with: parameters and activations. Those of fp8 are bf16, but what its linear layers multiply.
 DType dtype_of(Precision precision);
 
 struct TrainConfig {
@@ -45,10 +45,11 @@ struct TrainConfig {
   int64_t steps = 200;      // optimizer steps of the whole run
   int64_t stop_after = 0;   // save and stop after this step, exit 0 (0: never)
   Precision precision = Precision::fp32;
-  bool master_weights = true;          // bf16: false rounds weights stochastically and keeps nothing below their 16 bits
+  bool master_weights = true;          // bf16, fp8: false rounds weights stochastically and keeps nothing below their 16 bits
   double loss_scale = 0;               // fp16: a fixed factor on the loss; 0: dynamic
   double loss_scale_start = 65536;     // fp16, dynamic: of the first step
   int64_t loss_scale_interval = 2000;  // fp16, dynamic: steps without overflow before it doubles
+  int64_t fp8_amax_history = 16;       // fp8: steps whose largest magnitudes a scale follows
   Recompute recompute = Recompute::none;
   std::string recompute_blocks;  // a policy block by block, "full:3,none:9" (train/recompute.h); empty: recompute for all of them
   AttentionKind attention = AttentionKind::flash;

@@ -8,9 +8,10 @@ namespace {
 constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
 constexpr int64_t kMaxSteps = 1'000'000'000;
 constexpr int64_t kMaxCount = 1 << 20;
+constexpr int64_t kMaxAmaxHistory = 65536;
 constexpr double kMaxLossScale = 16777216;  // 2^24: times the largest float16 far below the largest float32
 
-constexpr std::string_view kPrecisionWords[] = {"fp32", "bf16", "fp16"}, kLaterPrecisions[] = {"fp8"};
+constexpr std::string_view kPrecisionWords[] = {"fp32", "bf16", "fp16", "fp8"};
 constexpr std::string_view kRecomputeWords[] = {"none", "selective", "full", "sqrt", "auto"};
 constexpr std::string_view kDocumentWords[] = {"joined", "separate"};
 constexpr std::string_view kAttentionWords[] = {"flash", "plain"};
@@ -96,11 +97,12 @@ std::span<const ConfigKey> config_table() {
       integer("train.steps", FIELD(train.steps), 1, kMaxSteps, "Optimizer steps of the whole run; the schedule ends here."),
       integer("train.stop_after", FIELD(train.stop_after), 0, kMaxSteps,
               "Save and stop after this step, as an interruption would; 0: never."),
-      word("train.precision", FIELD(train.precision), kPrecisionWords, kLaterPrecisions,
+      word("train.precision", FIELD(train.precision), kPrecisionWords, {},
            "Number format of parameters and activations; bf16 and fp16 keep exact float32 master weights, 2 and 4 bytes a parameter beside "
-           "the 16-bit ones. On a CPU fp16 saves memory, not time: its products are computed in float32."),
+           "the 16-bit ones. On a CPU fp16 saves memory, not time: its products are computed in float32. fp8 is bf16 whose blocks' linear "
+           "layers multiply 8-bit floats: emulated on a CPU, by bf16 products of the same values, so that it saves memory and costs time."),
       boolean("train.master_weights", FIELD(train.master_weights),
-              "bf16: keep the 16 bits that make each weight an exact float32. false: 2 bytes a parameter less, and every update is rounded "
+              "bf16, fp8: keep the 16 bits that make each weight an exact float32. false: 2 bytes a parameter less, and every update is rounded "
               "to bfloat16 stochastically, by draws that depend on seed, step and weight alone."),
       {.name = "train.loss_scale",
        .type = KeyType::number,
@@ -115,6 +117,8 @@ std::span<const ConfigKey> config_table() {
              "fp16 with a dynamic loss scale: its value in the first step."),
       integer("train.loss_scale_interval", FIELD(train.loss_scale_interval), 1, kMaxSteps,
               "fp16 with a dynamic loss scale: steps without overflow after which it doubles."),
+      integer("train.fp8_amax_history", FIELD(train.fp8_amax_history), 1, kMaxAmaxHistory,
+              "fp8: the scale of each tensor keeps the largest magnitude of so many steps finite."),
       word("train.recompute", FIELD(train.recompute), kRecomputeWords, {},
            "What backward computes again instead of keeping. selective: what norms, activations and QK-norm make. full: every block, from "
            "its input. sqrt: segments of about sqrt(model.layers) blocks, which keep less between the passes and more while one works. "
@@ -193,7 +197,9 @@ std::span<const std::string_view> words_of(AttentionKind) { return kAttentionWor
 std::span<const std::string_view> words_of(OptimizerKind) { return kOptimizerWords; }
 std::span<const std::string_view> words_of(ScheduleKind) { return kScheduleWords; }
 std::span<const std::string_view> words_of(SampleOrder) { return kOrderWords; }
-DType dtype_of(Precision value) { return value == Precision::bf16 ? DType::bf16 : value == Precision::fp16 ? DType::f16 : DType::f32; }
+DType dtype_of(Precision value) {
+  return value == Precision::fp32 ? DType::f32 : value == Precision::fp16 ? DType::f16 : DType::bf16;
+}
 std::string to_string(Precision value) { return std::string(kPrecisionWords[size_t(value)]); }
 std::string to_string(Recompute value) { return std::string(kRecomputeWords[size_t(value)]); }
 std::string to_string(DocumentUse value) { return std::string(kDocumentWords[size_t(value)]); }

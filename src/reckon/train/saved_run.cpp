@@ -62,6 +62,10 @@ std::vector<Entry> model_entries(Parameters& parameters) {
 std::vector<Entry> optimizer_entries(TrainStep& step) {
   std::vector<Entry> entries;
   if (step.config().train.precision == Precision::fp16) entries.push_back({"loss_scale", step.optimizer().scale_state()});
+  for (const NamedFloat8State& layer : step.float8_states()) {  // amax is 0 between steps
+    entries.push_back({"fp8_scales." + layer.name, layer.state.scales});
+    entries.push_back({"fp8_amax_history." + layer.name, layer.state.history});
+  }
   Parameters& parameters = step.parameters();
   for (const Parameter& p : parameters.all()) {
     const size_t bucket = size_t(p.bucket);

@@ -58,6 +58,10 @@ void TrainStep::allocate() {
                                .quantized_from = quantized_from(config_.optim.name),
                                .lasting_gradients = false};
   parameters().materialize(device_, storage, uint64_t(config_.seed));
+  if (config_.train.precision == Precision::fp8) {
+    const int64_t window = config_.train.fp8_amax_history;
+    decoder_ ? decoder_->use_float8(device_, window) : cruncher_->use_float8(device_, window);
+  }
   optimizer_ = std::make_unique<Optimizer>(device_, parameters(), config_.optim, loss_scaling(config_.train), uint64_t(config_.seed));
 
   const int64_t B = config_.train.micro_batch;
@@ -135,6 +139,15 @@ Tensor TrainStep::accumulate_gradients(int64_t step, const BatchSource& source) 
   return total;
 }
 
+// After the optimizer, which knows if the step counts.
+void TrainStep::step_float8_scales() const {
+  const NoGrad guard;
+  for (const NamedFloat8State& layer : float8_states()) {
+    const ModuleScope scope(layer.name);
+    step_fp8_scales_(optimizer_->scalars(), layer.state);
+  }
+}
+
 TrainStep::Result TrainStep::run(int64_t step, const BatchSource& source) {
   SegmentScope segment(device_.allocator(), "step");
   Result result;
@@ -146,6 +159,7 @@ TrainStep::Result TrainStep::run(int64_t step, const BatchSource& source) {
       optimizer_->step(loss);
       if (watcher) watcher->on_gradients(parameters());
       parameters().zero_grad();
+      step_float8_scales();
     }
     const Optimizer::Outcome outcome = optimizer_->outcome();
     result = {device_.is_meta() ? std::nan("") : loss.item(), outcome.grad_norm, outcome.updated, outcome.loss_scale, outcome.rescaled};

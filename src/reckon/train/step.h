@@ -47,6 +47,8 @@ class TrainStep {
   Parameters& parameters() { return decoder_ ? decoder_->parameters() : cruncher_->parameters(); }
   const Decoder* decoder() const { return decoder_.get(); }
   Optimizer& optimizer() { return *optimizer_; }
+  /// Of the layers that multiply in float8; empty but for train.precision=fp8.
+  const Float8States& float8_states() const { return decoder_ ? decoder_->float8_states() : cruncher_->float8_states(); }
   int64_t tokens_per_step() const;
 
  private:
@@ -55,6 +57,7 @@ class TrainStep {
   Tensor loss_seed(const TensorSpec& loss) const;
   Tensor micro_batch();
   Tensor accumulate_gradients(int64_t step, const BatchSource& source);
+  void step_float8_scales() const;
 
   const Config config_;
   Device& device_;

@@ -184,6 +184,8 @@ class Run {
 
   void announce(int64_t done) {
     progress_.note(text("{}, {}, {} {}; {}", config_.model.preset, counted(step_->parameters().count(), "parameter"), config_.device, counted(thread_count(), "thread"), data_.description));
+    if (config_.train.precision == Precision::fp8)
+      progress_.note("train.precision=fp8 is emulated: the CPU multiplies the same 8-bit values as bfloat16, which saves memory and costs time");
     if (!data_.note.empty()) progress_.note(data_.note);
     if (!options_.note.empty()) progress_.note(options_.note);
     if (config_.train.recompute == Recompute::automatic && !config_.train.recompute_blocks.empty())
