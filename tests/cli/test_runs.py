@@ -82,6 +82,18 @@ class Train(Case):
         self.assertIn("is not finite", result.err.splitlines()[-1])
         self.assertLess(result.err.count("the scale halved"), 3, str(result))
 
+    def test_fp8_says_that_it_is_emulated_and_is_judged_in_bf16(self):
+        plan = self.done("plan", *TINY, "train.precision=fp8").out
+        self.assertIn("fp8", plan.splitlines()[0])
+        self.assertIn("emulated by bfloat16 products", plan.splitlines()[0])
+        result = self.done("train", *TINY, f"data.path={self.text()}", "train.precision=fp8", "eval.batches=1000", "run.dir=run")
+        self.assertIn("train.precision=fp8 is emulated", "\n".join(result.err.splitlines()[:3]), str(result))
+        summary = json.loads((self.folder / "run/summary.json").read_text())
+        self.assertEqual(summary["predicted"]["memory"], summary["measured"]["memory"])
+        scales = self.done("inspect", "run").out + self.done("inspect", str(next((self.folder / "run/checkpoints").iterdir()))).out
+        self.assertIn("fp8_scales.blocks.0.attn.qkv", scales)
+        self.assertEqual(self.done("eval", "run.dir=run", "--json").json()["loss"]["validation"], summary["measured"]["loss"]["validation"])
+
     def test_waiting_threads_do_not_spin_for_long(self):
         """The environment of the process that computes: a short spin unless the user says otherwise."""
         for given, seen in (({}, "GOMP_SPINCOUNT=10000"), ({"GOMP_SPINCOUNT": "7"}, "GOMP_SPINCOUNT=7"), ({"OMP_WAIT_POLICY": "active"}, None)):
