@@ -44,11 +44,9 @@ Overrides with(Overrides o, const char* more) {
   return o;
 }
 // The same small models where sequences pass in chunks, or with plain attention.
-void add_attention(std::vector<Overrides>& models, const Size& size, bool chunks) {
-  for (const bool gpt2 : {true, false}) {
-    models.push_back(with(decoder(size, gpt2), "train.attention=plain"));
-    if (chunks) models.push_back(with(decoder(size, gpt2), "train.sequence_chunk=64"));
-  }
+void add_attention(std::vector<Overrides>& models, const Size& size) {
+  for (const bool gpt2 : {true, false})
+    for (const char* more : {"train.sequence_chunk=64", "train.attention=plain"}) models.push_back(with(decoder(size, gpt2), more));
 }
 
 Overrides cruncher(int d_model, const char* optimizer) {
@@ -61,7 +59,7 @@ std::vector<Overrides> calibration_models() {
   std::vector<Overrides> models;
   for (const Size& size : kSizes)
     for (const bool gpt2 : {true, false}) models.push_back(decoder(size, gpt2));
-  add_attention(models, kSizes[2], true);
+  add_attention(models, kSizes[2]);
   for (const int d_model : {64, 192, 448, 1024})
     for (const char* optimizer : kOptimizers) models.push_back(cruncher(d_model, optimizer));
   const size_t count = models.size();
@@ -69,14 +67,17 @@ std::vector<Overrides> calibration_models() {
     models.push_back(models[i]);
     models.back().push_back("train.precision=bf16");
   }
-  // float16, and float8 on a CPU, are there to save memory, not time: their calls are measured in few sizes.
-  for (const char* precision : {"train.precision=fp16", "train.precision=fp8"}) {
-    const size_t wide = models.size();
-    for (const size_t size : {size_t(0), size_t(1), size_t(2)})
-      for (const bool gpt2 : {true, false}) models.push_back(decoder(kSizes[size], gpt2));
-    add_attention(models, kSizes[1], std::string_view(precision).ends_with("fp16"));
-    for (const char* optimizer : kOptimizers) models.push_back(cruncher(448, optimizer));
-    for (size_t i = wide; i < models.size(); ++i) models[i].push_back(precision);
+  // float16 is there to save memory, not time: its calls are measured in few sizes.
+  const size_t wide = models.size();
+  for (const size_t size : {size_t(0), size_t(1), size_t(2)})
+    for (const bool gpt2 : {true, false}) models.push_back(decoder(kSizes[size], gpt2));
+  add_attention(models, kSizes[1]);
+  for (const char* optimizer : kOptimizers) models.push_back(cruncher(448, optimizer));
+  for (size_t i = wide; i < models.size(); ++i) models[i].push_back("train.precision=fp16");
+  // So is float8 on a CPU; all but the linear layers of the blocks is bfloat16.
+  for (const size_t size : {size_t(0), size_t(1), size_t(2)}) {
+    models.push_back(decoder(kSizes[size], true));
+    models.back().push_back("train.precision=fp8");
   }
   return models;
 }
