@@ -1,7 +1,7 @@
 // Training with train.precision=fp8: it follows float32, its scales follow what was seen, and its activations take fewer bytes than bf16's.
 #include <cmath>
 
-#include "reckon/plan/run_plan.h"
+#include "reckon/engine/context.h"
 #include "tests/train/small_runs.h"
 
 namespace small {
@@ -27,7 +27,7 @@ std::vector<double> curve(const char* model, const char* precision, int64_t step
   return losses;
 }
 
-// Two bits of fraction in every gradient and three in every weight and input: the curve stays within 2 % of the first loss.
+// Two bits of fraction in every gradient and three in every weight and input: the curve stays within 3 % of the first loss.
 TEST(Float8, follows_float32) {
   for (const char* model : {"gpt2", "llama", "qwen"}) {
     const std::vector<double> wide = curve(model, "fp32", 30), half = curve(model, "bf16", 30), narrow = curve(model, "fp8", 30);
@@ -38,7 +38,7 @@ TEST(Float8, follows_float32) {
     }
     std::printf("%s: loss %.4f to %.4f; fp8 is off by %.4f at most, bf16 by %.4f\n", model, wide.front(), wide.back(), worst, worst_half);
     EXPECT_LT(wide.back(), wide.front() / 2) << "a curve that does not fall says nothing";
-    EXPECT_LT(worst, 0.02 * wide.front()) << model;
+    EXPECT_LT(worst, 0.03 * wide.front()) << model;
   }
 }
 
@@ -107,24 +107,29 @@ TEST(Float8, a_step_that_is_skipped_leaves_scales_and_histories) {
   expect_same(before, state_of(step));
 }
 
-// Which bytes shrink and which grow.
+// What lives between forward and backward, and what lives always: which bytes shrink and which grow.
 TEST(Float8, activations_take_fewer_bytes_than_those_of_bf16) {
-  const auto at_peak = [](const char* precision, const char* recompute) {
-    const Config c = parse_config("", "test",
-                                  std::vector<std::string>{"model.preset=gpt2-124m", "train.micro_batch=4", "train.seq_len=256",
-                                                           text("train.precision={}", precision), text("train.recompute={}", recompute)});
-    return plan_run(c, *open_cpu(Mode::meta)).predicted.memory->at_peak;
+  const ModelConfig model = parse_config("", "test", std::vector<std::string>{"model.preset=gpt2-124m"}).model;
+  const int64_t B = 4, T = 256, tokens = B * T, width = 768, layers = 12;
+  const auto live = [&](bool float8, BlockRecompute mode) {
+    const Ref<Device> meta = open_cpu(Mode::meta);
+    Decoder decoder(model);
+    decoder.parameters().materialize(*meta, {.dtype = DType::bf16}, 1);
+    if (float8) decoder.use_float8(*meta, 16);
+    const PhaseScope phase(*meta, Phase::forward);
+    const Tensor hidden = decoder.hidden(zeros(*meta, {{B, T}, DType::i32}), RecomputePolicy(size_t(layers), {mode, 1}));
+    return meta->allocator().ledger().live_by_category;
   };
-  const auto half = at_peak("bf16", "none"), narrow = at_peak("fp8", "none");
-  // Of each block two norms' outputs [T, C] and the activation's [T, 4 C] are a byte an element instead of two; each layer has statistics.
-  const int64_t tokens = 4 * 256, width = 768, layers = 12;
   const size_t activation = size_t(Category::activation), optimizer = size_t(Category::optimizer);
+  // Of each block two norms' outputs [T, C] and the activation's [T, 4 C] are a byte an element instead of two; each layer has statistics.
+  const auto half = live(false, BlockRecompute::none), narrow = live(true, BlockRecompute::none);
   EXPECT_EQ(half[activation] - narrow[activation], layers * (6 * tokens * width - 4 * 64));
   EXPECT_EQ(narrow[optimizer] - half[optimizer], layers * 4 * (64 + 64 + 192)) << "scales, largest magnitudes, 16 steps of history";
   for (const Category same : {Category::parameter, Category::gradient, Category::master})
     EXPECT_EQ(narrow[size_t(same)], half[size_t(same)]) << name_of(same);
-  const auto again = at_peak("fp8", "selective"), half_again = at_peak("bf16", "selective");
-  EXPECT_LE(again[activation], half_again[activation] + layers * 4 * 64) << "nothing is kept that can be computed again";
+  EXPECT_EQ(live(true, BlockRecompute::selective)[activation], live(false, BlockRecompute::selective)[activation] + layers * 4 * 64)
+      << "nothing is kept that can be computed again";
+  EXPECT_EQ(live(true, BlockRecompute::full)[activation], live(false, BlockRecompute::full)[activation]);
 }
 }  // namespace
 }  // namespace small
