@@ -127,7 +127,7 @@ TEST(Counted, WholeTrainingSteps) {
     for (const char* precision : {"fp32", "bf16", "fp16", "fp8"})
       for (const char* variant :
            {"train.recompute=none", "train.recompute=selective", "train.recompute=full optim.name=adamw8bit", "train.fused_loss=false",
-            "train.sequence_chunk=16", "train.attention=plain", "data.documents=separate model.vocab=11",
+            "train.sequence_chunk=16", "train.attention=plain", "train.fused_kernels=false", "data.documents=separate model.vocab=11",
             "data.documents=separate model.vocab=11 train.sequence_chunk=10", "train.recompute=full train.sequence_chunk=10",
             "train.recompute=sqrt train.sequence_chunk=10"}) {
         SCOPED_TRACE(text("{} {} {}", name, precision, variant));

@@ -59,6 +59,7 @@ Axes decoder_axes() {
                {{"@eval=none", "eval.every=0 eval.batches=1", "eval.every=1 eval.batches=3"}},
                {all_of("checkpoint.every", {"0", "1"})},
                {all_of("train.fused_loss", {"true", "false"})},
+               {all_of("train.fused_kernels", {"true", "false"})},
                {all_of("train.sequence_chunk", {"0", "5", "64"})},
                {all_of("train.attention", {"flash", "plain"})},
                {{"data.documents=joined", "data.documents=separate data.separator=3"}}});

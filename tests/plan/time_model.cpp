@@ -191,7 +191,8 @@ TEST(Calibration, CoversEveryCallOfATrainingStep) {
                                            {"optim.name=adamw8bit"},
                                            {"train.loss_scale=128"},
                                            {"train.sequence_chunk=48"},
-                                           {"train.attention=plain"}};
+                                           {"train.attention=plain"},
+                                           {"train.fused_kernels=false"}};
   const std::vector<Overrides> models = {{"model.preset=tiny"},
                                          {"model.preset=tiny", "model.norm_bias=false", "model.qkv_bias=false", "model.tied_head=false"},
                                          {"model.preset=tiny", "model.position=rope", "model.mlp=swiglu", "model.kv_heads=2"},

@@ -51,6 +51,7 @@ const std::map<std::string, std::string> kSamples = {
     {"train.recompute", "full"},
     {"train.attention", "plain"},
     {"train.sequence_chunk", "16"},
+    {"train.fused_kernels", "false"},
     {"train.fused_loss", "false"},
     {"train.recompute_blocks", "full:1,none:3"},
     {"optim.name", "adagrad"},

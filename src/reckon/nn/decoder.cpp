@@ -1,6 +1,7 @@
 #include "reckon/nn/decoder.h"
 
 #include <cmath>
+#include <numbers>
 
 #include "reckon/engine/backward.h"
 #include "reckon/engine/context.h"
@@ -49,7 +50,34 @@ Norm::Norm(Parameters& p, const std::string& name, const ModelConfig& c, int64_t
     : kind(c.norm), eps(c.norm_eps), weight(&p.declare(name + ".weight", {width}, {Init::ones}, false)) {
   if (kind == NormKind::layer_norm && c.norm_bias) bias = &p.declare(name + ".bias", {width}, {Init::zeros}, false);
 }
+namespace {
+// LayerNorm and RMSNorm as element-wise operations and means; 16-bit x passes in float32, as a square may be beyond float16.
+Tensor composed_norm(const Norm& norm, const Tensor& x) {
+  const DType wide = statistics_dtype(x.dtype());
+  const Tensor in = cast(x, wide), centered = norm.kind == NormKind::rms_norm ? in : sub(in, mean(in, {-1}, true));
+  const Tensor rstd = rsqrt(affine(mean(square(centered), {-1}, true), 1, norm.eps));
+  const Tensor y = mul(mul(centered, rstd), cast(norm.weight->value, wide));
+  return cast(norm.bias ? add(y, cast(norm.bias->value, wide)) : y, x.dtype());
+}
+// The same activations as gelu() and swiglu().
+Tensor composed_gelu(const Tensor& x) {
+  const Tensor in = cast(x, statistics_dtype(x.dtype()));
+  const Tensor inner = affine(mul(in, affine(square(in), 0.044715, 1)), std::sqrt(2 / std::numbers::pi));
+  return cast(mul(affine(in, 0.5), affine(tanh(inner), 1, 1)), x.dtype());
+}
+Tensor composed_swiglu(const Tensor& x) {
+  const int64_t F = x.shape().last() / 2;
+  const Tensor in = cast(x, statistics_dtype(x.dtype())), gate = slice(in, -1, 0, F);
+  return cast(mul(mul(gate, sigmoid(gate)), slice(in, -1, F, 2 * F)), x.dtype());
+}
+}  // namespace
+
+SumAndNorm Norm::of_sum(Tensor x, Tensor residual) const {
+  if (kind == NormKind::rms_norm) return add_rms_norm(std::move(x), std::move(residual), weight->value, eps);
+  return add_layer_norm(std::move(x), std::move(residual), weight->value, bias ? bias->value : Tensor(), eps);
+}
 Tensor Norm::operator()(const Tensor& x) const {
+  if (composed) return composed_norm(*this, x);
   return kind == NormKind::rms_norm ? rms_norm(x, weight->value, eps) : layer_norm(x, weight->value, bias ? bias->value : Tensor(), eps);
 }
 
@@ -84,9 +112,18 @@ void DecoderBlock::use_float8(Device& device, int64_t window, Float8States& stat
 Tensor DecoderBlock::operator()(Tensor x, const Attending& how, bool selective) const {
   const ModuleScope scope(name_);
   // Each branch ends before the sum, so that its own tensors are gone when the residual stream is written.
-  Tensor branch = attend(x, how, selective);
-  x = add(std::move(x), std::move(branch));
-  branch = feed_forward(x, selective);
+  Tensor branch = attend(x, how, selective), normalized;
+  if (selective || norm2_.composed) {  // a sum that is kept and a norm that is made again are two operations
+    x = add(std::move(x), std::move(branch));
+    const ModuleScope norm("norm2");
+    const Recomputed again(selective);
+    normalized = norm2_(x);
+  } else {
+    const ModuleScope norm("norm2");
+    SumAndNorm both = norm2_.of_sum(std::move(x), std::move(branch));
+    x = std::move(both.sum), normalized = std::move(both.norm);
+  }
+  branch = feed_forward(std::move(normalized), selective);
   return add(std::move(x), std::move(branch));
 }
 
@@ -132,18 +169,19 @@ Tensor DecoderBlock::attend(const Tensor& x, const Attending& how, bool selectiv
   return proj_(y, !how.plain);  // any other attention keeps its output
 }
 
-Tensor DecoderBlock::feed_forward(const Tensor& x, bool selective) const {
-  Tensor y;
-  {
-    const ModuleScope scope("norm2");
-    const Recomputed again(selective);
-    y = norm2_(x);
-  }
+void DecoderBlock::set_fused_kernels(bool on) { norm1_.composed = norm2_.composed = !on; }
+
+Tensor DecoderBlock::activation(const Tensor& x) const {
+  if (config_.mlp == MlpKind::swiglu) return norm2_.composed ? composed_swiglu(x) : swiglu(x);
+  return norm2_.composed ? composed_gelu(x) : gelu(x);
+}
+
+Tensor DecoderBlock::feed_forward(Tensor y, bool selective) const {
   const ModuleScope scope("mlp");
   y = up_(y, selective);
   {
     const Recomputed again(selective);
-    y = config_.mlp == MlpKind::swiglu ? swiglu(y) : gelu(y);
+    y = activation(y);
   }
   return down_(y, selective);
 }
@@ -163,6 +201,11 @@ Decoder::Decoder(const ModelConfig& config) : config_(config) {
 void Decoder::use_float8(Device& device, int64_t window) {
   check(float8_states_.empty(), "the model multiplies in float8 already");
   for (DecoderBlock& block : blocks_) block.use_float8(device, window, float8_states_);
+}
+
+void Decoder::set_fused_kernels(bool on) {
+  for (DecoderBlock& block : blocks_) block.set_fused_kernels(on);
+  norm_->composed = !on;
 }
 
 Tensor Decoder::embed(const Tensor& tokens, const Tensor& positions) const {

@@ -27,8 +27,10 @@ struct Norm {
   double eps;
   Parameter* weight;          // [C]
   Parameter* bias = nullptr;  // [C], layer_norm only, optional
+  bool composed = false;      // of element-wise operations, as a reference
   Norm(Parameters& p, const std::string& name, const ModelConfig& config, int64_t width);
   Tensor operator()(const Tensor& x) const;
+  SumAndNorm of_sum(Tensor x, Tensor residual) const;
 };
 
 /// Keys and values of past tokens of one layer, preallocated to their maximum.
@@ -89,13 +91,16 @@ class DecoderBlock {
   void use_float8(Device& device, int64_t window, Float8States& states);
   /// x [B, T, C] -> [B, T, C]. selective: BlockRecompute::selective.
   Tensor operator()(Tensor x, const Attending& how = {}, bool selective = false) const;
+  /// See Decoder::set_fused_kernels.
+  void set_fused_kernels(bool on);
   /// Of the chunk x, only the keys and values.
   void store_keys(const Tensor& x, ChunkedSequence& chunk) const;
 
  private:
   Tensor packed_qkv(const Tensor& x, const Attending& how, bool selective) const;
   Tensor attend(const Tensor& x, const Attending& how, bool selective) const;
-  Tensor feed_forward(const Tensor& x, bool selective) const;
+  Tensor activation(const Tensor& x) const;
+  Tensor feed_forward(Tensor normalized, bool selective) const;
   const ModelConfig& config_;
   int64_t index_;
   std::string name_;
@@ -116,6 +121,8 @@ class Decoder {
   Parameters& parameters() { return parameters_; }
   /// Blocks attend by attention_plain instead of attention: the same numbers but for rounding. Not in chunks, nor over a cache.
   void set_plain_attention(bool on) { plain_attention_ = on; }
+  /// false: norms, activations and residual sums are composed of element-wise operations, each with its result in memory.
+  void set_fused_kernels(bool on);
 
   /// From now on the linear layers of the blocks multiply in 8 bits wherever they are differentiated (category optimizer for what they
   /// remember of `window` steps); embedding, attention and head stay as they are. Without gradients all products are those of before.

@@ -43,10 +43,10 @@ Overrides with(Overrides o, const char* more) {
   o.emplace_back(more);
   return o;
 }
-// The same small models where sequences pass in chunks, or with plain attention.
+// The same small models where sequences pass in chunks, with plain attention, or without fused kernels.
 void add_attention(std::vector<Overrides>& models, const Size& size) {
   for (const bool gpt2 : {true, false})
-    for (const char* more : {"train.sequence_chunk=64", "train.attention=plain"}) models.push_back(with(decoder(size, gpt2), more));
+    for (const char* more : {"train.sequence_chunk=64", "train.attention=plain", "train.fused_kernels=false"}) models.push_back(with(decoder(size, gpt2), more));
 }
 
 Overrides cruncher(int d_model, const char* optimizer) {

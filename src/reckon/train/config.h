@@ -54,6 +54,7 @@ struct TrainConfig {
   std::string recompute_blocks;  // a policy block by block, "full:3,none:9" (train/recompute.h); empty: recompute for all of them
   AttentionKind attention = AttentionKind::flash;
   int64_t sequence_chunk = 0;  // tokens of a sequence that pass at a time; 0, or no fewer than there are: all of them
+  bool fused_kernels = true;  // norms, activations and residual sums in one operation each
   bool fused_loss = true;  // head and loss in one operation, without the logits
   bool operator==(const TrainConfig&) const = default;
 };

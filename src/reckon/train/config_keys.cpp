@@ -139,6 +139,9 @@ std::span<const ConfigKey> config_table() {
           "Tokens of each sequence that pass at a time, for sequences whose activations do not fit; 0: whole sequences. Keys, values and "
           "their gradients are held for whole sequences, all else for one chunk; all chunks but the last pass forward twice. With "
           "train.recompute=full blocks take turns, and the least is held: the inputs of all blocks, and keys and values of one."),
+      boolean("train.fused_kernels", FIELD(train.fused_kernels),
+              "Norms, activations and residual sums in one operation each. false: composed of element-wise operations with every result in "
+              "memory, the same numbers but for rounding, to show what fusion saves."),
       boolean("train.fused_loss", FIELD(train.fused_loss),
               "Head, loss and the head's gradients in one operation, which makes the logits some hundred tokens at a time."),
 

@@ -158,6 +158,7 @@ LoadedModel load_model(const std::string& run_dir, std::span<const std::string> 
   loaded.steps = reader.state().step;
   check_as(Failure::usage, !loaded.config.model.cruncher, "preset cruncher has no text to evaluate or generate");
   loaded.decoder = std::make_unique<Decoder>(loaded.config.model);
+  loaded.decoder->set_fused_kernels(loaded.config.train.fused_kernels);
   loaded.decoder->set_plain_attention(loaded.config.train.attention == AttentionKind::plain);
   const PhaseScope phase(device, Phase::init);
   loaded.decoder->parameters().materialize(device, {dtype_of(loaded.config.train.precision), false}, 0);

@@ -50,6 +50,7 @@ void TrainStep::allocate() {
     cruncher_ = std::make_unique<Cruncher>(model);
   } else {
     decoder_ = std::make_unique<Decoder>(model);
+    decoder_->set_fused_kernels(config_.train.fused_kernels);
     decoder_->set_plain_attention(config_.train.attention == AttentionKind::plain);
   }
   const DType dtype = dtype_of(config_.train.precision);
