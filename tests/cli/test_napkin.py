@@ -7,6 +7,7 @@ import unittest
 from harness import PROGRAM, USAGE, Case
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "scripts/make_worked_examples.py"
+LADDER = pathlib.Path(__file__).parents[2] / "scripts/make_ladder.py"
 
 
 class Napkin(Case):
@@ -52,6 +53,10 @@ class Napkin(Case):
 class WorkedExamples(unittest.TestCase):
     def test_are_what_the_program_prints(self):
         process = subprocess.run([sys.executable, "-B", str(SCRIPT), str(PROGRAM), "--check"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.assertEqual(process.returncode, 0, process.stdout[:4000])
+
+    def test_the_ladder_has_the_planned_bytes(self):
+        process = subprocess.run([sys.executable, "-B", str(LADDER), str(PROGRAM), "--check"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.assertEqual(process.returncode, 0, process.stdout[:4000])
 
 
