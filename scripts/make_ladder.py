@@ -9,17 +9,18 @@ import json
 import os
 import pathlib
 import re
+import statistics
 import subprocess
 import sys
 
 PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs/ladder.md"
-MODEL = ["model.preset=gpt2-124m", "model.vocab=50304", "train.micro_batch=1", "train.seq_len=1024"]
+MODEL = ["model.preset=gpt2-124m", "model.vocab=50304", "train.micro_batch=2", "train.seq_len=1024"]
 PLAIN, COMPOSED, LOGITS = "train.attention=plain", "train.fused_kernels=false", "train.fused_loss=false"
 SMALL = ["train.precision=bf16", "optim.name=adamw8bit"]
-ROUNDS, STEPS = 3, 4
+ROUNDS, STEPS = 2, 3
 INTRODUCTION = """# The ladder
 
-What each technique does to one training step: GPT-2 124M, one sequence of 1,024 tokens, on the machine that generated this page. A rung
+What each technique does to one training step: GPT-2 124M, two sequences of 1,024 tokens, on the machine that generated this page. A rung
 keeps what the rungs above it brought, but for the lines that say otherwise. Planned is what `reckon plan` says, measured is the peak of
 the run that followed: the same number, or the run ends with an error. Tokens a second are medians of {rounds} rounds, in each of which all
 rungs take their turn for {steps} steps after one that does not count; the last column is the median of the ratios within a round.
@@ -66,7 +67,7 @@ def rungs(program):
 
 
 def median(values):
-    return sorted(values)[len(values) // 2]
+    return statistics.median(values)
 
 
 def measure(program, ladder):
