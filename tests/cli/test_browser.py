@@ -113,7 +113,7 @@ class Report(Case):
         self.assertEqual(self.browser.value("document.querySelectorAll('.plot.memory').length"), 2)
         left, top, width, height = self.browser.value(BOX % AREA)
         self.browser.move(left + width / 3, top + height / 2)
-        self.assertIn("TiB", self.browser.value(LIVE))
+        self.assertIn("GiB", self.browser.value(LIVE))
         self.assertEqual(self.browser.complaints(), [])
 
 
