@@ -44,7 +44,7 @@ def arguments():
     p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     p.add_argument("--tuned", action="store_true")
     p.add_argument("--compile", action="store_true", help="torch.compile (PyTorch 2 or newer)")
-    p.add_argument("--memory-limit", type=int, default=0, metavar="BYTES", help="end instead of taking more address space than this")
+    p.add_argument("--memory-limit", type=int, default=0, metavar="BYTES", help="end instead of taking more memory than this")
     p.add_argument("--interactive", action="store_true")
     return p.parse_args()
 

@@ -63,6 +63,19 @@ INSTANTIATE_TEST_SUITE_P(Models, Determinism,
                            return std::string(info.param.model) + "_" + info.param.precision + "_" + info.param.optimizer + (info.param.master ? "" : "_rounded");
                          });
 
+// The gradients of a deep model lie in many pieces, each a run of its own for the optimizer.
+TEST(DeepModels, train_a_step) {
+  for (const char* optimizer : {"adamw", "adamw8bit"}) {
+    const Config c = config("gpt2", {"model.layers=70", "model.d_model=32", "model.d_ff=128", "model.heads=2", "model.head_dim=16", "train.micro_batch=1",
+                                     text("optim.name={}", optimizer)});
+    const Ref<Device> device = open_cpu(Mode::real);
+    TrainStep step(c, *device);
+    const TrainStep::Result result = step.run(0, SyntheticBatches(c.model.vocab, 3));
+    EXPECT_TRUE(result.updated);
+    EXPECT_GT(result.grad_norm, 0);
+  }
+}
+
 // Accumulated micro-batches draw the same samples as one large batch, and each counts 1/k.
 class Accumulation : public ::testing::TestWithParam<const char*> {};
 TEST_P(Accumulation, equals_the_large_batch) {

@@ -61,11 +61,13 @@ struct detail::GradientPiece final : SlotSource {
   /// [end - begin]; undefined while there is none.
   Tensor memory() const {
     for (const Parameter* p : members)
-      if (const TensorState& leaf = p->value.state(); leaf.grad) return Tensor(leaf.grad).alias(Layout(Shape{end - begin}));
+      if (const TensorState& leaf = p->value.state(); leaf.grad && leaf.slot_source.get() == this) return Tensor(leaf.grad).alias(Layout(Shape{end - begin}));
     return {};
   }
   void provide() override {
+    check(!members.empty(), "a gradient comes to {}, whose parameters are gone", module_path(module));
     const NoGrad guard;
+    const detail::Restore<bool> unchecked(context().finite_check, false);  // new memory may hold anything
     Tensor flat = memory();
     if (!flat.defined()) {
       const CategoryScope category(Category::gradient);
@@ -75,7 +77,7 @@ struct detail::GradientPiece final : SlotSource {
     }
     for (Parameter* p : members) {
       TensorState& leaf = p->value.state();
-      if (leaf.grad) continue;
+      if (leaf.grad || leaf.slot_source.get() != this) continue;
       Layout layout(p->shape);
       layout.offset = p->offset - begin;
       leaf.note_gradient();
@@ -85,9 +87,10 @@ struct detail::GradientPiece final : SlotSource {
 };
 
 Parameters::Parameters() = default;
-Parameters::~Parameters() = default;
-Parameters::Parameters(Parameters&&) noexcept = default;
-Parameters& Parameters::operator=(Parameters&&) noexcept = default;
+// A graph may outlive its parameters, and hold their pieces.
+Parameters::~Parameters() {
+  for (const auto& piece : pieces_) piece->members.clear();
+}
 
 Parameter& Parameters::declare(std::string name, const Shape& shape, const Init& init, bool decay) {
   check(buckets_.empty(), "parameter {} is declared after the model was materialized", name);
@@ -118,6 +121,7 @@ void Parameters::zero_grad() {
 }
 
 void Parameters::mark_gradients_filled() {
+  check(pieces_.empty(), "gradients that do not last have no place to write to before the first contribution");
   for (Parameter& p : parameters_) p.value.state().grad_filled = p.value.state().grad_is_slot;
 }
 

@@ -57,8 +57,7 @@ class Parameters {
  public:
   Parameters();
   ~Parameters();
-  Parameters(Parameters&&) noexcept;
-  Parameters& operator=(Parameters&&) noexcept;
+  Parameters(const Parameters&) = delete;
   /// Declares one; the reference stays valid. The module path of the context does not matter, `name` is the whole name.
   Parameter& declare(std::string name, const Shape& shape, const Init& init, bool decay);
   /// Allocates the buckets and fills every parameter; its values depend on (seed, name, element) only. Call once, after all are declared.

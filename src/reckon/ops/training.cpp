@@ -1,6 +1,7 @@
 // ops/training: the update of a step, as device operations: gradient norm, clipping, skipping, and one optimizer pass over a flat bucket.
 #include "reckon/ops/training.h"
 
+#include "reckon/ops/ops.h"
 #include "reckon/ops/rows.h"
 #include "reckon/ops/state_blocks.h"
 
@@ -13,7 +14,7 @@ void plan_sum_of_squares(Plan& p) {
 }
 // in: step_scalars, loss [], sums of squares [1] ...
 void plan_clip(Plan& p) {
-  check(p.in.size() >= 3 && p.in[0] == TensorSpec{{kStepScalars}, DType::f64}, "wants step_scalars, the loss and at least one sum of squares");
+  check(p.in.size() >= 3 && p.in.size() <= 32 && p.in[0] == TensorSpec{{kStepScalars}, DType::f64}, "wants step_scalars, the loss and 1 to 30 sums of squares");
   check(p.in[1].numel() == 1 && is_float(p.in[1].dtype), "the loss must be one float, got {}", p.in[1]);
   for (size_t i = 2; i < p.in.size(); ++i) check(p.in[i] == TensorSpec{{1}, DType::f64}, "sum of squares {} is not f64[1]", p.in[i]);
   p.flops.vector = int64_t(p.in.size());
@@ -73,9 +74,10 @@ const OpDef op::join_master{k_join_master, "join_master", plan_master, nullptr, 
 
 Tensor sum_of_squares(const Tensor& x) { return call(op::sum_of_squares, tensors(x))[0]; }
 void clip_(const Tensor& step_scalars, const Tensor& loss, const Tensors& sums) {
-  Tensors in = tensors(step_scalars, loss);
-  in.insert(in.end(), sums.begin(), sums.end());
-  call(op::clip, std::move(in));
+  check(!sums.empty(), "clip: wants at least one sum of squares");
+  Tensor total = sums[0];  // one, however deep the model: a call's inputs have 32 bits in its row
+  for (size_t i = 1; i < sums.size(); ++i) total = add(std::move(total), sums[i]);
+  call(op::clip, tensors(step_scalars, loss, total));
 }
 void split_master_(const Tensor& master, const Tensor& working, const Tensor& residual) { call(op::split_master, tensors(master, working, residual)); }
 void join_master_(const Tensor& master, const Tensor& working, const Tensor& residual) { call(op::join_master, tensors(master, working, residual)); }

@@ -160,6 +160,7 @@ void Tensor::set_grad_slot(const Tensor& slot) {
   check(slot.shape() == shape() && is_float(slot.dtype()), "gradient slot {} does not fit {}", slot, *this);
   state().note_gradient();
   state().grad = slot.ref();
+  state().slot_source = {};
   state().grad_is_slot = true;
   state().grad_filled = false;
 }

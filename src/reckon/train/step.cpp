@@ -128,6 +128,7 @@ Tensor TrainStep::micro_batch() {
 
 Tensor TrainStep::accumulate_gradients(int64_t step, const BatchSource& source) {
   const int64_t k = config_.train.grad_accum, B = config_.train.micro_batch;
+  parameters().zero_grad();  // what a step that threw may have left
   Tensor total;
   for (int64_t micro = 0; micro < k; ++micro) {
     load_batch((step * k + micro) * B, source);

@@ -79,8 +79,8 @@ void kernel::join_master(const KernelArgs& k) {
   cpu::join_master(k.in[1].raw(), static_cast<const uint16_t*>(k.in[2].raw()), k.in[0].data<float>(), k.in[0].numel());
 }
 void kernel::clip(const KernelArgs& k) {  // in: step_scalars, loss, sums of squares [1] ...
-  double squares[64];
-  RECKON_ASSERT(k.in.size() - 2 <= 64);
+  double squares[30];
+  RECKON_ASSERT(k.in.size() - 2 <= 30);
   for (size_t i = 2; i < k.in.size(); ++i) squares[i - 2] = *k.in[i].data<double>();
   clip_coefficient(squares, int64_t(k.in.size()) - 2, k.in[1].dtype(), k.in[1].raw(), k.in[0].data<double>());
 }
