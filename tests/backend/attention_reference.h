@@ -1,6 +1,8 @@
 // tests/backend/attention_reference: attention with materialized scores, in double, and helpers to fill and compare buffers of any float
 // type. It shares no code with the kernels it judges.
 #pragma once
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -10,6 +12,7 @@
 
 #include "reckon/backend/cpu/attention.h"
 #include "reckon/backend/cpu/attention_pairs.h"
+#include "reckon/base/parallel.h"
 #include "reckon/base/philox.h"
 
 namespace reckon::test {
@@ -194,4 +197,24 @@ struct Call {
     cpu::attention_backward(shape, dout.data(), qkv.data(), out.data(), lse.data(), dqkv.data(), workspace.data(), lanes);
   }
 };
+
+/// Outputs and gradients on any number of threads and lanes are those on one.
+inline void expect_same_bits_everywhere(const cpu::AttentionShape& s) {
+  const int before = thread_count();
+  set_thread_count(1);
+  Call one(s, 1);
+  one.forward();
+  one.backward();
+  for (int threads : {1, 2, 5}) {
+    set_thread_count(threads);
+    for (int lanes : {1, 2, 5}) {
+      Call many(s, lanes);
+      many.forward();
+      many.backward();
+      EXPECT_TRUE(many.out.same_bits(one.out)) << describe(s) << " " << threads << " threads, " << lanes << " lanes";
+      EXPECT_TRUE(many.dqkv.same_bits(one.dqkv)) << describe(s) << " " << threads << " threads, " << lanes << " lanes";
+    }
+  }
+  set_thread_count(before);
+}
 }  // namespace reckon::test

@@ -11,30 +11,13 @@
 #include "reckon/base/philox.h"
 #include "reckon/engine/backward.h"
 #include "reckon/engine/context.h"
+#include "tests/nn/small_models.h"
 
 namespace reckon {
 namespace {
-ModelConfig architecture(const std::string& name) {
-  ModelConfig c = model_preset(name == "gpt2" ? "tiny" : "llama-3-8b");
-  c.layers = 3;
-  c.d_model = 60;
-  c.heads = 6;
-  c.kv_heads = name == "gpt2" ? 6 : 2;
-  c.head_dim = 14;
-  c.d_ff = 100;
-  c.vocab = 83;
-  c.max_seq_len = 48;
-  c.init_std = 0.2;  // far from uniform predictions
-  if (name == "qwen") c.qk_norm = c.qkv_bias = c.tied_head = true;
-  if (name == "mistral") c.sliding_window = 9;
-  return c;
-}
+ModelConfig architecture(const std::string& name) { return test::architecture(name, 3); }
 
-std::vector<int32_t> some_tokens(int64_t count, int64_t vocab) {
-  std::vector<int32_t> ids;
-  for (int64_t i = 0; i < count; ++i) ids.push_back(int32_t(philox(1, 2, uint64_t(i))[0] % uint64_t(vocab)));
-  return ids;
-}
+using test::some_tokens;
 
 struct Model {
   Model(const ModelConfig& c, DType dtype) : device(open_cpu(Mode::real)), decoder(c) {

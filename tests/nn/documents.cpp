@@ -11,27 +11,14 @@
 #include "reckon/engine/backward.h"
 #include "reckon/engine/context.h"
 #include "reckon/nn/decoder.h"
+#include "tests/nn/small_models.h"
 
 namespace reckon {
 namespace {
 constexpr int64_t kB = 2, kT = 40;
 const std::vector<std::vector<int64_t>> kLengths = {{7, 1, 20, 12}, {1, 1, 38}};
 
-ModelConfig architecture(const std::string& name) {
-  ModelConfig c = model_preset(name == "gpt2" ? "tiny" : "llama-3-8b");
-  c.layers = 2;
-  c.d_model = 60;
-  c.heads = 6;
-  c.kv_heads = name == "gpt2" ? 6 : 2;
-  c.head_dim = 14;
-  c.d_ff = 100;
-  c.vocab = 83;
-  c.max_seq_len = 48;
-  c.init_std = 0.2;
-  if (name == "qwen") c.qk_norm = c.qkv_bias = c.tied_head = true;
-  if (name == "mistral") c.sliding_window = 9;
-  return c;
-}
+ModelConfig architecture(const std::string& name) { return test::architecture(name, 2); }
 
 struct Gradients {
   double loss = 0;  // summed over the tokens
@@ -43,10 +30,8 @@ class Model {
   explicit Model(const ModelConfig& c, bool plain = false) : device_(open_cpu(Mode::real)), decoder_(c) {
     decoder_.set_plain_attention(plain);
     decoder_.parameters().materialize(*device_, {DType::f64, true}, 5);
-    for (int64_t i = 0; i < kB * kT; ++i) {
-      ids_.push_back(int32_t(philox(1, 2, uint64_t(i))[0] % uint64_t(c.vocab)));
-      targets_.push_back(int32_t(philox(1, 3, uint64_t(i))[0] % uint64_t(c.vocab)));
-    }
+    ids_ = test::some_tokens(kB * kT, c.vocab);
+    targets_ = test::some_tokens(kB * kT, c.vocab, 3);
     is_learned_ = c.position == PositionKind::learned;
   }
 

@@ -10,26 +10,13 @@
 #include "reckon/engine/context.h"
 #include "reckon/engine/meter.h"
 #include "reckon/nn/decoder.h"
+#include "tests/nn/small_models.h"
 
 namespace reckon {
 namespace {
 constexpr int64_t kB = 2, kT = 41;
 
-ModelConfig architecture(const std::string& name) {
-  ModelConfig c = model_preset(name == "gpt2" ? "tiny" : "llama-3-8b");
-  c.layers = 2;
-  c.d_model = 60;
-  c.heads = 6;
-  c.kv_heads = name == "gpt2" ? 6 : 2;
-  c.head_dim = 14;
-  c.d_ff = 100;
-  c.vocab = 83;
-  c.max_seq_len = 48;
-  c.init_std = 0.2;
-  if (name == "qwen") c.qk_norm = c.qkv_bias = c.tied_head = true;
-  if (name == "mistral") c.sliding_window = 9;
-  return c;
-}
+ModelConfig architecture(const std::string& name) { return test::architecture(name, 2); }
 
 struct Result {
   double loss = 0;
@@ -43,8 +30,7 @@ Result step(const ModelConfig& c, bool plain, const RecomputePolicy& recompute =
   decoder.set_plain_attention(plain);
   decoder.parameters().materialize(*device, {DType::f64, true}, 5);
   decoder.parameters().zero_grad();
-  std::vector<int32_t> ids;
-  for (int64_t i = 0; i < kB * kT; ++i) ids.push_back(int32_t(philox(1, 2, uint64_t(i))[0] % uint64_t(c.vocab)));
+  const std::vector<int32_t> ids = test::some_tokens(kB * kT, c.vocab);
   const Tensor tokens = from_values<int32_t>(*device, {kB, kT}, ids);
   Result r;
   Meter meter;

@@ -35,46 +35,34 @@ HWY_INLINE void for_vectors_by_four(int64_t n, Body body) {
   if (i < n) body(i, Tail{hn::FirstN(D(), size_t(n - i))});
 }
 
-template <class F>
+// kQuick: for functions of one or two instructions.
+template <bool kQuick, class F>
+HWY_INLINE void over_vectors(int64_t n, F body) {
+  if constexpr (kQuick) {
+    for_vectors_by_four(n, body);
+  } else {
+    for_vectors(n, body);
+  }
+}
+template <bool kQuick = false, class F>
 HWY_INLINE void each1(const BlockCall& c, int64_t at, int64_t n, F f) {
   const float* x = c.in[0].at(at);
   float* y = c.out.at(at);
   if (c.rounds) {
-    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(round_to_bf16(f(part.load(x + i))), y + i); });
+    over_vectors<kQuick>(n, [&](int64_t i, auto part) RECKON_VEC { part.store(round_to_bf16(f(part.load(x + i))), y + i); });
   } else {
-    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(f(part.load(x + i)), y + i); });
+    over_vectors<kQuick>(n, [&](int64_t i, auto part) RECKON_VEC { part.store(f(part.load(x + i)), y + i); });
   }
 }
-template <class F>
+template <bool kQuick = false, class F>
 HWY_INLINE void each2(const BlockCall& c, int64_t at, int64_t n, F f) {
   const float *a = c.in[0].at(at), *b = c.in[1].at(at);
   float* y = c.out.at(at);
   if (c.rounds) {
-    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(round_to_bf16(f(part.load(a + i), part.load(b + i))), y + i); });
+    over_vectors<kQuick>(n,
+                         [&](int64_t i, auto part) RECKON_VEC { part.store(round_to_bf16(f(part.load(a + i), part.load(b + i))), y + i); });
   } else {
-    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC { part.store(f(part.load(a + i), part.load(b + i)), y + i); });
-  }
-}
-// Of one or two instructions.
-template <class F>
-HWY_INLINE void quick1(const BlockCall& c, int64_t at, int64_t n, F f) {
-  const float* x = c.in[0].at(at);
-  float* y = c.out.at(at);
-  if (c.rounds) {
-    for_vectors_by_four(n, [&](int64_t i, auto part) RECKON_VEC { part.store(round_to_bf16(f(part.load(x + i))), y + i); });
-  } else {
-    for_vectors_by_four(n, [&](int64_t i, auto part) RECKON_VEC { part.store(f(part.load(x + i)), y + i); });
-  }
-}
-template <class F>
-HWY_INLINE void quick2(const BlockCall& c, int64_t at, int64_t n, F f) {
-  const float *a = c.in[0].at(at), *b = c.in[1].at(at);
-  float* y = c.out.at(at);
-  if (c.rounds) {
-    for_vectors_by_four(n,
-                        [&](int64_t i, auto part) RECKON_VEC { part.store(round_to_bf16(f(part.load(a + i), part.load(b + i))), y + i); });
-  } else {
-    for_vectors_by_four(n, [&](int64_t i, auto part) RECKON_VEC { part.store(f(part.load(a + i), part.load(b + i)), y + i); });
+    over_vectors<kQuick>(n, [&](int64_t i, auto part) RECKON_VEC { part.store(f(part.load(a + i), part.load(b + i)), y + i); });
   }
 }
 
@@ -131,7 +119,7 @@ void run_activation(const BlockCall& c, int64_t at, int64_t n) {
     case BlockCode::sigmoid:
       return each1(c, at, n, [](V v) RECKON_VEC { return sigmoid_vec(v); });
     case BlockCode::relu:
-      return quick1(c, at, n, [](V v) RECKON_VEC { return relu_vec(v); });
+      return each1<true>(c, at, n, [](V v) RECKON_VEC { return relu_vec(v); });
     case BlockCode::gelu:
       return each1(c, at, n, [](V v) RECKON_VEC { return gelu_vec(v); });
     case BlockCode::silu:
@@ -171,13 +159,13 @@ void run_one(const BlockCall& c, int64_t at, int64_t n) {
     case BlockCode::load:
       return load_block(c, at, n);
     case BlockCode::copy:
-      return quick1(c, at, n, [](V v) RECKON_VEC { return v; });
+      return each1<true>(c, at, n, [](V v) RECKON_VEC { return v; });
     case BlockCode::affine: {
       const V alpha = set(c.alpha), beta = set(c.beta);
-      return quick1(c, at, n, [&](V v) RECKON_VEC { return hn::MulAdd(alpha, v, beta); });
+      return each1<true>(c, at, n, [&](V v) RECKON_VEC { return hn::MulAdd(alpha, v, beta); });
     }
     case BlockCode::neg:
-      return quick1(c, at, n, [](V v) RECKON_VEC { return hn::Neg(v); });
+      return each1<true>(c, at, n, [](V v) RECKON_VEC { return hn::Neg(v); });
     case BlockCode::exp:
       return each1(c, at, n, [](V v) RECKON_VEC { return exp_vec(v); });
     case BlockCode::log:
@@ -187,17 +175,17 @@ void run_one(const BlockCall& c, int64_t at, int64_t n) {
     case BlockCode::rsqrt:
       return each1(c, at, n, [](V v) RECKON_VEC { return hn::Div(set(1.0f), hn::Sqrt(v)); });
     case BlockCode::square:
-      return quick1(c, at, n, [](V v) RECKON_VEC { return hn::Mul(v, v); });
+      return each1<true>(c, at, n, [](V v) RECKON_VEC { return hn::Mul(v, v); });
     case BlockCode::reciprocal:
       return each1(c, at, n, [](V v) RECKON_VEC { return hn::Div(set(1.0f), v); });
     case BlockCode::abs:
-      return quick1(c, at, n, [](V v) RECKON_VEC { return hn::Abs(v); });
+      return each1<true>(c, at, n, [](V v) RECKON_VEC { return hn::Abs(v); });
     case BlockCode::add:
-      return quick2(c, at, n, [](V u, V v) RECKON_VEC { return hn::Add(u, v); });
+      return each2<true>(c, at, n, [](V u, V v) RECKON_VEC { return hn::Add(u, v); });
     case BlockCode::sub:
-      return quick2(c, at, n, [](V u, V v) RECKON_VEC { return hn::Sub(u, v); });
+      return each2<true>(c, at, n, [](V u, V v) RECKON_VEC { return hn::Sub(u, v); });
     case BlockCode::mul:
-      return quick2(c, at, n, [](V u, V v) RECKON_VEC { return hn::Mul(u, v); });
+      return each2<true>(c, at, n, [](V u, V v) RECKON_VEC { return hn::Mul(u, v); });
     case BlockCode::div:
       return each2(c, at, n, [](V u, V v) RECKON_VEC { return hn::Div(u, v); });
     case BlockCode::max:
