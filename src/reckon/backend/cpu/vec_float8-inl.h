@@ -16,7 +16,7 @@ using D8 = hn::Rebind<uint8_t, D>;
 #if HWY_TARGET == HWY_SCALAR
 template <const Float8Format& F>
 HWY_INLINE V load_f8(const uint8_t* p) {
-  std::conditional_t<&F == &kE5m2, float8_e5m2, float8_e4m3fn> value;
+  std::conditional_t<F.dropped == kE5m2.dropped, float8_e5m2, float8_e4m3fn> value;
   value.bits = *p;
   return set(float(value));
 }
@@ -28,7 +28,7 @@ HWY_INLINE void store_f8(V v, uint8_t* p) {
 template <const Float8Format& F>
 HWY_INLINE V load_f8(const uint8_t* p) {
   const auto codes = hn::LoadU(D8(), p);
-  if constexpr (&F == &kE5m2) {  // the upper half of a float16
+  if constexpr (F.dropped == kE5m2.dropped) {  // the upper half of a float16
     const hn::Rebind<hwy::float16_t, D> d16;
     return hn::PromoteTo(D(), hn::BitCast(d16, hn::ShiftLeft<8>(hn::PromoteTo(D16(), codes))));
   } else {
