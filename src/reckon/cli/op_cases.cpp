@@ -137,7 +137,7 @@ std::vector<double> hold(const CaseInput& input, int64_t count, uint64_t key) {
         x = 0.1 * std::floor(21 * u) - 1 + input.low;
         break;
       case CaseInput::Hold::ids:
-        x = std::floor(u * input.high);
+        x = input.low + std::floor(u * input.high);
         break;
       case CaseInput::Hold::targets:
         x = i % 4 == 3 ? double(kIgnoredTarget) : std::floor(u * input.high);
@@ -258,6 +258,7 @@ const std::vector<OpCase>& op_cases() {
     std::vector<OpCase> cases;
     CaseList list(cases);
     add_elementwise_cases(list);
+    add_whole_cases(list);
     add_view_cases(list);
     add_reduce_cases(list);
     add_matmul_cases(list);

@@ -23,7 +23,7 @@ struct CaseInput {
     apart,     // uniform with sign, but at least 0.1 from 0: away from kinks there
     grid,      // random multiples of 0.1 plus `low`: two grids half a step apart never come near each other
     distinct,  // all different by 0.02 or more, around 0, in random order
-    ids,       // i32, uniform in [0, high)
+    ids,       // whole numbers: low plus a uniform one in [0, high); i32 unless said otherwise
     targets,   // i32, as ids, every fourth one kIgnoredTarget
     mask,      // bool
     given,     // `values`, in `dtype`
@@ -114,6 +114,7 @@ class CaseList {
 };
 
 void add_elementwise_cases(CaseList& list);
+void add_whole_cases(CaseList& list);
 void add_view_cases(CaseList& list);
 void add_reduce_cases(CaseList& list);
 void add_matmul_cases(CaseList& list);

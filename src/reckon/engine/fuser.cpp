@@ -68,7 +68,7 @@ bool Fuser::reads_as_value(const Tensor& tensor, int value) const {
 bool Fuser::joins_as_sum(const OpDef& op, const Plan& plan, const Tensors& in) const {
   const int value = waiting_value(in[0]);
   const uint32_t axes = op.traits.sums(plan.params);
-  return value >= 0 && reads_as_value(in[0], value) && sums_last_axes(axes, shape_) && (sum_axes_ == 0 || sum_axes_ == axes);
+  return value >= 0 && is_float(in[0].dtype()) && reads_as_value(in[0], value) && sums_last_axes(axes, shape_) && (sum_axes_ == 0 || sum_axes_ == axes);
 }
 
 bool Fuser::joins(const OpDef& op, const Plan& plan, const Tensors& in) const {

@@ -16,7 +16,9 @@ void plan_mask(Plan& p) {
   p.output({m.queries, m.keys}, DType::boolean);
 }
 void plan_random(Plan& p) {
-  check(is_float(p.in[0].dtype), "only floating-point tensors are filled with random numbers, got {}", p.in[0].dtype);
+  const auto kind = p.params.as<RandomParams>().kind;
+  check(is_float(p.in[0].dtype) || kind == RandomParams::integers || kind == RandomParams::bernoulli,
+        "{} takes whole numbers only: see fill_integers_ and fill_bernoulli_", p.in[0].dtype);
   p.vector_flops({10, p.in[0].numel()});
 }
 // slot, g: slot (+)= g

@@ -1,11 +1,13 @@
 // ops/elementwise: unary and binary operations with broadcasting, comparisons and selection.
-#include <numbers>
+#include <cmath>
 
+#include "reckon/ops/dtypes.h"
 #include "reckon/ops/ops.h"
 #include "reckon/ops/rows.h"
 
 namespace reckon {
 namespace {
+// The public functions promote; a row itself takes one dtype.
 void check_same_dtype(const Plan& p, size_t a = 0, size_t b = 1) {
   check(p.in[a].dtype == p.in[b].dtype, "dtypes differ: {} and {}; cast one of them", p.in[a].dtype, p.in[b].dtype);
 }
@@ -17,6 +19,12 @@ void plan_unary(Plan& p) {
   p.output(p.in[0]);
   p.vector_flops({kCost, p.in[0].numel()});
 }
+// Whole numbers too; they wrap.
+void plan_number_unary(Plan& p) {
+  check(p.in[0].dtype != DType::boolean, "has no bool arithmetic; cast it, or take equal() and where()");
+  p.output(p.in[0]);
+  p.flops.vector = p.in[0].numel();
+}
 // dy and the kept tensor -> dx
 template <int kCost>
 void plan_unary_back(Plan& p) {
@@ -26,9 +34,13 @@ void plan_unary_back(Plan& p) {
 }
 void plan_binary(Plan& p) {
   check_same_dtype(p);
-  check(p.in[0].dtype != DType::boolean && p.in[0].dtype != DType::u8, "has no {} arithmetic", p.in[0].dtype);
   p.output(broadcast(p.in[0].shape, p.in[1].shape), p.in[0].dtype);
   p.flops.vector = p.out[0].numel();
+}
+// bool has no differences, quotients and powers.
+void plan_number_binary(Plan& p) {
+  check(p.in[0].dtype != DType::boolean || p.in[1].dtype != DType::boolean, "has no bool arithmetic; cast the inputs, or compare them with equal()");
+  plan_binary(p);
 }
 void plan_float_binary(Plan& p) {
   check_float(p);
@@ -45,7 +57,25 @@ void plan_where(Plan& p) {
   p.output(broadcast(p.in[0].shape, broadcast(p.in[1].shape, p.in[2].shape)), p.in[1].dtype);
 }
 
-Tensor binary(const OpDef& row, const Tensor& a, const Tensor& b) { return call(row, tensors(a, b))[0]; }
+// An operation refuses inputs that it has no common type for by its own name.
+DType result_dtype_for(const OpDef& row, const Tensor& a, const Tensor& b) {
+  if (a.defined() && b.defined() && a.dtype() == b.dtype()) return a.dtype();
+  check(a.defined() && b.defined(), "{}: an input is undefined  (inputs: {} {})", row.name, a, b);
+  try {
+    return result_dtype(a, b);
+  } catch (const Error& error) {
+    fail("{}: {}  (inputs: {} {})", row.name, error.what(), a, b);
+  }
+}
+Tensor binary(const OpDef& row, const Tensor& a, const Tensor& b) {
+  const DType dtype = result_dtype_for(row, a, b);
+  return call(row, tensors(cast(a, dtype), cast(b, dtype)))[0];
+}
+// Of whole numbers the operation gives floats: f32, as in PyTorch.
+Tensor float_binary(const OpDef& row, const Tensor& a, const Tensor& b) {
+  const DType dtype = result_dtype_for(row, a, b);
+  return is_float(dtype) || is_float8(dtype) ? binary(row, a, b) : call(row, tensors(to_floats(a), to_floats(b)))[0];
+}
 Tensor unary(const OpDef& row, const Tensor& x) { return call(row, tensors(x))[0]; }
 
 // 0 times x would be NaN where x is infinite or NaN.
@@ -102,8 +132,21 @@ Tensors vjp_pow(Vjp& v) {
   return dx;
 }
 
+// y = floor(a / b) carries no gradient: it is 0 wherever there is one. r = a - floor(a / b) b: da = dy, db = -dy floor(a / b).
+Tensors vjp_remainder(Vjp& v) {
+  const Shape &a = v.node.in_specs()[0].shape, &b = v.node.in_specs()[1].shape;
+  Tensors dx(2);
+  if (v.needs_in(1)) dx[1] = neg(sum_to(mul(v.dy[0], floor_divide(v.in(0), v.in(1))), b));
+  if (v.needs_in(0)) dx[0] = sum_to(v.dy[0], a);
+  return dx;
+}
+
 void plan_affine(Plan& p) {
-  check_float(p);
+  const auto a = p.params.as<AffineParams>();
+  check(p.in[0].dtype != DType::boolean, "has no bool arithmetic; cast it first");
+  const auto is_whole = [](double v) { return std::trunc(v) == v && std::abs(v) < 0x1p63; };
+  check(is_float(p.in[0].dtype) || (is_whole(a.alpha) && is_whole(a.beta)),
+        "{} x + {} is not taken of {}: cast it to a float first", a.alpha, a.beta, p.in[0].dtype);
   p.output(p.in[0]);
   p.vector_flops({2, p.in[0].numel()});
 }
@@ -153,24 +196,29 @@ Tensors vjp_swiglu(Vjp& v) { return {back(op::swiglu_back, v, v.in(0))}; }
 #define BINARY(name, plan, vjp, kept) \
   const OpDef op::name{k_##name, #name, plan, vjp, {.in = kept}, {.reuse = 0b11, .any_stride = 0b11, .pointwise = true}}
 BINARY(add, plan_binary, vjp_add, 0);
-BINARY(sub, plan_binary, vjp_sub, 0);
+BINARY(sub, plan_number_binary, vjp_sub, 0);
 BINARY(mul, plan_binary, vjp_mul, 0b11);
 BINARY(div, plan_float_binary, vjp_div, 0b11);
 BINARY(maximum, plan_binary, vjp_maximum, 0b11);
 BINARY(minimum, plan_binary, vjp_minimum, 0b11);
-BINARY(pow, plan_float_binary, vjp_pow, 0b11);
+BINARY(pow, plan_number_binary, vjp_pow, 0b11);
 #undef BINARY
+const OpDef op::floor_divide{k_floor_divide, "floor_divide", plan_number_binary, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1}};
+const OpDef op::remainder{k_remainder, "remainder", plan_number_binary, vjp_remainder, {.in = 0b11}, {.any_stride = 0b11}};
 const OpDef op::affine{k_affine, "affine", plan_affine, vjp_affine, {}, {.reuse = 0b1, .pointwise = true}};
+#define NUMBER_UNARY(name, kept) \
+  const OpDef op::name{k_##name, #name, plan_number_unary, vjp_##name, {.in = kept}, {.reuse = 0b1, .pointwise = true}}
+NUMBER_UNARY(neg, 0);
+NUMBER_UNARY(square, 1);
+NUMBER_UNARY(abs, 1);
+#undef NUMBER_UNARY
 #define UNARY(name, cost, kept_in, kept_out) \
   const OpDef op::name{k_##name, #name, plan_unary<cost>, vjp_##name, {.in = kept_in, .out = kept_out}, {.reuse = 0b1, .pointwise = true}}
-UNARY(neg, 1, 0, 0);
 UNARY(exp, 1, 0, 1);
 UNARY(log, 1, 1, 0);
 UNARY(sqrt, 1, 0, 1);
 UNARY(rsqrt, 1, 0, 1);
-UNARY(square, 1, 1, 0);
 UNARY(reciprocal, 1, 0, 1);
-UNARY(abs, 1, 1, 0);
 UNARY(tanh, 1, 0, 1);
 UNARY(sigmoid, 4, 0, 1);
 UNARY(relu, 1, 0, 1);
@@ -189,33 +237,55 @@ const OpDef op::where{k_where, "where", plan_where, vjp_where, {.in = 0b1}, {.an
 const OpDef op::swiglu{k_swiglu, "swiglu", plan_swiglu, vjp_swiglu, {.in = 0b1}};
 const OpDef op::swiglu_back{k_swiglu_back, "swiglu_back", plan_swiglu_back, nullptr, {}, {.reuse = 0b10}};
 
-Tensor add(Tensor a, Tensor b) { return call(op::add, tensors(std::move(a), std::move(b)))[0]; }
+Tensor add(Tensor a, Tensor b) {
+  const DType dtype = result_dtype_for(op::add, a, b);
+  if (a.dtype() != dtype) a = cast(a, dtype);
+  if (b.dtype() != dtype) b = cast(b, dtype);
+  return call(op::add, tensors(std::move(a), std::move(b)))[0];
+}
 Tensor sub(const Tensor& a, const Tensor& b) { return binary(op::sub, a, b); }
 Tensor mul(const Tensor& a, const Tensor& b) { return binary(op::mul, a, b); }
-Tensor div(const Tensor& a, const Tensor& b) { return binary(op::div, a, b); }
+Tensor div(const Tensor& a, const Tensor& b) { return float_binary(op::div, a, b); }
+Tensor floor_divide(const Tensor& a, const Tensor& b) { return binary(op::floor_divide, a, b); }
+Tensor remainder(const Tensor& a, const Tensor& b) { return binary(op::remainder, a, b); }
 Tensor maximum(const Tensor& a, const Tensor& b) { return binary(op::maximum, a, b); }
 Tensor minimum(const Tensor& a, const Tensor& b) { return binary(op::minimum, a, b); }
 Tensor pow(const Tensor& a, const Tensor& b) { return binary(op::pow, a, b); }
-Tensor affine(Tensor x, double alpha, double beta) { return call(op::affine, tensors(std::move(x)), AffineParams{alpha, beta})[0]; }
+Tensor affine(Tensor x, double alpha, double beta) {
+  if (!is_float(x.dtype()) && !is_float8(x.dtype())) {
+    const bool whole = std::trunc(alpha) == alpha && std::trunc(beta) == beta;
+    if (!whole) x = to_floats(x);
+    if (x.dtype() == DType::boolean) x = cast(x, DType::i64);
+  }
+  return call(op::affine, tensors(std::move(x)), AffineParams{alpha, beta})[0];
+}
 #define UNARY(name) \
   Tensor name(const Tensor& x) { return unary(op::name, x); }
 UNARY(neg)
+UNARY(square)
+UNARY(abs)
+UNARY(swiglu)
+#undef UNARY
+#define UNARY(name) \
+  Tensor name(const Tensor& x) { return unary(op::name, to_floats(x)); }
 UNARY(exp)
 UNARY(log)
 UNARY(sqrt)
 UNARY(rsqrt)
-UNARY(square)
 UNARY(reciprocal)
-UNARY(abs)
 UNARY(tanh)
 UNARY(sigmoid)
-UNARY(relu)
 UNARY(gelu)
 UNARY(silu)
-UNARY(swiglu)
 #undef UNARY
+Tensor relu(const Tensor& x) {
+  return is_integer(x.dtype()) ? maximum(x, zero_of(x)) : unary(op::relu, x);
+}
 Tensor equal(const Tensor& a, const Tensor& b) { return binary(op::equal, a, b); }
 Tensor less(const Tensor& a, const Tensor& b) { return binary(op::less, a, b); }
 Tensor less_equal(const Tensor& a, const Tensor& b) { return binary(op::less_equal, a, b); }
-Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) { return call(op::where, tensors(condition, a, b))[0]; }
+Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
+  const DType dtype = result_dtype_for(op::where, a, b);
+  return call(op::where, tensors(condition, cast(a, dtype), cast(b, dtype)))[0];
+}
 }  // namespace reckon

@@ -1,5 +1,6 @@
 // ops/loss: cross-entropy of logits, and of logits that are made and used a tile at a time inside the operation.
 #include "reckon/engine/context.h"
+#include "reckon/ops/dtypes.h"
 #include "reckon/ops/ops.h"
 #include "reckon/ops/rows.h"
 
@@ -130,10 +131,10 @@ const OpDef op::linear_cross_entropy_step{
     {.mutates = 0b10000, .reuse = 0b1}};
 
 Tensor cross_entropy(Tensor logits, const Tensor& targets, const CrossEntropyOptions& options) {
-  return call(op::cross_entropy, tensors(std::move(logits), targets), LossParams{options, false})[0];
+  return call(op::cross_entropy, tensors(std::move(logits), to_ids(targets)), LossParams{options, false})[0];
 }
 Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& targets, const CrossEntropyOptions& options) {
-  return call(op::linear_cross_entropy, tensors(x, w, targets), LossParams{options, false})[0];
+  return call(op::linear_cross_entropy, tensors(x, w, to_ids(targets)), LossParams{options, false})[0];
 }
 
 LossAndGradient linear_cross_entropy_step(Tensor x, const Tensor& w, const Tensor& targets, const Tensor& seed,

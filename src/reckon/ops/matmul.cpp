@@ -22,7 +22,7 @@ struct MatmulExtents {
 MatmulExtents extents(const Plan& p) {
   const auto q = p.params.as<MatmulParams>();
   const Shape &a = p.in[0].shape, &b = p.in[1].shape;
-  check(p.in[0].dtype == p.in[1].dtype && is_float(p.in[0].dtype), "wants two floating-point matrices of one dtype, got {} and {}", p.in[0], p.in[1]);
+  check(p.in[0].dtype == p.in[1].dtype && p.in[0].dtype != DType::boolean, "wants two matrices of one dtype other than bool, got {} and {}; cast one of them", p.in[0], p.in[1]);
   check(a.rank() >= 2 && b.rank() >= 2, "wants at least two axes each, got {} and {}", a, b);
   const int64_t k = a[q.transpose_a ? -2 : -1], k2 = b[q.transpose_b ? -1 : -2];
   check(k == k2, "inner sizes differ: {} times {}", a, b);

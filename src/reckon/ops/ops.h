@@ -1,6 +1,6 @@
 // ops/ops: the public operations, as a user writes them. Every one can run on meta, is planned, and says if it has no gradient.
-// Float types are f32, f64, bf16 and f16; the 8-bit ones store: they are filled, viewed, copied and cast. All tensors of one call live on
-// one device.
+// Float types are f32, f64, bf16 and f16; the 8-bit ones store: they are filled, viewed, copied and cast. Operations on two tensors
+// promote them to one dtype, and functions such as exp take whole numbers to f32: ops/dtypes.h. All tensors of one call live on one device.
 #pragma once
 #include "reckon/engine/call.h"
 #include "reckon/ops/loss.h"
@@ -57,7 +57,7 @@ Tensor div(const Tensor& a, const Tensor& b);
 Tensor maximum(const Tensor& a, const Tensor& b);
 Tensor minimum(const Tensor& a, const Tensor& b);
 Tensor pow(const Tensor& a, const Tensor& b);
-/// alpha * x + beta.
+/// alpha * x + beta, in x's dtype; of whole numbers in f32 if alpha or beta is none.
 Tensor affine(Tensor x, double alpha, double beta = 0);
 Tensor neg(const Tensor& x);
 Tensor exp(const Tensor& x);
@@ -81,18 +81,19 @@ Tensor less_equal(const Tensor& a, const Tensor& b);
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
 
 // ---- reductions ------------------------------------------------------------------------------------------------------------------
-/// Over the named axes (none: all). Low-precision inputs are summed in f32.
+/// Over the named axes (none: all). Low-precision inputs are summed in f32; whole numbers and bool in i64, which their sum is.
 Tensor sum(const Tensor& x, std::initializer_list<int> axes = {}, bool keepdim = false);
 Tensor mean(const Tensor& x, std::initializer_list<int> axes = {}, bool keepdim = false);
 Tensor max(const Tensor& x, std::initializer_list<int> axes = {}, bool keepdim = false);
 /// Sums broadcast axes away until the shape is `shape`.
 Tensor sum_to(const Tensor& x, const Shape& shape);
-/// Over the last axis.
-Tensor softmax(const Tensor& x);
-Tensor log_softmax(const Tensor& x);
+/// Over one axis; any but the last costs a copy there and is given back as a view.
+Tensor softmax(const Tensor& x, int axis = -1);
+Tensor log_softmax(const Tensor& x, int axis = -1);
 
 // ---- matrix products ---------------------------------------------------------------------------------------------------------------
-/// a [..., M, K], b [..., K, N] -> [..., M, N]; leading axes broadcast. f16 and bf16 accumulate in f32.
+/// a [..., M, K], b [..., K, N] -> [..., M, N]; leading axes broadcast. f16 and bf16 accumulate in f32; whole numbers
+/// wrap, and are multiplied without haste.
 Tensor matmul(const Tensor& a, const Tensor& b);
 /// y = x w^T + bias: x [..., K], w [N, K], bias [N] or undefined -> [..., N].
 Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias = {});
@@ -113,7 +114,7 @@ SumAndNorm add_rms_norm(Tensor x, Tensor residual, const Tensor& weight, double 
 Tensor qk_norm(const Tensor& qkv, const Tensor& q_weight, const Tensor& k_weight, int64_t heads, int64_t kv_heads, int64_t head_dim, double eps = 1e-6);
 /// silu(gate) * up of packed x [..., 2F] = (gate | up) -> [..., F]. Shazeer 2020, arXiv:2002.05202.
 Tensor swiglu(const Tensor& x);
-/// Rows of table [V, C] by ids (i32, any shape S) -> [S..., C]. An id outside [0, V) gives a row of NaN.
+/// Rows of table [V, C] by ids (i32 or i64, any shape S) -> [S..., C]. An id outside [0, V) gives a row of NaN.
 Tensor embedding(const Tensor& table, const Tensor& ids);
 /// Rotary positions, half-split pairs, on the first `rotated_heads` heads of x [B, T, heads D]; row t has position t + position[0].
 /// position (i64 [1]) may be undefined: t + first. Su et al. 2021, arXiv:2104.09864.
@@ -153,7 +154,7 @@ Tensor attention_chunk(const Tensor& qkv, const SequenceKeys& keys, int64_t firs
                        double scale = 0, int64_t window = 0, const Tensor& documents = {});
 
 // ---- losses --------------------------------------------------------------------------------------------------------------------------
-/// Negative log-likelihood (nats) of targets i32 [...] under logits [..., V], see CrossEntropyOptions: a scalar, or one loss a target (0 for
+/// Negative log-likelihood (nats) of targets (i32 or i64) [...] under logits [..., V], see CrossEntropyOptions: a scalar, or one loss a target (0 for
 /// ignored ones) with Reduction::none; f32 (f64 for f64). The mean is over the targets that are not ignored. A target that is neither
 /// ignored nor in [0, V) gives NaN. backward overwrites the logits if nobody else holds them; it has no gradient of its own.
 Tensor cross_entropy(Tensor logits, const Tensor& targets, const CrossEntropyOptions& options = {});

@@ -13,14 +13,16 @@ Shape reduced_shape(const Shape& in, const ReduceParams& r) {
   }
   return Shape(std::span<const int64_t>(e, n));
 }
+// Whole numbers and bool are summed in i64, where they wrap.
 void plan_sum(Plan& p) {
-  check(is_float(p.in[0].dtype), "wants a floating-point tensor, got {}", p.in[0].dtype);
-  p.output(reduced_shape(p.in[0].shape, p.params.as<ReduceParams>()), p.in[0].dtype);
+  const DType dtype = p.in[0].dtype;
+  p.output(reduced_shape(p.in[0].shape, p.params.as<ReduceParams>()), is_float(dtype) ? dtype : DType::i64);
   p.flops.vector = p.in[0].numel();
 }
 uint32_t summed_axes(const Params& params) { return params.as<ReduceParams>().axes; }
 void plan_max(Plan& p) {
-  plan_sum(p);
+  p.output(reduced_shape(p.in[0].shape, p.params.as<ReduceParams>()), p.in[0].dtype);
+  p.flops.vector = p.in[0].numel();
   check(p.out[0].numel() == 0 || p.in[0].numel() > 0, "the maximum over an empty axis of {} is undefined", p.in[0].shape);
 }
 // A reduced tensor, stretched back over the axes that were reduced.
@@ -70,6 +72,7 @@ const OpDef op::log_softmax_back{k_log_softmax_back, "log_softmax_back", plan_so
 Tensor sum(const Tensor& x, std::initializer_list<int> axes, bool keepdim) { return call(op::sum, tensors(x), reduce_params(x, axes, keepdim))[0]; }
 Tensor max(const Tensor& x, std::initializer_list<int> axes, bool keepdim) { return call(op::max, tensors(x), reduce_params(x, axes, keepdim))[0]; }
 Tensor mean(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
+  check(is_float(x.dtype()), "mean: {} has no room for a mean of whole numbers; cast it to a float first", x);
   const Tensor total = sum(x, axes, keepdim);
   check(x.numel() > 0 || total.numel() == 0, "mean: the mean over an empty axis of {} is undefined", x.shape());
   return total.numel() ? affine(total, double(total.numel()) / double(x.numel())) : total;
@@ -82,6 +85,12 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
     if (axis < lead || (shape[axis - lead] == 1 && x.shape()[axis] != 1)) r.axes |= 1u << axis;
   return reshape(call(op::sum, tensors(x), r)[0], shape);
 }
-Tensor softmax(const Tensor& x) { return call(op::softmax, tensors(x))[0]; }
-Tensor log_softmax(const Tensor& x) { return call(op::log_softmax, tensors(x))[0]; }
+namespace {
+Tensor over_axis(const OpDef& row, const Tensor& x, int axis) {
+  if (x.rank() == 0 || x.shape().resolve(axis) == x.rank() - 1) return call(row, tensors(x))[0];
+  return transpose(call(row, tensors(transpose(x, axis, -1)))[0], axis, -1);
+}
+}  // namespace
+Tensor softmax(const Tensor& x, int axis) { return over_axis(op::softmax, x, axis); }
+Tensor log_softmax(const Tensor& x, int axis) { return over_axis(op::log_softmax, x, axis); }
 }  // namespace reckon

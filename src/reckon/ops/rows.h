@@ -35,9 +35,9 @@ struct AffineParams {
   double alpha, beta;  // alpha * x + beta
 };
 struct RandomParams {
-  enum Kind : int32_t { uniform, normal, trunc_normal } kind;
+  enum Kind : int32_t { uniform, normal, trunc_normal, integers, bernoulli } kind;
   uint64_t key;
-  double a, b;  // uniform: [a, b); normal: mean a, std b; trunc_normal: mean 0, std a, cut at +-b
+  double a, b;  // uniform: [a, b); normal: mean a, std b; trunc_normal: mean 0, std a, cut at +-b; integers: [a, b); bernoulli: 1 with probability a
 };
 struct ArangeParams {
   int64_t count;

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "reckon/ops/attention_rows.h"
+#include "reckon/ops/dtypes.h"
 #include "reckon/ops/ops.h"
 
 namespace reckon {
@@ -141,7 +142,7 @@ const OpDef op::attention_back{k_attention_back, "attention_back", plan_attentio
 const OpDef op::kv_append{k_kv_append, "kv_append", plan_kv_append, nullptr, {}, {.mutates = 0b110}};
 const OpDef op::attention_cached{k_attention_cached, "attention_cached", plan_attention_cached};
 
-Tensor embedding(const Tensor& table, const Tensor& ids) { return call(op::embedding, tensors(table, ids))[0]; }
+Tensor embedding(const Tensor& table, const Tensor& ids) { return call(op::embedding, tensors(table, to_ids(ids)))[0]; }
 Tensor rope(Tensor x, int64_t rotated_heads, int64_t head_dim, double theta, const Tensor& position, int64_t first) {
   check(first >= 0 && (first == 0 || !position.defined()), "rope: the first position is {}, or in a tensor, but not both", first);
   const RopeParams r{theta, int32_t(rotated_heads), int32_t(head_dim), false, position.defined(), first};

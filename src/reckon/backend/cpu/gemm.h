@@ -42,6 +42,9 @@ inline constexpr int64_t kGemmTileScratch = 288 * 1024;
 void gemm_tile_f32(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, bool trans_b, float* c,
                    int64_t ldc, bool accumulate, void* scratch);
 
+/// C = op(A) op(B) of i32, i64 or u8, all three of one dtype; sums wrap. Rows of C in parallel, without blocking: for counts and indices.
+void gemm_whole(const GemmShape& shape, const void* a, const void* b, void* c);
+
 /// The obvious triple loop, summed in double and rounded once to c: the judge of gemm in tests.
 void gemm_reference(const GemmShape& shape, const void* a, const void* b, void* c, const void* bias);
 }  // namespace reckon::cpu

@@ -44,6 +44,8 @@ BINARY(div, div)
 BINARY(maximum, max)
 BINARY(minimum, min)
 BINARY(pow, pow)
+BINARY(floor_divide, floor_divide)
+BINARY(remainder, remainder)
 #undef BINARY
 #define UNARY(name) \
   void kernel::name(const KernelArgs& k) { apply(k, Unary::name); }

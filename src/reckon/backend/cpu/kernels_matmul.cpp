@@ -41,6 +41,7 @@ std::byte* at(const Tensor& t, int64_t elements) { return static_cast<std::byte*
 
 namespace book {
 void matmul(Plan& p) {
+  if (!is_float(p.in[0].dtype)) return;
   p.workspace = gemm_workspace(matmul_shape(p.in[0].shape, p.in[1].shape, p.in[0].dtype, p.params.as<MatmulParams>()), p.profile.lanes);
 }
 }  // namespace book
@@ -49,6 +50,12 @@ void kernel::matmul(const KernelArgs& k) {
   const Tensor &a = k.in[0], &b = k.in[1], &c = k.out[0];
   const GemmShape g = matmul_shape(a.shape(), b.shape(), a.dtype(), k.as<MatmulParams>());
   const Shape lead = c.shape().first(c.rank() - 2);
+  if (!is_float(a.dtype())) {
+    BatchWalk walk_a{{}, lead, a.shape()}, walk_b{{}, lead, b.shape()};
+    for (int64_t i = 0; i < lead.numel(); ++i, walk_a.next(), walk_b.next())
+      gemm_whole(g, at(a, walk_a.offset()), at(b, walk_b.offset()), at(c, i * g.m * g.n));
+    return;
+  }
   const int64_t step_a = uniform_stride(lead, a.shape()), step_b = uniform_stride(lead, b.shape());
   if (step_a >= 0 && step_b >= 0) {
     gemm_batched(g, lead.numel(), a.raw(), step_a, b.raw(), step_b, c.raw(), g.m * g.n, nullptr, k.workspace, k.lanes);

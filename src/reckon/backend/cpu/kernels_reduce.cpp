@@ -42,6 +42,8 @@ void kernel::random(const KernelArgs& k) {
     case RandomParams::uniform: return fill_uniform(x.dtype(), x.raw(), x.numel(), p.key, 0, p.a, p.b);
     case RandomParams::normal: return fill_normal(x.dtype(), x.raw(), x.numel(), p.key, 0, p.a, p.b);
     case RandomParams::trunc_normal: return fill_truncated_normal(x.dtype(), x.raw(), x.numel(), p.key, 0, 0, p.a, -p.b, p.b);
+    case RandomParams::integers: return fill_integers(x.dtype(), x.raw(), x.numel(), p.key, 0, int64_t(p.a), int64_t(p.b));
+    case RandomParams::bernoulli: return fill_bernoulli(x.dtype(), x.raw(), x.numel(), p.key, 0, p.a);
   }
 }
 

@@ -2,6 +2,7 @@
 // operand that is not contiguous float32 is gathered or converted there first, so that each operation is written once.
 #include "reckon/backend/cpu/rows_elementwise.h"
 
+#include "reckon/backend/cpu/rows_plain.h"
 #include "reckon/backend/cpu/vec_targets.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/rows_elementwise.cpp"
@@ -84,6 +85,18 @@ void binary_floats(Binary op, const float* a, const float* b, float* y, int64_t 
         RECKON_COUNT_VECTOR(1);
         y[i] = __builtin_powf(a[i], b[i]);
       }
+      return;
+    case Binary::floor_divide:
+      for (int64_t i = 0; i < n; ++i) {
+        RECKON_COUNT_VECTOR(1);
+        y[i] = float(floor_divide_of(double(a[i]), double(b[i])));
+      }
+      return;
+    case Binary::remainder:
+      for (int64_t i = 0; i < n; ++i) {
+        RECKON_COUNT_VECTOR(1);
+        y[i] = float(remainder_of(double(a[i]), double(b[i])));
+      }
   }
 }
 
@@ -151,7 +164,6 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 #include "reckon/backend/cpu/rows.h"
-#include "reckon/backend/cpu/rows_plain.h"
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
 
@@ -167,18 +179,15 @@ bool is_vector_type(DType dtype) { return is_float(dtype) && dtype != DType::f64
 }  // namespace
 
 void unary(Unary op, DType dtype, const Shape& shape, Strided x, void* y, const int64_t* y_strides) {
-  RECKON_ASSERT(is_float(dtype));
   const int64_t* strides[] = {y_strides, x.strides};
   const Loop loop = make_loop(shape, 2, strides);
   parallel_range(loop.total, kTaskElements, [&](int64_t begin, int64_t end) {
-    if (dtype == DType::f64) return unary_plain(op, loop, x.data, y, begin, end);
+    if (!is_vector_type(dtype)) return unary_plain(op, dtype, loop, x.data, y, begin, end);
     HWY_DYNAMIC_DISPATCH(unary_part)(op, dtype, loop, x.data, y, begin, end);
   });
 }
 
 void binary(Binary op, DType dtype, const Shape& shape, Strided a, Strided b, void* out, const int64_t* out_strides) {
-  const bool integer = dtype == DType::i32 || dtype == DType::i64;
-  RECKON_ASSERT(is_float(dtype) || (integer && op != Binary::div && op != Binary::pow));
   const int64_t* strides[] = {out_strides, a.strides, b.strides};
   const Loop loop = make_loop(shape, 3, strides);
   parallel_range(loop.total, kTaskElements, [&](int64_t begin, int64_t end) {
@@ -188,8 +197,7 @@ void binary(Binary op, DType dtype, const Shape& shape, Strided a, Strided b, vo
 }
 
 void unary_run(Unary op, DType dtype, const void* x, void* y, int64_t n) {
-  RECKON_ASSERT(is_float(dtype));
-  if (dtype == DType::f64) return unary_plain(op, dense_loop(2, n), x, y, 0, n);
+  if (!is_vector_type(dtype)) return unary_plain(op, dtype, dense_loop(2, n), x, y, 0, n);
   HWY_DYNAMIC_DISPATCH(unary_dense)(op, dtype, x, y, n);
 }
 
@@ -199,9 +207,9 @@ void binary_run(Binary op, DType dtype, const void* a, const void* b, void* out,
 }
 
 void affine(DType dtype, const void* x, double alpha, double beta, void* y, int64_t n) {
-  RECKON_ASSERT(is_float(dtype));
   parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
-    if (dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(axpby_part)(dtype, float(alpha), x, dtype, float(beta), nullptr, y, begin, end);
+    if (is_vector_type(dtype)) return HWY_DYNAMIC_DISPATCH(axpby_part)(dtype, float(alpha), x, dtype, float(beta), nullptr, y, begin, end);
+    if (dtype != DType::f64) return affine_whole(dtype, x, int64_t(alpha), int64_t(beta), y, begin, end);
     for (int64_t i = begin; i < end; ++i) {
       RECKON_COUNT_VECTOR(2);
       static_cast<double*>(y)[i] = alpha * static_cast<const double*>(x)[i] + beta;

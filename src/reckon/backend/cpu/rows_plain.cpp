@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "reckon/backend/cpu/count.h"
 #include "reckon/backend/cpu/rows.h"
@@ -10,13 +11,29 @@
 #include "reckon/base/parallel.h"
 
 namespace reckon::cpu {
+// The quotient of what fmod leaves is whole up to rounding, which the last step takes away.
+double floor_divide_of(double a, double b) {
+  if (b == 0) return a / b;
+  const double rest = std::fmod(a, b);
+  double quotient = (a - rest) / b;
+  if (rest != 0 && (rest < 0) != (b < 0)) quotient -= 1;
+  if (quotient == 0) return std::copysign(0.0, a / b);
+  const double whole = std::floor(quotient);
+  return quotient - whole > 0.5 ? whole + 1 : whole;
+}
+double remainder_of(double a, double b) {
+  const double rest = std::fmod(a, b);
+  if (rest == 0) return std::copysign(0.0, b);
+  return (rest < 0) != (b < 0) ? rest + b : rest;
+}
+
 namespace {
-template <class F>
+template <class T, class F>
 void each1(const Loop& loop, const void* x, void* y, int64_t begin, int64_t end, F f) {
   const int64_t sy = loop.inner_stride(0), sx = loop.inner_stride(1);
   walk(loop, begin, end, [&](int64_t n, const int64_t* at) {
-    const double* from = static_cast<const double*>(x) + at[1];
-    double* to = static_cast<double*>(y) + at[0];
+    const T* from = static_cast<const T*>(x) + at[1];
+    T* to = static_cast<T*>(y) + at[0];
     for (int64_t i = 0; i < n; ++i) {
       RECKON_COUNT_VECTOR(1);
       to[i * sy] = f(from[i * sx]);
@@ -56,12 +73,39 @@ void binary_f64(Binary op, const Loop& l, const void* a, const void* b, void* ou
       return each2<double, double>(l, a, b, out, begin, end, min_f64);
     case Binary::pow:
       return each2<double, double>(l, a, b, out, begin, end, [](double u, double v) { return std::pow(u, v); });
+    case Binary::floor_divide:
+      return each2<double, double>(l, a, b, out, begin, end, floor_divide_of);
+    case Binary::remainder:
+      return each2<double, double>(l, a, b, out, begin, end, remainder_of);
   }
 }
 
-// Unsigned arithmetic wraps where signed overflow would be undefined.
+// The quotient that rounds towards minus infinity; the smallest number by -1 wraps to itself.
 template <class T, class U>
-void binary_integers(Binary op, const Loop& l, const void* a, const void* b, void* out, int64_t begin, int64_t end) {
+T floor_divide_whole(T a, T b) {
+  if (b == 0) return 0;
+  if constexpr (std::is_signed_v<T>)
+    if (b == -1) return T(U(0) - U(a));
+  const T quotient = T(a / b);
+  return T(quotient - (a % b != 0 && (a < 0) != (b < 0)));
+}
+template <class T, class U>
+T remainder_whole(T a, T b) {
+  return T(U(a) - U(floor_divide_whole<T, U>(a, b)) * U(b));
+}
+template <class T, class U>
+T power_whole(T a, T b) {
+  if constexpr (std::is_signed_v<T>)
+    if (b < 0) return a == 1 ? T(1) : a == -1 ? T(b % 2 ? -1 : 1) : T(0);
+  U power = 1, square = U(a);
+  for (U left = U(b); left > 0; left = U(left / 2), square = U(square * square))
+    if (left % 2) power = U(power * square);
+  return T(power);
+}
+
+// Unsigned arithmetic wraps where signed overflow would be undefined. U is at least as wide as int, or products would be signed again.
+template <class T, class U>
+void binary_whole(Binary op, const Loop& l, const void* a, const void* b, void* out, int64_t begin, int64_t end) {
   switch (op) {
     case Binary::add:
       return each2<T, T>(l, a, b, out, begin, end, [](T u, T v) { return T(U(u) + U(v)); });
@@ -73,8 +117,36 @@ void binary_integers(Binary op, const Loop& l, const void* a, const void* b, voi
       return each2<T, T>(l, a, b, out, begin, end, [](T u, T v) { return std::max(u, v); });
     case Binary::min:
       return each2<T, T>(l, a, b, out, begin, end, [](T u, T v) { return std::min(u, v); });
+    case Binary::pow:
+      return each2<T, T>(l, a, b, out, begin, end, power_whole<T, U>);
+    case Binary::floor_divide:
+      return each2<T, T>(l, a, b, out, begin, end, floor_divide_whole<T, U>);
+    case Binary::remainder:
+      return each2<T, T>(l, a, b, out, begin, end, remainder_whole<T, U>);
+    case Binary::div:
+      fail("binary: whole numbers have no quotients; the operation casts them to f32");
+  }
+}
+
+void binary_bool(Binary op, const Loop& l, const void* a, const void* b, void* out, int64_t begin, int64_t end) {
+  if (op == Binary::add || op == Binary::max)
+    return each2<uint8_t, uint8_t>(l, a, b, out, begin, end, [](uint8_t u, uint8_t v) { return uint8_t(u | v); });
+  if (op == Binary::mul || op == Binary::min)
+    return each2<uint8_t, uint8_t>(l, a, b, out, begin, end, [](uint8_t u, uint8_t v) { return uint8_t(u & v); });
+  fail("binary: bool has no differences, quotients and powers");
+}
+
+template <class T, class U>
+void unary_whole(Unary op, const Loop& l, const void* x, void* y, int64_t begin, int64_t end) {
+  switch (op) {
+    case Unary::neg:
+      return each1<T>(l, x, y, begin, end, [](T v) { return T(U(0) - U(v)); });
+    case Unary::square:
+      return each1<T>(l, x, y, begin, end, [](T v) { return T(U(v) * U(v)); });
+    case Unary::abs:
+      return each1<T>(l, x, y, begin, end, [](T v) { return v < 0 ? T(U(0) - U(v)) : v; });
     default:
-      fail("binary: integers have no division or power");
+      fail("unary: whole numbers have no such function; the operation casts them to f32");
   }
 }
 
@@ -123,6 +195,27 @@ void compare_part(Compare op, DType dtype, const Loop& l, const void* a, const v
   }
 }
 
+void unary_f64(Unary op, const Loop& loop, const void* x, void* y, int64_t begin, int64_t end) {
+  switch (op) {
+    case Unary::neg:
+      return each1<double>(loop, x, y, begin, end, [](double v) { return -v; });
+    case Unary::exp:
+      return each1<double>(loop, x, y, begin, end, [](double v) { return std::exp(v); });
+    case Unary::log:
+      return each1<double>(loop, x, y, begin, end, [](double v) { return std::log(v); });
+    case Unary::sqrt:
+      return each1<double>(loop, x, y, begin, end, [](double v) { return std::sqrt(v); });
+    case Unary::rsqrt:
+      return each1<double>(loop, x, y, begin, end, [](double v) { return 1 / std::sqrt(v); });
+    case Unary::square:
+      return each1<double>(loop, x, y, begin, end, [](double v) { return v * v; });
+    case Unary::reciprocal:
+      return each1<double>(loop, x, y, begin, end, [](double v) { return 1 / v; });
+    case Unary::abs:
+      return each1<double>(loop, x, y, begin, end, [](double v) { return std::abs(v); });
+  }
+}
+
 template <class T>
 void where_part(const Loop& l, const void* condition, const void* a, const void* b, void* out, int64_t begin, int64_t end) {
   const int64_t so = l.inner_stride(0), sc = l.inner_stride(1), sa = l.inner_stride(2), sb = l.inner_stride(3);
@@ -135,31 +228,44 @@ void where_part(const Loop& l, const void* condition, const void* a, const void*
 }
 }  // namespace
 
-void unary_plain(Unary op, const Loop& loop, const void* x, void* y, int64_t begin, int64_t end) {
-  switch (op) {
-    case Unary::neg:
-      return each1(loop, x, y, begin, end, [](double v) { return -v; });
-    case Unary::exp:
-      return each1(loop, x, y, begin, end, [](double v) { return std::exp(v); });
-    case Unary::log:
-      return each1(loop, x, y, begin, end, [](double v) { return std::log(v); });
-    case Unary::sqrt:
-      return each1(loop, x, y, begin, end, [](double v) { return std::sqrt(v); });
-    case Unary::rsqrt:
-      return each1(loop, x, y, begin, end, [](double v) { return 1 / std::sqrt(v); });
-    case Unary::square:
-      return each1(loop, x, y, begin, end, [](double v) { return v * v; });
-    case Unary::reciprocal:
-      return each1(loop, x, y, begin, end, [](double v) { return 1 / v; });
-    case Unary::abs:
-      return each1(loop, x, y, begin, end, [](double v) { return std::abs(v); });
+void unary_plain(Unary op, DType dtype, const Loop& loop, const void* x, void* y, int64_t begin, int64_t end) {
+  switch (dtype) {
+    case DType::f64:
+      return unary_f64(op, loop, x, y, begin, end);
+    case DType::i32:
+      return unary_whole<int32_t, uint32_t>(op, loop, x, y, begin, end);
+    case DType::i64:
+      return unary_whole<int64_t, uint64_t>(op, loop, x, y, begin, end);
+    default:
+      return unary_whole<uint8_t, uint32_t>(op, loop, x, y, begin, end);
   }
 }
 
 void binary_plain(Binary op, DType dtype, const Loop& loop, const void* a, const void* b, void* out, int64_t begin, int64_t end) {
-  if (dtype == DType::f64) return binary_f64(op, loop, a, b, out, begin, end);
-  if (dtype == DType::i32) return binary_integers<int32_t, uint32_t>(op, loop, a, b, out, begin, end);
-  binary_integers<int64_t, uint64_t>(op, loop, a, b, out, begin, end);
+  switch (dtype) {
+    case DType::f64:
+      return binary_f64(op, loop, a, b, out, begin, end);
+    case DType::i32:
+      return binary_whole<int32_t, uint32_t>(op, loop, a, b, out, begin, end);
+    case DType::i64:
+      return binary_whole<int64_t, uint64_t>(op, loop, a, b, out, begin, end);
+    case DType::boolean:
+      return binary_bool(op, loop, a, b, out, begin, end);
+    default:
+      return binary_whole<uint8_t, uint32_t>(op, loop, a, b, out, begin, end);
+  }
+}
+
+void affine_whole(DType dtype, const void* x, int64_t alpha, int64_t beta, void* y, int64_t begin, int64_t end) {
+  const auto run = [&]<class T>(T) {
+    for (int64_t i = begin; i < end; ++i) {
+      RECKON_COUNT_VECTOR(2);
+      static_cast<T*>(y)[i] = T(uint64_t(alpha) * uint64_t(static_cast<const T*>(x)[i]) + uint64_t(beta));
+    }
+  };
+  if (dtype == DType::i32) return run(int32_t());
+  if (dtype == DType::i64) return run(int64_t());
+  run(uint8_t());
 }
 
 void compare(Compare op, DType dtype, const Shape& shape, Strided a, Strided b, void* out, const int64_t* out_strides) {

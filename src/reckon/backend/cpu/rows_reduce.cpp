@@ -196,23 +196,74 @@ Split split(const Shape& shape, const int64_t* strides, uint32_t axes) {
 }
 
 double joined(bool max, double a, double b) { return !max ? a + b : std::isnan(a) || b <= a ? a : b; }
+int64_t joined(bool max, int64_t a, int64_t b) { return max ? std::max(a, b) : int64_t(uint64_t(a) + uint64_t(b)); }
+template <class Result>
+Result start_of(bool max) {
+  using Limits = std::numeric_limits<Result>;
+  return !max ? Result(0) : Limits::has_infinity ? Result(-Limits::infinity()) : Limits::min();
+}
 
-void reduce_part_f64(bool max, const double* x, const Loop& outer, int64_t k0, int64_t k1, const Loop& inner, int64_t begin, int64_t end,
-                     double* out) {
+// The obvious loops: float64 in double, whole numbers in int64_t.
+template <class T, class Result>
+void reduce_part_plain(bool max, const void* data, const Loop& outer, int64_t k0, int64_t k1, const Loop& inner, int64_t begin, int64_t end,
+                       Result* out) {
+  const T* x = static_cast<const T*>(data);
   const int64_t outer_stride = outer.inner_stride(1), stride = inner.inner_stride(0);
   walk(outer, k0, k1, [&](int64_t n, const int64_t* at) {
     for (int64_t c = 0; c < n; ++c, ++out) {
-      double result = max ? -std::numeric_limits<double>::infinity() : 0;
+      Result result = start_of<Result>(max);
       walk(inner, begin, end, [&](int64_t count, const int64_t* from) {
-        const double* xs = x + at[1] + c * outer_stride + from[0];
+        const T* xs = x + at[1] + c * outer_stride + from[0];
         for (int64_t i = 0; i < count; ++i) {
           RECKON_COUNT_VECTOR(1);
-          result = joined(max, result, xs[i * stride]);
+          result = joined(max, result, Result(xs[i * stride]));
         }
       });
       *out = result;
     }
   });
+}
+
+// One output element each of `outer`, from `reduced` elements. part(k0, k1, begin, end, results) reduces elements [begin, end) for the
+// outputs [k0, k1); finish(k, result) stores one.
+template <class Result, class Part, class Finish>
+void reduce_in_slices(bool max, const Loop& outer, int64_t reduced, void* workspace, Part part, Finish finish) {
+  const int64_t outputs = outer.total;
+  const auto [slices, each] = sum_cut(outputs, reduced);
+  const int64_t by_work = kTaskElements / std::max<int64_t>(each, 1);
+  const int64_t grain = outer.inner_stride(1) == 1 ? kBlock : std::clamp<int64_t>(by_work, 1, kBlock),
+                parts = (outputs + grain - 1) / grain;
+  Result* partial = static_cast<Result*>(workspace);  // [slices, outputs]
+  static_assert(sizeof(Result) == 8);
+  parallel_for(parts * slices, [&](int64_t task) {
+    const int64_t k0 = task % parts * grain, k1 = std::min(outputs, k0 + grain), slice = task / parts;
+    const int64_t begin = std::min(reduced, slice * each), end = std::min(reduced, begin + each);
+    Result result[kBlock];
+    std::fill(result, result + kBlock, start_of<Result>(max));
+    if (begin < end) part(k0, k1, begin, end, result);
+    for (int64_t k = k0; k < k1; ++k) slices == 1 ? finish(k, result[k - k0]) : void(partial[slice * outputs + k] = result[k - k0]);
+  });
+  if (slices == 1) return;
+  parallel_range(outputs, kBlock, [&](int64_t k0, int64_t k1) {
+    for (int64_t k = k0; k < k1; ++k) {
+      Result value = partial[k];
+      for (int64_t slice = 1; slice < slices; ++slice) value = joined(max, value, partial[slice * outputs + k]);
+      finish(k, value);
+    }
+  });
+}
+
+void store_whole(DType dtype, void* out, int64_t at, int64_t value) {
+  switch (dtype) {
+    case DType::i64:
+      static_cast<int64_t*>(out)[at] = value;
+      return;
+    case DType::i32:
+      static_cast<int32_t*>(out)[at] = int32_t(value);
+      return;
+    default:
+      static_cast<uint8_t*>(out)[at] = uint8_t(value);
+  }
 }
 
 // A flat reduction: f(begin, end) -> double for each slice, added in order.
@@ -247,44 +298,29 @@ double sum_run(DType dtype, const void* x, int64_t n, double sum) {
 }
 
 void reduce(Reduce op, DType dtype, const Shape& shape, Strided x, uint32_t axes, DType out_dtype, void* out, void* workspace) {
-  RECKON_ASSERT(is_float(dtype) && is_float(out_dtype));
+  RECKON_ASSERT(is_float(dtype) == is_float(out_dtype));
   const Split s = split(shape, x.strides, axes);
   int64_t dense[kMaxRank];
   dense_strides(s.kept, dense);
   const int64_t *outer_strides[] = {dense, s.kept_strides}, *inner_strides[] = {s.reduced_strides};
   const Loop outer = make_loop(s.kept, 2, outer_strides), inner = make_loop(s.reduced, 1, inner_strides);
   const bool max = op == Reduce::max;
-  const int64_t outputs = outer.total, reduced = inner.total;
-  const auto [slices, each] = sum_cut(outputs, reduced);
-  const int64_t by_work = kTaskElements / std::max<int64_t>(each, 1);
-  const int64_t grain = outer.inner_stride(1) == 1 ? kBlock : std::clamp<int64_t>(by_work, 1, kBlock),
-                parts = (outputs + grain - 1) / grain;
-  double* partial = static_cast<double*>(workspace);  // [slices, outputs]
-  const auto finish = [&](int64_t k, double value) {
-    store_float(out_dtype, out, k, op == Reduce::mean ? value / double(reduced) : value);
+  const int64_t reduced = inner.total;
+  if (is_float(dtype)) {
+    const auto part = [&](int64_t k0, int64_t k1, int64_t begin, int64_t end, double* result) {
+      if (dtype == DType::f64) return reduce_part_plain<double>(max, x.data, outer, k0, k1, inner, begin, end, result);
+      HWY_DYNAMIC_DISPATCH(reduce_part)(max, dtype, x.data, outer, k0, k1, inner, begin, end, result);
+    };
+    return reduce_in_slices<double>(max, outer, reduced, workspace, part, [&](int64_t k, double value) {
+      store_float(out_dtype, out, k, op == Reduce::mean ? value / double(reduced) : value);
+    });
+  }
+  const auto part = [&](int64_t k0, int64_t k1, int64_t begin, int64_t end, int64_t* result) {
+    if (dtype == DType::i32) return reduce_part_plain<int32_t>(max, x.data, outer, k0, k1, inner, begin, end, result);
+    if (dtype == DType::i64) return reduce_part_plain<int64_t>(max, x.data, outer, k0, k1, inner, begin, end, result);
+    reduce_part_plain<uint8_t>(max, x.data, outer, k0, k1, inner, begin, end, result);
   };
-  parallel_for(parts * slices, [&](int64_t task) {
-    const int64_t k0 = task % parts * grain, k1 = std::min(outputs, k0 + grain), slice = task / parts;
-    const int64_t begin = std::min(reduced, slice * each), end = std::min(reduced, begin + each);
-    double result[kBlock];
-    std::fill(result, result + kBlock, max ? -std::numeric_limits<double>::infinity() : 0.0);
-    if (begin < end) {
-      if (dtype == DType::f64) {
-        reduce_part_f64(max, static_cast<const double*>(x.data), outer, k0, k1, inner, begin, end, result);
-      } else {
-        HWY_DYNAMIC_DISPATCH(reduce_part)(max, dtype, x.data, outer, k0, k1, inner, begin, end, result);
-      }
-    }
-    for (int64_t k = k0; k < k1; ++k) slices == 1 ? finish(k, result[k - k0]) : void(partial[slice * outputs + k] = result[k - k0]);
-  });
-  if (slices == 1) return;
-  parallel_range(outputs, kBlock, [&](int64_t k0, int64_t k1) {
-    for (int64_t k = k0; k < k1; ++k) {
-      double value = partial[k];
-      for (int64_t slice = 1; slice < slices; ++slice) value = joined(max, value, partial[slice * outputs + k]);
-      finish(k, value);
-    }
-  });
+  reduce_in_slices<int64_t>(max, outer, reduced, workspace, part, [&](int64_t k, int64_t value) { store_whole(out_dtype, out, k, value); });
 }
 
 int64_t column_sums_workspace(DType dtype, int64_t rows, int64_t cols) {

@@ -14,7 +14,7 @@ enum class Reduce : uint8_t { sum, mean, max };
 /// out = op of x over the axes whose bits are set in `axes` (bit 0: the first axis); out is dense, in the order of the axes that remain.
 /// Sums are taken in short runs of f32 that are added in double (all in double for f64), in an order fixed by the shape and strides. An
 /// empty sum is 0, an empty mean NaN, an empty maximum -inf; the maximum of anything with a NaN is NaN. Float types; out may be another
-/// one.
+/// one. Whole numbers and bool, not for means: out is i64, where sums wrap, or x's type.
 void reduce(Reduce op, DType dtype, const Shape& shape, Strided x, uint32_t axes, DType out_dtype, void* out, void* workspace);
 /// Bytes of partial results; monotone in every extent.
 int64_t reduce_workspace(const Shape& shape, uint32_t axes);
