@@ -89,7 +89,11 @@ Tensors vjp_permute(Vjp& v) {
 }
 
 // ---- slice
-int64_t slice_count(const SliceParams& s) { return s.stop <= s.start ? 0 : (s.stop - s.start - 1) / s.step + 1; }
+// A negative step goes from start down to above stop, which is -1 for the whole axis.
+int64_t slice_count(const SliceParams& s) {
+  if (s.step < 0) return s.start <= s.stop ? 0 : (s.start - s.stop - 1) / -s.step + 1;
+  return s.stop <= s.start ? 0 : (s.stop - s.start - 1) / s.step + 1;
+}
 void plan_slice(Plan& p) {
   const auto s = p.params.as<SliceParams>();
   p.output(p.in[0].shape.with(s.axis, slice_count(s)), p.in[0].dtype);
@@ -174,7 +178,7 @@ Tensor transpose(const Tensor& x, int axis_a, int axis_b) {
 Tensor slice(const Tensor& x, int axis, int64_t start, int64_t stop, int64_t step) {
   axis = x.shape().resolve(axis);
   const int64_t extent = x.shape()[axis];
-  check(step >= 1, "slice: the step must be at least 1, got {}", step);
+  check(step >= 1, "slice: the step must be at least 1, got {}; index() and flip() go backwards", step);
   const auto clamp = [&](int64_t at) { return std::clamp<int64_t>(at < 0 ? at + extent : at, 0, extent); };
   return call(op::slice, tensors(x), SliceParams{axis, extent, clamp(start), clamp(stop), step})[0];
 }

@@ -1,6 +1,7 @@
 #include "reckon/tensor/tensor.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 namespace reckon {
 
@@ -112,13 +113,17 @@ std::vector<double> Tensor::to_vector() const {
   device().synchronize();
   // The span of storage that the layout reaches, copied once, then walked.
   const Layout& l = layout();
-  int64_t reach = 1;
-  for (int axis = 0; axis < rank(); ++axis) reach += (shape()[axis] - 1) * l.strides[axis];
+  int64_t reach = 1, before = 0;  // elements, and those of them before element 0: a view may go backwards
+  for (int axis = 0; axis < rank(); ++axis) {
+    const int64_t span = (shape()[axis] - 1) * l.strides[axis];
+    reach += std::abs(span);
+    before += std::max<int64_t>(-span, 0);
+  }
   std::vector<std::byte> host(size_t(reach * size_of(dtype())));
-  device().copy_out(host.data(), raw(), host.size());
+  device().copy_out(host.data(), static_cast<const std::byte*>(raw()) - before * size_of(dtype()), host.size());
   int64_t index[kMaxRank] = {};
   for (int64_t n = 0; n < numel(); ++n) {
-    int64_t at = 0;
+    int64_t at = before;
     for (int axis = 0; axis < rank(); ++axis) at += index[axis] * l.strides[axis];
     values.push_back(load(host.data(), dtype(), at));
     for (int axis = rank() - 1; axis >= 0 && ++index[axis] == shape()[axis]; --axis) index[axis] = 0;
