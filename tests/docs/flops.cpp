@@ -88,6 +88,40 @@ void call_elementwise(Calls& c, int64_t s) {
   c.add(op::swiglu_back, {c.make({3 + s, 7}), packed});
 }
 
+void call_functions(Calls& c, int64_t s) {
+  const Tensor x = c.make({3 + s, 1, 5}), y = c.make({7, 5});
+  for (const OpDef* row : {&op::sin, &op::cos, &op::erf, &op::floor, &op::ceil, &op::round, &op::sign, &op::log1p, &op::expm1, &op::softplus,
+                           &op::gelu_erf})
+    c.add(*row, {x});
+  c.add(op::clamp, {x}, ClampParams{-1, 1});
+  c.add(op::not_equal, {x, y});
+}
+
+void call_indexing(Calls& c, int64_t s) {
+  const Tensor x = c.make({3 + s, 40}), index = c.make({2 + s, 40}, DType::i64), src = c.make({2 + s, 40});
+  c.add(op::concatenate, {x, src}, AxisParams{0});
+  c.add(op::gather, {x, index}, AxisParams{0});
+  c.add(op::scatter, {x, index, src}, AxisParams{0});
+  c.add(op::scatter_add, {x, index, src}, AxisParams{0});
+  c.add(op::cumsum, {x}, ScanParams{1, false, false});
+  c.add(op::sort, {x}, OrderParams{1, false, false, 0}, {{"L", 6}});
+  c.add(op::top_k, {x}, OrderParams{1, true, false, 5}, {{"L", 3}});
+  c.add(op::top_k, {x}, OrderParams{1, true, false, 40}, {{"L", 6}}, "of all");
+}
+
+void call_convolutions(Calls& c, int64_t s) {
+  const int64_t B = 2, C = 6, H = 9 + s, W = 8, O = 4, G = 2;
+  ConvParams p{{2, 1}, {1, 2}, {1, 2}, {0, 0}, G};
+  const Tensor x = c.make({B, C, H, W}), w = c.make({O, C / G, 3, 2}), dy = c.make({B, O, (H + 2 - 3) / 2 + 1, W + 4 - 2});
+  const Names taps{{"K", C / G * 3 * 2}};
+  c.add(op::conv2d, {x, w}, p, taps);
+  c.add(op::conv2d, {x, w, c.make({O})}, p, taps, "with bias");
+  p.extent[0] = H, p.extent[1] = W;
+  c.add(op::conv2d_back_x, {dy, w}, p, taps);
+  p.extent[0] = 3, p.extent[1] = 2;
+  c.add(op::conv2d_back_w, {dy, x}, p, taps);
+}
+
 void call_memory(Calls& c, int64_t s) {
   const Tensor x = c.make({4 + s, 9}), slot = c.make({4 + s, 9});
   c.add(op::contiguous, {transpose(x)});
@@ -253,6 +287,9 @@ class FlopsTable : public testing::Test {
     for (const int64_t s : {0, 4}) {
       call_elementwise(calls_, s);
       call_memory(calls_, s);
+      call_functions(calls_, s);
+      call_indexing(calls_, s);
+      call_convolutions(calls_, s);
       call_rows(calls_, s);
       call_products(calls_, s);
       call_float8(calls_, s);

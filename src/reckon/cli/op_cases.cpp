@@ -268,6 +268,11 @@ const std::vector<OpCase>& op_cases() {
     add_loss_cases(list);
     add_creation_cases(list);
     add_training_cases(list);
+    add_joining_cases(list);
+    add_indexing_cases(list);
+    add_order_cases(list);
+    add_function_cases(list);
+    add_conv_cases(list);
     return cases;
   }();
   return table;

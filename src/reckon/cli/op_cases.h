@@ -124,6 +124,11 @@ void add_transformer_cases(CaseList& list);
 void add_loss_cases(CaseList& list);
 void add_creation_cases(CaseList& list);
 void add_training_cases(CaseList& list);
+void add_joining_cases(CaseList& list);
+void add_indexing_cases(CaseList& list);
+void add_order_cases(CaseList& list);
+void add_function_cases(CaseList& list);
+void add_conv_cases(CaseList& list);
 
 /// A shape in a layout; 24 of them with scalars, empty and size-1 axes, odd lengths, eight axes, and sizes around the chunks of kernels.
 struct Arrangement {

@@ -52,6 +52,29 @@ struct SliceParams {
   int64_t extent;  // of the sliced axis in the input
   int64_t start, stop, step;
 };
+struct AxisParams {
+  int32_t axis;
+  bool zero_missing = false;  // of gather: an index out of range reads 0, not NaN
+};
+struct ScanParams {
+  int32_t axis;
+  bool reverse;    // from the last element to the first
+  bool exclusive;  // without the element itself
+};
+struct OrderParams {
+  int32_t axis;
+  bool descending;
+  bool nan_first;  // a NaN comes before everything; else it counts as larger than everything
+  int64_t k;       // of top_k: how many are kept
+};
+struct ClampParams {
+  double low, high;
+};
+struct ConvParams {
+  int64_t stride[2], padding[2], dilation[2];  // along height and width
+  int64_t extent[2];                           // of the input, for conv2d_back_x; of the kernel, for conv2d_back_w
+  int64_t groups;
+};
 struct ReduceParams {
   uint32_t axes;  // bit i: axis i is reduced
   bool keepdim;

@@ -38,6 +38,12 @@ void linear_cross_entropy_step(Plan&);
 void sum(Plan&);
 void max(Plan&);
 void sum_of_squares(Plan&);
+void scatter_add(Plan&);
+void sort(Plan&);
+void top_k(Plan&);
+void conv2d(Plan&);
+void conv2d_back_x(Plan&);
+void conv2d_back_w(Plan&);
 }  // namespace book
 
 const KernelRow* kernel_table();

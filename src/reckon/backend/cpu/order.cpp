@@ -1,0 +1,200 @@
+// backend/cpu/order: lines along the axis are independent of each other: a task takes some. Values become unsigned keys of the same order,
+// so that one loop sorts every type; (key, position) pairs are all different, which makes the result unique.
+#include "reckon/backend/cpu/order.h"
+
+#include <algorithm>
+#include <bit>
+#include <type_traits>
+
+#include "reckon/backend/cpu/count.h"
+#include "reckon/backend/cpu/rows.h"
+#include "reckon/base/error.h"
+#include "reckon/base/parallel.h"
+
+namespace reckon::cpu {
+namespace {
+struct Entry {
+  uint64_t key;
+  int64_t position;
+  bool operator<(const Entry& o) const { return key != o.key ? key < o.key : position < o.position; }
+};
+
+// Larger values, larger keys. A NaN is the largest; infinities have other keys than it.
+uint64_t key_of(double value) {
+  if (value != value) return UINT64_MAX;
+  const uint64_t bits = std::bit_cast<uint64_t>(value == 0 ? 0.0 : value);
+  return bits >> 63 ? ~bits : bits | uint64_t(1) << 63;
+}
+uint64_t key_of(int64_t value) { return uint64_t(value) ^ uint64_t(1) << 63; }
+
+template <class T>
+uint64_t ordered_key(const T& value, bool descending, bool nan_first) {
+  uint64_t key;
+  if constexpr (std::is_integral_v<T>) {
+    key = key_of(int64_t(value));
+  } else {
+    double wide;
+    if constexpr (std::is_class_v<T>)
+      wide = double(float(value));
+    else
+      wide = double(value);
+    if (nan_first && wide != wide) return 0;
+    key = key_of(wide);
+  }
+  return descending ? ~key : key;
+}
+
+// Comparisons an element of a merge sort of n: the binary logarithm, rounded up.
+constexpr int64_t depth(int64_t n) { return n <= 1 ? 0 : int64_t(std::bit_width(uint64_t(n - 1))); }
+
+// One line: elements `step` apart.
+template <class T>
+void order_line(const Order& a, const T* x, int64_t step, int64_t extent, Entry* scratch, T* values, int64_t* indices, int64_t out_step) {
+  const auto key = [&](int64_t i) { return Entry{ordered_key(x[i * step], a.descending, a.nan_first), i}; };
+  Entry first[1];
+  const Entry* sorted = scratch;
+  if (a.k == 1) {
+    first[0] = key(0);
+    for (int64_t i = 1; i < extent; ++i) first[0] = std::min(first[0], key(i));
+    sorted = first;
+  } else {
+    for (int64_t i = 0; i < extent; ++i) scratch[i] = key(i);
+    if (a.k < extent) std::nth_element(scratch, scratch + a.k, scratch + extent);
+    std::sort(scratch, scratch + a.k);
+  }
+  RECKON_COUNT_VECTOR((a.k < extent ? extent : 0) + a.k * depth(a.k));  // a bound for what the library compares
+  for (int64_t i = 0; i < a.k; ++i) {
+    values[i * out_step] = x[sorted[i].position * step];
+    indices[i * out_step] = sorted[i].position;
+  }
+}
+
+template <class T>
+void order_as(const Order& a, Entry* workspace, int lanes) {
+  const int64_t extent = a.shape[a.axis];
+  const Shape y_shape = a.shape.with(a.axis, a.k), lines = a.shape.with(a.axis, 1);
+  int64_t dense[kMaxRank];
+  dense_strides(y_shape, dense);
+  const int64_t* strides[] = {dense, a.x.strides};
+  const Loop loop = make_loop(lines, 2, strides);
+  if (extent == 0 || a.k == 0) return;
+  const int64_t grain = rows_per_task(extent * int64_t(sizeof(Entry)));
+  parallel_for((loop.total + grain - 1) / grain,
+               [&](int64_t task, int lane) {
+                 Entry* const scratch = workspace ? workspace + lane * extent : nullptr;
+                 walk(loop, task * grain, std::min(loop.total, (task + 1) * grain), [&](int64_t n, const int64_t* at) {
+                   for (int64_t i = 0; i < n; ++i) {
+                     const int64_t to = at[0] + i * loop.inner_stride(0), from = at[1] + i * loop.inner_stride(1);
+                     order_line(a, static_cast<const T*>(a.x.data) + from, a.x.strides[a.axis], extent, scratch,
+                                static_cast<T*>(a.values) + to, a.indices + to, dense[a.axis]);
+                   }
+                 });
+               },
+               lanes);
+}
+
+// Columns side by side are summed together, so that rows are read as they lie.
+constexpr int64_t kColumns = 128;
+
+template <class T, class Sum, class Load, class Store>
+void cumsum_as(const Shape& shape, int axis, bool reverse, bool exclusive, Strided x, void* y, Load load, Store store) {
+  const int64_t length = shape[axis];
+  int64_t dense[kMaxRank];
+  dense_strides(shape, dense);
+  const int64_t* strides[] = {dense, x.strides};
+  const Loop loop = make_loop(shape.with(axis, 1), 2, strides);
+  const int64_t sy = loop.inner_stride(0), sx = loop.inner_stride(1), along_y = dense[axis], along_x = x.strides[axis];
+  const int64_t grain = std::clamp<int64_t>(kTaskElements / std::max<int64_t>(length, 1), 16, kTaskElements);
+  parallel_range(length == 0 ? 0 : loop.total, grain, [&](int64_t begin, int64_t end) {
+    walk(loop, begin, end, [&](int64_t n, const int64_t* at) {
+      const int64_t together = sy == 1 ? kColumns : 1;
+      for (int64_t c = 0; c < n; c += together) {
+        const int64_t columns = std::min(together, n - c);
+        Sum sums[kColumns] = {};
+        for (int64_t j = 0; j < length; ++j) {
+          const int64_t row = reverse ? length - 1 - j : j;
+          const T* from = static_cast<const T*>(x.data) + at[1] + c * sx + row * along_x;
+          T* to = static_cast<T*>(y) + at[0] + c * sy + row * along_y;
+          RECKON_COUNT_VECTOR(columns);
+          for (int64_t i = 0; i < columns; ++i) {
+            const Sum before = sums[i];
+            sums[i] += load(from[i * sx]);
+            store(exclusive ? before : sums[i], to[i * sy]);
+          }
+        }
+      }
+    });
+  });
+}
+template <class T>
+void cumsum_of_floats(const Shape& shape, int axis, bool reverse, bool exclusive, Strided x, void* y) {
+  cumsum_as<T, double>(
+      shape, axis, reverse, exclusive, x, y,
+      [](const T& v) {
+        if constexpr (std::is_class_v<T>)
+          return double(float(v));
+        else
+          return double(v);
+      },
+      [](double sum, T& to) {
+        if constexpr (std::is_class_v<T>)
+          to = T(float(sum));
+        else
+          to = T(sum);
+      });
+}
+template <class T, class U>
+void cumsum_of_integers(const Shape& shape, int axis, bool reverse, bool exclusive, Strided x, void* y) {
+  cumsum_as<T, U>(
+      shape, axis, reverse, exclusive, x, y, [](T v) { return U(v); }, [](U sum, T& to) { to = T(sum); });
+}
+}  // namespace
+
+int64_t order_workspace(int64_t extent, int64_t k, int lanes) {
+  return k == 1 ? 0 : checked_product({extent, lanes, int64_t(sizeof(Entry))});
+}
+
+void order(const Order& a, void* workspace, int lanes) {
+  Entry* const scratch = static_cast<Entry*>(workspace);
+  switch (a.dtype) {
+    case DType::f32:
+      return order_as<float>(a, scratch, lanes);
+    case DType::f64:
+      return order_as<double>(a, scratch, lanes);
+    case DType::bf16:
+      return order_as<bfloat16>(a, scratch, lanes);
+    case DType::f16:
+      return order_as<float16>(a, scratch, lanes);
+    case DType::i32:
+      return order_as<int32_t>(a, scratch, lanes);
+    case DType::i64:
+      return order_as<int64_t>(a, scratch, lanes);
+    case DType::u8:
+    case DType::boolean:
+      return order_as<uint8_t>(a, scratch, lanes);
+    case DType::f8e4m3fn:
+    case DType::f8e5m2:
+      break;
+  }
+  fail("order: {} is for storage", name_of(a.dtype));
+}
+
+void cumsum(DType dtype, const Shape& shape, int axis, bool reverse, bool exclusive, Strided x, void* y) {
+  switch (dtype) {
+    case DType::f32:
+      return cumsum_of_floats<float>(shape, axis, reverse, exclusive, x, y);
+    case DType::f64:
+      return cumsum_of_floats<double>(shape, axis, reverse, exclusive, x, y);
+    case DType::bf16:
+      return cumsum_of_floats<bfloat16>(shape, axis, reverse, exclusive, x, y);
+    case DType::f16:
+      return cumsum_of_floats<float16>(shape, axis, reverse, exclusive, x, y);
+    case DType::i32:
+      return cumsum_of_integers<int32_t, uint32_t>(shape, axis, reverse, exclusive, x, y);
+    case DType::i64:
+      return cumsum_of_integers<int64_t, uint64_t>(shape, axis, reverse, exclusive, x, y);
+    default:
+      fail("cumsum: {} is not added", name_of(dtype));
+  }
+}
+}  // namespace reckon::cpu

@@ -1,0 +1,212 @@
+// ops/indexing: views by numbers and slices; gather, scatter and what is made of them; masks.
+#include "reckon/ops/indexing.h"
+
+#include <algorithm>
+
+#include "reckon/ops/ops.h"
+#include "reckon/ops/rows.h"
+
+namespace reckon {
+namespace {
+// ---- gather: x, index -> y
+void check_index(const TensorSpec& index) {
+  check(index.dtype == DType::i32 || index.dtype == DType::i64, "indices must be i32 or i64, got {}", index.dtype);
+}
+// index fits into `whole` beside the axis.
+void check_within(const TensorSpec& index, const TensorSpec& whole, int axis, const char* name) {
+  check_index(index);
+  check(index.shape.rank() == whole.shape.rank(), "index {} and {} {} differ in rank", index.shape, name, whole.shape);
+  for (int i = 0; i < index.shape.rank(); ++i)
+    check(i == axis || index.shape[i] <= whole.shape[i], "index {} is longer than {} {} along axis {}, beside axis {}", index.shape, name,
+          whole.shape, i, axis);
+}
+void plan_gather(Plan& p) {
+  check_within(p.in[1], p.in[0], p.params.as<AxisParams>().axis, "x");
+  p.output(p.in[1].shape, p.in[0].dtype);
+  p.bytes_moved = checked_sum({checked_multiply(2, p.out[0].bytes()), p.in[1].bytes()});  // the elements that are asked for, not all of x
+}
+Tensor zeros_like(const Tensor& like, const Shape& shape) { return expand(zeros(like.device(), {Shape{}, like.dtype()}), shape); }
+Tensors vjp_gather(Vjp& v) {
+  const auto p = v.as<AxisParams>();
+  const Tensor base = zeros_like(v.dy[0], v.node.in_specs()[0].shape);
+  return {call(op::scatter_add, tensors(base, v.in(1), v.dy[0]), p)[0], Tensor()};
+}
+
+// ---- scatter and scatter_add: x, index, src -> y
+void plan_scatter(Plan& p) {
+  const int axis = p.params.as<AxisParams>().axis;
+  check_within(p.in[1], p.in[0], axis, "x");
+  check(p.in[2].dtype == p.in[0].dtype, "x and src differ in dtype: {} and {}", p.in[0].dtype, p.in[2].dtype);
+  check(p.in[2].shape == p.in[1].shape, "src {} does not match index {}", p.in[2].shape, p.in[1].shape);
+  p.output(p.in[0]);
+}
+void plan_scatter_add(Plan& p) {
+  plan_scatter(p);
+  check(p.in[0].dtype != DType::boolean, "has no bool arithmetic");
+  p.vector_flops({1, p.in[1].numel()});
+}
+// What an index out of range left out has no gradient, where gather() would read NaN.
+Tensor gather_or_zero(const Tensor& dy, int axis, const Tensor& index) {
+  return call(op::gather, tensors(dy, index), AxisParams{axis, true})[0];
+}
+// Of equal indices the last one was kept: a second scatter, of positions, tells which ones those are.
+Tensor is_kept(const Tensor& index, const Shape& whole, int axis) {
+  Device& device = index.device();
+  Shape positions = index.shape();
+  for (int i = 0; i < positions.rank(); ++i)
+    if (i != axis) positions = positions.with(i, 1);
+  const Tensor at = expand(reshape(arange(device, index.shape()[axis], DType::i64), positions), index.shape());
+  const Tensor none = expand(full(device, {Shape{}, DType::i64}, -1), whole);
+  return equal(gather(scatter(none, axis, index, at), axis, index), at);
+}
+Tensors vjp_scatter(Vjp& v) {
+  const auto p = v.as<AxisParams>();
+  const Tensor index = v.in(1);
+  Tensors dx(3);
+  if (v.needs_in(2)) {
+    const Tensor kept = is_kept(index, v.node.in_specs()[0].shape, p.axis);
+    dx[2] = where(kept, gather_or_zero(v.dy[0], p.axis, index), zeros(v.dy[0].device(), {Shape{}, v.dy[0].dtype()}));
+  }
+  if (v.needs_in(0)) dx[0] = scatter(v.dy[0], p.axis, index, zeros_like(v.dy[0], index.shape()));
+  return dx;
+}
+Tensors vjp_scatter_add(Vjp& v) {
+  Tensors dx(3);
+  if (v.needs_in(2)) dx[2] = gather_or_zero(v.dy[0], v.as<AxisParams>().axis, v.in(1));
+  if (v.needs_in(0)) dx[0] = v.dy[0];
+  return dx;
+}
+
+Tensor scatter_by(const OpDef& row, const Tensor& x, int axis, const Tensor& index, Tensor src) {
+  axis = x.shape().resolve(axis);
+  check(src.rank() == index.rank(), "{}: src {} and index {} differ in rank", row.name, src.shape(), index.shape());
+  for (int i = 0; i < src.rank(); ++i)
+    if (src.shape()[i] > index.shape()[i]) src = slice(src, i, 0, index.shape()[i]);
+  return call(row, tensors(x, index, src), AxisParams{axis})[0];
+}
+
+// index [N] as one that all slices along the axis share.
+Tensor along(const Tensor& index, const Tensor& x, int axis, const char* name) {
+  check(index.rank() == 1, "{}: index must be [N], got {}", name, index);
+  std::vector<int64_t> ones(size_t(x.rank()), 1);
+  ones[size_t(axis)] = index.numel();
+  return expand(view(contiguous(index), Shape(std::span<const int64_t>(ones))), x.shape().with(axis, index.numel()));
+}
+
+// ---- slices
+SliceParams resolved(const Slice& s, int axis, const Shape& shape) {
+  const int64_t extent = shape[axis];
+  check(s.step != 0, "index: the step along axis {} of {} is 0", axis, shape);
+  const bool back = s.step < 0;
+  // Python's rule: bounds count from the end if negative, and are cut to [0, extent], or to [-1, extent - 1] where the slice goes
+  // backwards.
+  const auto bound = [&](const std::optional<int64_t>& at, int64_t otherwise) {
+    if (!at) return otherwise;
+    return std::clamp<int64_t>(*at < 0 ? *at + extent : *at, back ? -1 : 0, back ? extent - 1 : extent);
+  };
+  SliceParams p{axis, extent, bound(s.start, back ? extent - 1 : 0), bound(s.stop, back ? -1 : extent), s.step};
+  if (back ? p.start <= p.stop : p.stop <= p.start) p.start = p.stop = 0;
+  // A step beyond the axis takes one element, as the extent does; larger ones could overflow a stride.
+  p.step = std::clamp<int64_t>(p.step, -std::max<int64_t>(extent, 1), std::max<int64_t>(extent, 1));
+  return p;
+}
+}  // namespace
+
+const OpDef op::gather{k_gather, "gather", plan_gather, vjp_gather, {.in = 0b10}, {.any_stride = 0b11}};
+const OpDef op::scatter{k_scatter, "scatter", plan_scatter, vjp_scatter, {.in = 0b10}, {.reuse = 0b1, .any_stride = 0b111}};
+const OpDef op::scatter_add{k_scatter_add,   "scatter_add", plan_scatter_add,
+                            vjp_scatter_add, {.in = 0b10},  {.reuse = 0b1, .any_stride = 0b111}};
+
+Tensor index(const Tensor& x, std::span<const Index> items) {
+  using Kind = Index::Kind;
+  int named = 0, dots = 0;
+  for (const Index& item : items) {
+    named += item.kind == Kind::number || item.kind == Kind::slice;
+    dots += item.kind == Kind::ellipsis;
+  }
+  check(dots <= 1, "index: {} ellipses in one list; one stands for all axes that are not named", dots);
+  check(named <= x.rank(), "index: {} axes are indexed, {} has {}", named, x.shape(), x.rank());
+  Tensor y = x;
+  int axis = 0;  // of y, that the next item is about
+  for (const Index& item : items) {
+    switch (item.kind) {
+      case Kind::number:
+        y = select(y, axis, item.number);
+        break;
+      case Kind::slice: {
+        const SliceParams p = resolved(item.slice, axis, y.shape());
+        if (p.start != 0 || p.stop != p.extent || p.step != 1) y = call(op::slice, tensors(y), p)[0];
+        ++axis;
+        break;
+      }
+      case Kind::ellipsis:
+        axis += x.rank() - named;
+        break;
+      case Kind::newaxis:
+        y = unsqueeze(y, axis++);
+        break;
+    }
+  }
+  return y;
+}
+
+Tensor gather(const Tensor& x, int axis, const Tensor& index) {
+  return call(op::gather, tensors(x, index), AxisParams{x.shape().resolve(axis)})[0];
+}
+
+Tensor take_along_axis(const Tensor& x, const Tensor& index, int axis) {
+  axis = x.shape().resolve(axis);
+  check(x.rank() == index.rank(), "take_along_axis: x {} and index {} differ in rank", x.shape(), index.shape());
+  const Shape common = broadcast(x.shape().with(axis, 1), index.shape().with(axis, 1));
+  return gather(expand(x, common.with(axis, x.shape()[axis])), axis, expand(index, common.with(axis, index.shape()[axis])));
+}
+
+Tensor index_select(const Tensor& x, int axis, const Tensor& index) {
+  axis = x.shape().resolve(axis);
+  return gather(x, axis, along(index, x, axis, "index_select"));
+}
+
+Tensor scatter(const Tensor& x, int axis, const Tensor& index, const Tensor& src) { return scatter_by(op::scatter, x, axis, index, src); }
+Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor& src) {
+  return scatter_by(op::scatter_add, x, axis, index, src);
+}
+
+Tensor index_add(const Tensor& x, int axis, const Tensor& index, const Tensor& src) {
+  axis = x.shape().resolve(axis);
+  check(src.rank() == x.rank() && src.shape().with(axis, 0) == x.shape().with(axis, 0), "index_add: src {} and x {} differ beside axis {}",
+        src.shape(), x.shape(), axis);
+  check(index.rank() == 1 && index.numel() == src.shape()[axis], "index_add: index {} does not name the {} slices of src {} along axis {}",
+        index, src.shape()[axis], src.shape(), axis);
+  return call(op::scatter_add, tensors(x, along(index, x, axis, "index_add"), src), AxisParams{axis})[0];
+}
+
+Tensor masked_fill(const Tensor& x, const Tensor& mask, double value) {
+  check(mask.dtype() == DType::boolean, "masked_fill: the mask is {}, not bool", mask);
+  check(broadcast(x.shape(), mask.shape()) == x.shape(), "masked_fill: mask {} does not broadcast to x {}", mask.shape(), x.shape());
+  return where(mask, full(x.device(), {Shape{}, x.dtype()}, value), x);
+}
+
+namespace {
+// bool [M, N], for the last two axes of x: true where column <= row + k.
+Tensor lower(const Tensor& x, int64_t k, const char* name) {
+  check(x.rank() >= 2, "{}: wants at least two axes, got {}", name, x.shape());
+  const int64_t rows = x.shape()[-2], columns = x.shape()[-1];
+  // Beyond these all or nothing is below the diagonal anyway, and no sum overflows.
+  const int64_t shift = std::clamp<int64_t>(k, -rows - 1, columns);
+  const Tensor last = view(arange(x.device(), rows, DType::i64, double(shift)), {rows, 1});
+  return less_equal(arange(x.device(), columns, DType::i64), last);
+}
+}  // namespace
+
+Tensor tril(const Tensor& x, int64_t k) { return where(lower(x, k, "tril"), x, zeros(x.device(), {Shape{}, x.dtype()})); }
+Tensor triu(const Tensor& x, int64_t k) {
+  const int64_t above = k == INT64_MIN ? k : k - 1;
+  return where(lower(x, above, "triu"), zeros(x.device(), {Shape{}, x.dtype()}), x);
+}
+
+Tensor one_hot(const Tensor& ids, int64_t classes, DType dtype) {
+  check(ids.dtype() == DType::i32 || ids.dtype() == DType::i64, "one_hot: ids must be i32 or i64, got {}", ids);
+  check(classes >= 1, "one_hot: wants at least one class, got {}", classes);
+  return cast(equal(unsqueeze(ids, -1), arange(ids.device(), classes, ids.dtype())), dtype);
+}
+}  // namespace reckon

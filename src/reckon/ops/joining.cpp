@@ -1,0 +1,175 @@
+// ops/joining: concatenation, and what is made of it, of slices and of repeated axes.
+#include "reckon/ops/joining.h"
+
+#include <algorithm>
+
+#include "reckon/ops/indexing.h"
+#include "reckon/ops/ops.h"
+#include "reckon/ops/rows.h"
+
+namespace reckon {
+namespace {
+constexpr size_t kMostParts = 32;  // bits of the masks that a row has for its inputs
+
+// parts -> one after another along the axis
+void plan_concatenate(Plan& p) {
+  const int axis = p.params.as<AxisParams>().axis;
+  const TensorSpec& first = p.in[0];
+  check(first.shape.rank() >= 1, "a scalar has no axis to join along; stack() makes one");
+  int64_t extent = 0;
+  for (size_t i = 0; i < p.in.size(); ++i) {
+    const TensorSpec& part = p.in[i];
+    check(part.dtype == first.dtype, "dtypes differ: part 0 is {}, part {} is {}; cast one of them", first.dtype, i, part.dtype);
+    check(part.shape.rank() == first.shape.rank() && part.shape.with(axis, 0) == first.shape.with(axis, 0),
+          "shapes differ beside axis {}: part 0 is {}, part {} is {}", axis, first.shape, i, part.shape);
+    extent = checked_sum({extent, part.shape[axis]});
+  }
+  p.output(first.shape.with(axis, extent), first.dtype);
+}
+Tensors vjp_concatenate(Vjp& v) {
+  const int axis = v.as<AxisParams>().axis;
+  const std::vector<TensorSpec>& parts = v.node.in_specs();
+  Tensors dx(parts.size());
+  int64_t at = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const int64_t end = at + parts[i].shape[axis];
+    if (v.needs_in(int(i))) dx[i] = slice(v.dy[0], axis, at, end);
+    at = end;
+  }
+  return dx;
+}
+
+Tensor concatenate_groups(const Tensors& parts, int axis) {
+  if (parts.size() <= kMostParts) return call(op::concatenate, parts, AxisParams{axis})[0];
+  Tensors groups;
+  for (size_t i = 0; i < parts.size(); i += kMostParts)
+    groups.push_back(
+        concatenate_groups(Tensors(parts.begin() + int64_t(i), parts.begin() + int64_t(std::min(i + kMostParts, parts.size()))), axis));
+  return concatenate_groups(groups, axis);
+}
+
+// x `count` times along a new axis before `axis`, which is then part of it.
+Tensor repeated(const Tensor& x, int axis, int64_t count) {
+  if (count == 1) return x;
+  std::vector<int64_t> extents(x.shape().begin(), x.shape().end());
+  extents.insert(extents.begin() + axis, count);
+  const Shape result = x.shape().with(axis, checked_multiply(x.shape()[axis], count));
+  // Eight axes have no room for one more: those before and behind are taken together.
+  if (x.rank() < kMaxRank) return reshape(expand(unsqueeze(x, axis), Shape(std::span<const int64_t>(extents))), result);
+  int64_t outer = 1, inner = 1;
+  for (int i = 0; i < x.rank(); ++i) (i < axis ? outer : inner) *= x.shape()[i];
+  return reshape(expand(reshape(x, {outer, 1, inner}), {outer, count, inner}), result);
+}
+}  // namespace
+
+const OpDef op::concatenate{k_concatenate, "concatenate", plan_concatenate, vjp_concatenate, {}, {.any_stride = ~0u, .float8 = true}};
+
+Tensor concatenate(const Tensors& parts, int axis) {
+  check(!parts.empty(), "concatenate: there are no tensors to join");
+  check(parts[0].defined(), "concatenate: the first tensor is undefined");
+  check(parts[0].rank() >= 1, "concatenate: a scalar has no axis to join along; stack() makes one");
+  return concatenate_groups(parts, parts[0].shape().resolve(axis));
+}
+
+Tensor stack(const Tensors& parts, int axis) {
+  check(!parts.empty(), "stack: there are no tensors to join");
+  Tensors longer;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    check(parts[i].defined(), "stack: tensor {} is undefined", i);
+    check(parts[i].shape() == parts[0].shape(), "stack: shapes differ: part 0 is {}, part {} is {}", parts[0].shape(), i, parts[i].shape());
+    longer.push_back(unsqueeze(parts[i], axis));
+  }
+  return concatenate(longer, axis);
+}
+
+Tensors split(const Tensor& x, std::span<const int64_t> sizes, int axis) {
+  axis = x.shape().resolve(axis);
+  int64_t sum = 0;
+  for (const int64_t size : sizes) {
+    check(size >= 0, "split: a part of negative extent, {}", size);
+    sum = checked_sum({sum, size});
+  }
+  check(sum == x.shape()[axis], "split: the parts have {} elements along axis {}, {} has {}", sum, axis, x.shape(), x.shape()[axis]);
+  Tensors parts;
+  int64_t at = 0;
+  for (const int64_t size : sizes) {
+    parts.push_back(slice(x, axis, at, at + size));
+    at += size;
+  }
+  return parts;
+}
+
+Tensors split(const Tensor& x, int64_t size, int axis) {
+  axis = x.shape().resolve(axis);
+  check(size >= 1, "split: the extent of a part must be at least 1, got {}", size);
+  const int64_t extent = x.shape()[axis];
+  Tensors parts;
+  for (int64_t at = 0; at < std::max<int64_t>(extent, 1); at += std::min(size, std::max<int64_t>(extent, 1)))
+    parts.push_back(slice(x, axis, at, size < extent - at ? at + size : extent));
+  return parts;
+}
+
+Tensors chunk(const Tensor& x, int64_t count, int axis) {
+  check(count >= 1, "chunk: the number of parts must be at least 1, got {}", count);
+  const int64_t extent = x.shape()[axis];
+  return split(x, std::max<int64_t>(1, extent / count + (extent % count != 0)), axis);
+}
+
+Tensor flip(const Tensor& x, std::initializer_list<int> axes) {
+  uint32_t chosen = axes.size() == 0 ? (1u << x.rank()) - 1 : 0;
+  for (const int axis : axes) chosen |= 1u << x.shape().resolve(axis);
+  std::vector<Index> items(size_t(x.rank()), Slice{});
+  for (int axis = 0; axis < x.rank(); ++axis)
+    if (chosen >> axis & 1u) items[size_t(axis)] = Slice{std::nullopt, std::nullopt, -1};
+  return index(x, items);
+}
+
+Tensor roll(const Tensor& x, int64_t shift, int axis) {
+  axis = x.shape().resolve(axis);
+  const int64_t extent = x.shape()[axis];
+  if (extent == 0) return x;
+  const int64_t first = (extent - shift % extent) % extent;  // the element that comes first
+  if (first == 0) return x;
+  return concatenate({slice(x, axis, first, extent), slice(x, axis, 0, first)}, axis);
+}
+
+Tensor tile(const Tensor& x, std::span<const int64_t> repeats) {
+  check(repeats.size() <= size_t(kMaxRank), "tile: {} axes are repeated, a tensor has at most {}", repeats.size(), kMaxRank);
+  Tensor y = x;
+  while (size_t(y.rank()) < repeats.size()) y = unsqueeze(y, 0);
+  const int lead = y.rank() - int(repeats.size());
+  for (size_t i = 0; i < repeats.size(); ++i) {
+    check(repeats[i] >= 0, "tile: axis {} of {} is repeated {} times", lead + int(i), y.shape(), repeats[i]);
+    y = repeated(y, lead + int(i), repeats[i]);
+  }
+  return y;
+}
+
+Tensor repeat_interleave(const Tensor& x, int64_t count, int axis) {
+  axis = x.shape().resolve(axis);
+  check(count >= 0, "repeat_interleave: axis {} of {} is repeated {} times", axis, x.shape(), count);
+  if (count == 1) return x;
+  const Shape result = x.shape().with(axis, checked_multiply(x.shape()[axis], count));
+  int64_t outer = 1, inner = 1;
+  for (int i = 0; i < x.rank(); ++i) (i <= axis ? outer : inner) *= x.shape()[i];
+  return reshape(expand(reshape(x, {outer, 1, inner}), {outer, count, inner}), result);
+}
+
+Tensor pad(const Tensor& x, std::span<const int64_t> before, std::span<const int64_t> after, double value) {
+  check(before.size() == size_t(x.rank()) && after.size() == size_t(x.rank()), "pad: {} and {} extents are given, {} has {} axes",
+        before.size(), after.size(), x.shape(), x.rank());
+  Tensor y = x, filler;
+  for (int axis = 0; axis < x.rank(); ++axis) {
+    const int64_t ends[] = {before[size_t(axis)], after[size_t(axis)]};
+    check(ends[0] >= 0 && ends[1] >= 0, "pad: axis {} of {} is padded by {} and {}", axis, x.shape(), ends[0], ends[1]);
+    Tensors parts{y};
+    for (const int end : {0, 1}) {
+      if (ends[end] == 0) continue;
+      if (!filler.defined()) filler = full(x.device(), {Shape{}, x.dtype()}, value);
+      parts.insert(end ? parts.end() : parts.begin(), expand(filler, y.shape().with(axis, ends[end])));
+    }
+    if (parts.size() > 1) y = concatenate(parts, axis);
+  }
+  return y;
+}
+}  // namespace reckon

@@ -1,0 +1,93 @@
+#include "reckon/ops/reductions.h"
+
+#include <cmath>
+
+#include "reckon/ops/ops.h"
+#include "reckon/ops/unary.h"
+
+namespace reckon {
+namespace {
+Tensor constant(const Tensor& like, double value) { return full(like.device(), {Shape{}, like.dtype()}, value); }
+
+uint32_t chosen(const Tensor& x, std::initializer_list<int> axes) {
+  uint32_t mask = axes.size() == 0 ? (1u << x.rank()) - 1 : 0;
+  for (const int axis : axes) mask |= 1u << x.shape().resolve(axis);
+  return mask;
+}
+int64_t elements(const Tensor& x, uint32_t mask) {
+  int64_t n = 1;
+  for (int axis = 0; axis < x.rank(); ++axis) n *= mask >> axis & 1u ? x.shape()[axis] : 1;
+  return n;
+}
+// Axes of extent 1 go away where the mask says so.
+Tensor dropped(Tensor x, uint32_t mask) {
+  for (int axis = x.rank() - 1; axis >= 0; --axis)
+    if (mask >> axis & 1u) x = squeeze(x, axis);
+  return x;
+}
+void check_bool(const Tensor& x, const char* name) { check(x.dtype() == DType::boolean, "{}: wants bool, got {}", name, x); }
+
+// Halves of the axis are multiplied until one element is left; odd ones are multiplied at the end.
+Tensor prod_along(Tensor x, int axis) {
+  if (x.shape()[axis] == 0)  // 1, as a result that depends on x
+    return is_float(x.dtype()) ? affine(sum(x, {axis}, true), 1, 1) : full(x.device(), {x.shape().with(axis, 1), x.dtype()}, 1);
+  Tensor rest;
+  while (x.shape()[axis] > 1) {
+    const int64_t extent = x.shape()[axis], half = extent / 2;
+    if (extent % 2) {
+      const Tensor last = slice(x, axis, extent - 1, extent);
+      rest = rest.defined() ? mul(rest, last) : last;
+    }
+    x = mul(slice(x, axis, 0, half), slice(x, axis, half, 2 * half));
+  }
+  return rest.defined() ? mul(x, rest) : x;
+}
+}  // namespace
+
+Tensor min(const Tensor& x, std::initializer_list<int> axes, bool keepdim) { return neg(max(neg(x), axes, keepdim)); }
+
+Tensor prod(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
+  const uint32_t mask = chosen(x, axes);
+  Tensor y = x;
+  for (int axis = 0; axis < x.rank(); ++axis)
+    if (mask >> axis & 1u) y = prod_along(y, axis);
+  return keepdim ? y : dropped(y, mask);
+}
+
+Tensor any(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
+  check_bool(x, "any");
+  const Tensor count = sum(cast(x, DType::f32), axes, keepdim);  // of ones: above 0 however it rounds
+  return less(constant(count, 0), count);
+}
+Tensor all(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
+  check_bool(x, "all");
+  return logical_not(any(logical_not(x), axes, keepdim));
+}
+
+Tensor variance(const Tensor& x, std::initializer_list<int> axes, double correction, bool keepdim) {
+  const uint32_t mask = chosen(x, axes);
+  const double n = double(elements(x, mask));
+  check(n > correction, "variance: {} elements of {} are too few for a correction of {}", n, x.shape(), correction);
+  const Tensor squares = sum(square(sub(x, mean(x, axes, true))), axes, true);
+  const Tensor y = affine(squares, 1 / (n - correction));
+  return keepdim ? y : dropped(y, mask);
+}
+
+Tensor norm(const Tensor& x, double p, std::initializer_list<int> axes, bool keepdim) {
+  check(p >= 1, "norm: p must be at least 1, got {}", p);
+  if (std::isinf(p)) return max(abs(x), axes, keepdim);
+  if (p == 1) return sum(abs(x), axes, keepdim);
+  const Tensor total = sum(p == 2 ? square(x) : pow(abs(x), constant(x, p)), axes, keepdim), zero = constant(total, 0);
+  // The slope of a root is infinite at 0: there the root of 1 is taken, and not used.
+  const Tensor at_zero = equal(total, zero), safe = where(at_zero, constant(total, 1), total);
+  return where(at_zero, zero, p == 2 ? sqrt(safe) : pow(safe, constant(total, 1 / p)));
+}
+
+Tensor logsumexp(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
+  const uint32_t mask = chosen(x, axes);
+  const Tensor most = max(x.detached(), axes, true);
+  const Tensor shift = where(isinf(most), constant(most, 0), most);  // infinity minus itself would be NaN
+  const Tensor y = add(log(sum(exp(sub(x, shift)), axes, true)), shift);
+  return keepdim ? y : dropped(y, mask);
+}
+}  // namespace reckon

@@ -1,0 +1,29 @@
+#include "reckon/ops/scan.h"
+
+#include "reckon/ops/ops.h"
+#include "reckon/ops/rows.h"
+
+namespace reckon {
+namespace {
+void plan_cumsum(Plan& p) {
+  const DType dtype = p.in[0].dtype;
+  check(is_float(dtype) || dtype == DType::i32 || dtype == DType::i64, "wants floats, i32 or i64, got {}; cast it to i64", dtype);
+  p.output(p.in[0]);
+  p.vector_flops({1, p.in[0].numel()});
+}
+// Element i goes into all sums from i on: the sums of dy the other way round.
+Tensors vjp_cumsum(Vjp& v) {
+  auto p = v.as<ScanParams>();
+  p.reverse = !p.reverse;
+  return {call(op::cumsum, tensors(std::move(v.dy[0])), p)[0]};
+}
+}  // namespace
+
+const OpDef op::cumsum{k_cumsum, "cumsum", plan_cumsum, vjp_cumsum, {}, {.reuse = 0b1, .any_stride = 0b1}};
+
+Tensor cumsum(Tensor x, int axis, bool reverse, bool exclusive) {
+  check(x.rank() >= 1, "cumsum: a scalar has no axis");
+  const ScanParams p{x.shape().resolve(axis), reverse, exclusive};
+  return call(op::cumsum, tensors(std::move(x)), p)[0];
+}
+}  // namespace reckon

@@ -1,0 +1,10 @@
+// ops/scan: running sums. Users include it beside ops/ops.h.
+#pragma once
+#include "reckon/tensor/tensor.h"
+
+namespace reckon {
+
+/// y[i] = x[0] + ... + x[i] along `axis`; reverse: from the end; exclusive: without x[i] itself. Float types are summed in float64 and
+/// rounded once an element; i32 and i64 wrap. Throws Error for other dtypes: cast them first.
+Tensor cumsum(Tensor x, int axis, bool reverse = false, bool exclusive = false);
+}  // namespace reckon
