@@ -85,6 +85,17 @@ TEST_P(EveryOp, GivesTheSameBitsOnAnyNumberOfThreads) {
   }
 }
 
+TEST_P(EveryOp, TouchesNoMemoryButItsOwn) {
+  const Ref<Device> guarded = open_cpu(Mode::real, local_cpu_profile(), Guard::mapping);
+  for (const DType dtype : {DType::f32, DType::bf16})
+    each([&](const OpCase& c) -> std::string {
+      if (!c.runs_with(dtype)) return {};
+      return bits_of(c, *guarded, dtype) == bits_of(c, *device_, dtype)
+                 ? ""
+                 : text("{} {}: other bits where every block has pages of its own", c, dtype);
+    });
+}
+
 INSTANTIATE_TEST_SUITE_P(Ops, EveryOp, testing::ValuesIn(case_ops()), [](const auto& info) { return info.param; });
 }  // namespace
 }  // namespace reckon

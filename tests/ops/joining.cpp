@@ -6,7 +6,7 @@
 
 #include "reckon/ops/conv.h"
 #include "reckon/ops/indexing.h"
-#include "tests/engine/support.h"
+#include "tests/engine/compile_support.h"
 
 namespace reckon {
 namespace {
@@ -45,6 +45,21 @@ TEST_F(Joining, PartsAndIndexedTensorsAreViews) {
   x.data<double>()[29] = 100;  // a view sees what is written
   EXPECT_EQ(back.to_vector()[0], 100);
   EXPECT_EQ(contiguous(back).to_vector(), back.to_vector());
+}
+
+// A fused group reads backwards what it is given so.
+TEST_F(Joining, CompiledStepsTakeViewsThatGoBackwards) {
+  const auto step = [](const Tensors& in) -> Tensors {
+    const Tensor rows = flip(in[0], {0}), all = flip(in[0]);
+    return {affine(mul(square(rows), affine(rows, 2, 1)), 3), affine(mul(square(all), affine(in[0], 2, 1)), 3)};
+  };
+  CompiledStep compiled = compile(*device_, step);
+  for (const int64_t n : {40, 7}) {
+    const Tensor x = normal(*device_, {n, 300}, 3);
+    EXPECT_EQ(bytes_of(compiled({x})), bytes_of(step({x})));
+    EXPECT_FALSE(compiled.plan({x}).groups.empty());
+  }
+  EXPECT_EQ(compiled.fallbacks(), 0) << compiled.last_difference();
 }
 
 TEST_F(Joining, SlicesFollowPython) {

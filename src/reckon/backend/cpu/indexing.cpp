@@ -13,6 +13,8 @@
 
 namespace reckon::cpu {
 namespace {
+constexpr int64_t kLeastColumns = 64;  // of one task of a scatter: some cache lines
+
 // Strides with that of one axis taken out.
 struct Strides {
   int64_t beside[kMaxRank] = {};
@@ -70,23 +72,33 @@ void scatter_as(const Shape& shape, int axis, Indices index, Strided src, const 
   const int64_t* strides[] = {to.beside, ids.beside, from.beside};
   const Loop loop = make_loop(shape.with(axis, 1), 3, strides);
   const int64_t sy = loop.inner_stride(0), si = loop.inner_stride(1), ss = loop.inner_stride(2);
-  const auto one = [&](const int64_t* at, int64_t i, int64_t j) {
-    const int64_t id = index[at[1] + i * si + j * ids.along];
-    if (id >= 0 && id < extent)
-      put(static_cast<To*>(y)[at[0] + i * sy + id * to.along], static_cast<const From*>(src.data)[at[2] + i * ss + j * from.along]);
+  // Element j along the axis of n columns from `at` on.
+  const auto row = [&](const int64_t* at, int64_t first, int64_t n, int64_t j) {
+    To* const rows = static_cast<To*>(y) + at[0] + first * sy;
+    const From* const values = static_cast<const From*>(src.data) + at[2] + first * ss + j * from.along;
+    const int64_t place = at[1] + first * si + j * ids.along;
+    if (si != 0 && n > 1) {
+      for (int64_t i = 0; i < n; ++i)
+        if (const int64_t id = index[place + i * si]; id >= 0 && id < extent) put(rows[i * sy + id * to.along], values[i * ss]);
+      return;
+    }
+    const int64_t id = index[place];  // one index for the whole row
+    if (id < 0 || id >= extent) return;
+    To* const chosen = rows + id * to.along;
+    if (sy == 1 && ss == 1) {
+      for (int64_t i = 0; i < n; ++i) put(chosen[i], values[i]);
+    } else {
+      for (int64_t i = 0; i < n; ++i) put(chosen[i * sy], values[i * ss]);
+    }
   };
-  parallel_range(length == 0 ? 0 : loop.total, std::max<int64_t>(16, kTaskElements / std::max<int64_t>(length, 1)),
-                 [&](int64_t begin, int64_t end) {
-                   walk(loop, begin, end, [&](int64_t n, const int64_t* at) {
-                     if (sy == 1 && n > 1) {  // neighbouring columns lie side by side: row by row
-                       for (int64_t j = 0; j < length; ++j)
-                         for (int64_t i = 0; i < n; ++i) one(at, i, j);
-                     } else {
-                       for (int64_t i = 0; i < n; ++i)
-                         for (int64_t j = 0; j < length; ++j) one(at, i, j);
-                     }
-                   });
-                 });
+  const int64_t grain = std::max<int64_t>(kLeastColumns, kTaskElements / std::max<int64_t>(length, 1));
+  parallel_range(length == 0 ? 0 : loop.total, grain, [&](int64_t begin, int64_t end) {
+    walk(loop, begin, end, [&](int64_t n, const int64_t* at) {
+      const int64_t together = sy == 1 ? n : 1;  // columns that lie side by side go row by row
+      for (int64_t i = 0; i < n; i += together)
+        for (int64_t j = 0; j < length; ++j) row(at, i, together, j);
+    });
+  });
 }
 template <class T>
 void place_as(const Shape& shape, int axis, Indices index, Strided src, const Shape& y_shape, void* y) {
