@@ -15,14 +15,18 @@
 namespace reckon::cpu {
 namespace {
 constexpr int64_t kPositions = 256;  // columns of one block of patches
-constexpr int64_t kChannels = 16;    // of one task of a gradient
-constexpr int64_t kFilters = 64;     // of one task of a kernel's gradient
+constexpr int64_t kRows = 128;       // of patches, about, in one task of a gradient: whole channels
+constexpr int64_t kFilters = 256;    // of one task of a kernel's gradient
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t padded_bytes(int64_t elements, DType dtype) { return ceil_div(checked_multiply(elements, size_of(dtype)), 64) * 64; }
 const char* at(const void* data, DType dtype, int64_t i) { return static_cast<const char*>(data) + i * size_of(dtype); }
 char* at(void* data, DType dtype, int64_t i) { return static_cast<char*>(data) + i * size_of(dtype); }
 bool is_half(DType dtype) { return size_of(dtype) == 2; }
+// Channels of one task of a gradient.
+int64_t channels_each(const Conv& c) { return std::min(c.channels, ceil_div(kRows, c.taps())); }
+// Patches that are the image as it lies.
+bool is_pointwise(const Conv& c) { return c.taps() == 1 && c.stride[0] == 1 && c.stride[1] == 1 && c.padding[0] == 0 && c.padding[1] == 0; }
 
 // Calls run(column, first pixel or -1, n) for stretches of one row of patches: positions [begin, end) of the output seen
 // by one tap. Neighbours of a stretch are stride[1] pixels apart; -1: they lie in the padding.
@@ -76,6 +80,13 @@ void unfold(const Conv& c, const void* x, int64_t channels, int64_t begin, int64
   }
 }
 
+// Positions [begin, end) as a matrix, in `patches` if they must be unfolded.
+Matrix patches_of(const Conv& c, const void* x, int64_t channels, int64_t begin, int64_t end, void* patches) {
+  if (is_pointwise(c)) return {at(x, c.dtype, begin), c.dtype, c.pixels(), 1};
+  unfold(c, x, channels, begin, end, patches);
+  return {patches, c.dtype, kPositions, 1};
+}
+
 // The other way: adds patches to the pixels that they came from.
 template <class T>
 void fold(const Conv& c, const T* patches, int64_t channels, int64_t begin, int64_t end, T* x) {
@@ -126,12 +137,11 @@ void conv(const Conv& c, const void* x, const void* w, const void* bias, void* y
         char* const patches = scratch + kLaneBytes;
         const int64_t image = task / blocks, group = image % c.groups, begin = task % blocks * kPositions,
                       end = std::min(positions, begin + kPositions);
-        unfold(c, at(x, c.dtype, image * c.channels * c.pixels()), c.channels, begin, end, patches);
         char* const to = at(y, c.dtype, image * c.filters * positions + begin);
         if (bias) spread_bias(c, at(bias, c.dtype, group * c.filters), end - begin, to);
         PackedProduct p{c.filters, end - begin, depth};
         p.a = {at(w, c.dtype, group * c.filters * depth), c.dtype, depth, 1};
-        p.b = {patches, c.dtype, kPositions, 1};
+        p.b = patches_of(c, at(x, c.dtype, image * c.channels * c.pixels()), c.channels, begin, end, patches);
         p.c = to, p.c_dtype = c.dtype, p.ldc = positions;
         p.accumulate = bias != nullptr;  // to the bias, before the sum is rounded
         multiply_packed(p, scratch);
@@ -146,7 +156,7 @@ struct BackX {
   int64_t channels, patches, images;  // bytes of the latter two
   explicit BackX(const Conv& c)
       : sums(statistics_dtype(c.dtype)),
-        channels(std::min(c.channels, kChannels)),
+        channels(channels_each(c)),
         patches(patch_bytes(c, channels, sums)),
         images(is_half(c.dtype) ? padded_bytes(checked_multiply(channels, c.pixels()), sums) : 0) {}
   int64_t lane() const { return checked_sum({kLaneBytes, patches, images}); }
@@ -161,14 +171,14 @@ int64_t conv_back_x_workspace(const Conv& c, int lanes) { return checked_multipl
 
 void conv_back_x(const Conv& c, const void* dy, const void* w, void* dx, void* workspace, int lanes) {
   const BackX sizes(c);
-  const int64_t depth = c.channels * c.taps(), positions = c.positions(), parts = ceil_div(c.channels, kChannels);
+  const int64_t depth = c.channels * c.taps(), positions = c.positions(), each = sizes.channels, parts = ceil_div(c.channels, each);
   parallel_for(
       c.batch * c.groups * parts,
       [&](int64_t task, int lane) {
         char* const scratch = static_cast<char*>(workspace) + lane * sizes.lane();
         char* const patches = scratch + kLaneBytes;
-        const int64_t image = task / parts, group = image % c.groups, first = task % parts * kChannels;
-        const int64_t channels = std::min(kChannels, c.channels - first);
+        const int64_t image = task / parts, group = image % c.groups, first = task % parts * each;
+        const int64_t channels = std::min(each, c.channels - first);
         char* const to = at(dx, c.dtype, (image * c.channels + first) * c.pixels());
         char* const sums = is_half(c.dtype) ? patches + sizes.patches : to;
         std::memset(sums, 0, size_t(channels * c.pixels() * size_of(sizes.sums)));
@@ -193,7 +203,7 @@ struct BackW {
   int64_t channels, filters, patches, kernels;
   explicit BackW(const Conv& c)
       : sums(statistics_dtype(c.dtype)),
-        channels(std::min(c.channels, kChannels)),
+        channels(channels_each(c)),
         filters(std::min(c.filters, kFilters)),
         patches(patch_bytes(c, channels, c.dtype)),
         kernels(is_half(c.dtype) ? padded_bytes(checked_product({filters, channels, c.taps()}), sums) : 0) {}
@@ -206,16 +216,16 @@ int64_t conv_back_w_workspace(const Conv& c, int lanes) { return checked_multipl
 void conv_back_w(const Conv& c, const void* dy, const void* x, void* dw, void* workspace, int lanes) {
   const BackW sizes(c);
   const int64_t depth = c.channels * c.taps(), positions = c.positions();
-  const int64_t channel_parts = ceil_div(c.channels, kChannels), filter_parts = ceil_div(c.filters, kFilters);
+  const int64_t each = sizes.channels, channel_parts = ceil_div(c.channels, each), filter_parts = ceil_div(c.filters, kFilters);
   if (c.batch == 0) return fill_zero(dw, c.groups * c.filters * depth * size_of(c.dtype));
   parallel_for(
       c.groups * filter_parts * channel_parts,
       [&](int64_t task, int lane) {
         char* const scratch = static_cast<char*>(workspace) + lane * sizes.lane();
         char* const patches = scratch + kLaneBytes;
-        const int64_t channel = task % channel_parts * kChannels, group = task / channel_parts / filter_parts;
+        const int64_t channel = task % channel_parts * each, group = task / channel_parts / filter_parts;
         const int64_t filter = task / channel_parts % filter_parts * kFilters;
-        const int64_t channels = std::min(kChannels, c.channels - channel), filters = std::min(kFilters, c.filters - filter),
+        const int64_t channels = std::min(each, c.channels - channel), filters = std::min(kFilters, c.filters - filter),
                       width = channels * c.taps();
         char* const to = at(dw, c.dtype, (group * c.filters + filter) * depth + channel * c.taps());
         const bool half = is_half(c.dtype);
@@ -225,10 +235,10 @@ void conv_back_w(const Conv& c, const void* dy, const void* x, void* dw, void* w
           const int64_t image = b * c.groups + group;
           for (int64_t begin = 0; begin < positions; begin += kPositions) {
             const int64_t end = std::min(positions, begin + kPositions);
-            unfold(c, at(x, c.dtype, (image * c.channels + channel) * c.pixels()), channels, begin, end, patches);
             p.k = end - begin;
             p.a = {at(dy, c.dtype, (image * c.filters + filter) * positions + begin), c.dtype, positions, 1};
-            p.b = {patches, c.dtype, 1, kPositions};
+            p.b = patches_of(c, at(x, c.dtype, (image * c.channels + channel) * c.pixels()), channels, begin, end, patches);
+            std::swap(p.b.row_stride, p.b.col_stride);
             multiply_packed(p, scratch);
             p.accumulate = true;
           }

@@ -18,7 +18,7 @@ struct Conv {
   int64_t pixels() const { return in[0] * in[1]; }
 };
 
-/// Bytes of scratch, the same whatever the number of threads; monotone in every extent.
+/// Bytes of scratch on at most `lanes` threads; monotone in every extent but the kernel's.
 int64_t conv_workspace(const Conv& c, int lanes);
 int64_t conv_back_x_workspace(const Conv& c, int lanes);
 int64_t conv_back_w_workspace(const Conv& c, int lanes);

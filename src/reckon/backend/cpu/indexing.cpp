@@ -13,7 +13,7 @@
 
 namespace reckon::cpu {
 namespace {
-constexpr int64_t kLeastColumns = 64;  // of one task of a scatter: some cache lines
+constexpr int64_t kLeastColumns = 128;  // of one task of a scatter: some cache lines
 
 // Strides with that of one axis taken out.
 struct Strides {

@@ -19,6 +19,8 @@ struct Entry {
   bool operator<(const Entry& o) const { return key != o.key ? key < o.key : position < o.position; }
 };
 
+constexpr int64_t kFew = 32;  // elements of a line that are found by insertion, on the stack
+
 // Larger values, larger keys. A NaN is the largest; infinities have other keys than it.
 uint64_t key_of(double value) {
   if (value != value) return UINT64_MAX;
@@ -47,22 +49,55 @@ uint64_t ordered_key(const T& value, bool descending, bool nan_first) {
 // Comparisons an element of a merge sort of n: the binary logarithm, rounded up.
 constexpr int64_t depth(int64_t n) { return n <= 1 ? 0 : int64_t(std::bit_width(uint64_t(n - 1))); }
 
+// The position of the first element of a line, elements `step` apart.
+template <class T>
+int64_t first_of(const Order& a, const T* x, int64_t step, int64_t extent) {
+  using Compared = std::conditional_t<std::is_class_v<T>, float, T>;  // the 16-bit floats are classes
+  Compared best{};
+  int64_t at = -1;
+  for (int64_t i = 0; i < extent; ++i) {
+    const Compared v = Compared(x[i * step]);
+    if (v != v) {  // a NaN is first or last
+      if (a.descending || a.nan_first) return i;
+      continue;
+    }
+    if (at >= 0 && !(a.descending ? v > best : v < best)) continue;
+    best = v;
+    at = i;
+  }
+  return std::max<int64_t>(at, 0);
+}
+
+// The first k of a line in order: a list of the best so far, into which few elements come.
+template <class Key>
+void select_few(int64_t extent, int64_t k, Entry* best, Key key) {
+  int64_t held = 0;
+  for (int64_t i = 0; i < extent; ++i) {
+    const Entry e{key(i), i};
+    if (held == k && !(e < best[k - 1])) continue;
+    int64_t to = held < k ? held++ : k - 1;
+    for (; to > 0 && e < best[to - 1]; --to) best[to] = best[to - 1];
+    best[to] = e;
+  }
+}
+
 // One line: elements `step` apart.
 template <class T>
 void order_line(const Order& a, const T* x, int64_t step, int64_t extent, Entry* scratch, T* values, int64_t* indices, int64_t out_step) {
-  const auto key = [&](int64_t i) { return Entry{ordered_key(x[i * step], a.descending, a.nan_first), i}; };
-  Entry first[1];
-  const Entry* sorted = scratch;
+  const auto key = [&](int64_t i) { return ordered_key(x[i * step], a.descending, a.nan_first); };
+  Entry few[kFew];
+  const Entry* sorted = few;
   if (a.k == 1) {
-    first[0] = key(0);
-    for (int64_t i = 1; i < extent; ++i) first[0] = std::min(first[0], key(i));
-    sorted = first;
+    few[0].position = first_of(a, x, step, extent);
+  } else if (a.k <= kFew) {
+    select_few(extent, a.k, few, key);
   } else {
-    for (int64_t i = 0; i < extent; ++i) scratch[i] = key(i);
+    for (int64_t i = 0; i < extent; ++i) scratch[i] = {key(i), i};
     if (a.k < extent) std::nth_element(scratch, scratch + a.k, scratch + extent);
     std::sort(scratch, scratch + a.k);
+    sorted = scratch;
   }
-  RECKON_COUNT_VECTOR((a.k < extent ? extent : 0) + a.k * depth(a.k));  // a bound for what the library compares
+  RECKON_COUNT_VECTOR((a.k < extent ? extent : 0) + a.k * depth(a.k));  // what they need: the search above compares less or more
   for (int64_t i = 0; i < a.k; ++i) {
     values[i * out_step] = x[sorted[i].position * step];
     indices[i * out_step] = sorted[i].position;
@@ -104,12 +139,21 @@ void cumsum_as(const Shape& shape, int axis, bool reverse, bool exclusive, Strid
   const int64_t* strides[] = {dense, x.strides};
   const Loop loop = make_loop(shape.with(axis, 1), 2, strides);
   const int64_t sy = loop.inner_stride(0), sx = loop.inner_stride(1), along_y = dense[axis], along_x = x.strides[axis];
-  const int64_t grain = std::clamp<int64_t>(kTaskElements / std::max<int64_t>(length, 1), 16, kTaskElements);
+  const int64_t grain = std::clamp<int64_t>(kTaskElements / std::max<int64_t>(length, 1), sy == 1 ? kColumns : 1, kTaskElements);
   parallel_range(length == 0 ? 0 : loop.total, grain, [&](int64_t begin, int64_t end) {
     walk(loop, begin, end, [&](int64_t n, const int64_t* at) {
-      const int64_t together = sy == 1 ? kColumns : 1;
-      for (int64_t c = 0; c < n; c += together) {
-        const int64_t columns = std::min(together, n - c);
+      for (int64_t c = 0; sy != 1 && c < n; ++c) {
+        Sum sum = 0;
+        RECKON_COUNT_VECTOR(length);
+        for (int64_t j = 0; j < length; ++j) {
+          const int64_t row = reverse ? length - 1 - j : j;
+          const Sum before = sum;
+          sum += load(static_cast<const T*>(x.data)[at[1] + c * sx + row * along_x]);
+          store(exclusive ? before : sum, static_cast<T*>(y)[at[0] + c * sy + row * along_y]);
+        }
+      }
+      for (int64_t c = 0; sy == 1 && c < n; c += kColumns) {
+        const int64_t columns = std::min(kColumns, n - c);
         Sum sums[kColumns] = {};
         for (int64_t j = 0; j < length; ++j) {
           const int64_t row = reverse ? length - 1 - j : j;

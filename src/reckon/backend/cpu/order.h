@@ -17,7 +17,7 @@ struct Order {
   void* values = nullptr;      // dense, k along the axis
   int64_t* indices = nullptr;  // likewise
 };
-/// Scratch bytes for lines of this extent; none if only the first element is asked for.
+/// Scratch bytes for lines of this extent; none if few elements are asked for.
 int64_t order_workspace(int64_t extent, int64_t k, int lanes);
 void order(const Order& args, void* workspace, int lanes);
 
