@@ -7,6 +7,7 @@
 #include "reckon/engine/backward.h"
 #include "reckon/engine/context.h"
 #include "reckon/engine/meter.h"
+#include "reckon/ops/axes.h"
 #include "reckon/ops/ops.h"
 #include "reckon/ops/rows.h"
 #include "tests/docs/flops_table.h"
@@ -136,6 +137,7 @@ void call_memory(Calls& c, int64_t s) {
   c.add(op::slice_back, {c.make({4 + s, 3})}, SliceParams{1, 9, 2, 8, 2});
   c.add_view(op::reshape, x, [](const Tensor& t) { return view(t, {t.numel()}); });
   c.add_view(op::permute, x, [](const Tensor& t) { return transpose(t); });
+  c.add_view(op::diagonal, c.make({7, 7}), [](const Tensor& t) { return diagonal(t, 0, 1); });
   c.add_view(op::slice, x, [](const Tensor& t) { return slice(t, 1, 1, 4); });
   c.add_view(op::expand, c.make({1, 9}), [s](const Tensor& t) { return expand(t, {4 + s, 9}); });
 }

@@ -260,6 +260,7 @@ const std::vector<OpCase>& op_cases() {
     add_elementwise_cases(list);
     add_whole_cases(list);
     add_view_cases(list);
+    add_named_cases(list);
     add_reduce_cases(list);
     add_matmul_cases(list);
     add_float8_cases(list);

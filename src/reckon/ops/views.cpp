@@ -1,36 +1,14 @@
 // ops/views: operations that change the layout and copy nothing, and the copies that undo them.
 #include <algorithm>
 
+#include "reckon/ops/axes.h"
 #include "reckon/ops/ops.h"
 #include "reckon/ops/rows.h"
 
 namespace reckon {
-namespace {
-struct ShapeParams {
-  int32_t rank;
-  int64_t extents[kMaxRank];
-};
-struct PermuteParams {
-  int8_t axes[kMaxRank];
-};
+ShapeParams::ShapeParams(const Shape& shape) : rank(shape.rank()), extents{} { std::copy(shape.begin(), shape.end(), extents); }
 
-ShapeParams pack(const Shape& shape) {
-  ShapeParams packed{shape.rank(), {}};
-  std::copy(shape.begin(), shape.end(), packed.extents);
-  return packed;
-}
-Shape unpack(const Params& params) {
-  const auto packed = params.as<ShapeParams>();
-  return Shape(std::span<const int64_t>(packed.extents, size_t(packed.rank)));
-}
-
-// ---- reshape
-void plan_reshape(Plan& p) {
-  const Shape shape = unpack(p.params);
-  check(shape.numel() == p.in[0].numel(), "shape {} does not hold the {} elements of {}", shape, p.in[0].numel(), p.in[0].shape);
-  p.output(shape, p.in[0].dtype);
-}
-// The strides of `shape` over the same elements, or false if some axis would need two. Walks groups of axes that are contiguous in `in`.
+// Walks groups of axes that are contiguous in `in`.
 bool reshape_layout(const Layout& in, const Shape& shape, Layout& out) {
   out = Layout(shape);
   out.offset = in.offset;
@@ -52,11 +30,20 @@ bool reshape_layout(const Layout& in, const Shape& shape, Layout& out) {
   while (to >= 0 && shape[to] == 1) out.strides[to--] = 1;
   return to < 0;
 }
+
+namespace {
+// ---- reshape
+void plan_reshape(Plan& p) {
+  const Shape shape = p.params.as<ShapeParams>().shape();
+  check(shape.numel() == p.in[0].numel(), "shape {} does not hold the {} elements of {}", shape, p.in[0].numel(), p.in[0].shape);
+  p.output(shape, p.in[0].dtype);
+}
 Layout view_reshape(const Layout& in, const Params& params) {
   Layout out;
-  check(reshape_layout(in, unpack(params), out),
+  const Shape shape = params.as<ShapeParams>().shape();
+  check(reshape_layout(in, shape, out),
         "view size is not compatible with input tensor's size and stride ({} to {}); call contiguous() first, or reshape()", in.shape,
-        unpack(params));
+        shape);
   return out;
 }
 Tensors vjp_reshape(Vjp& v) { return {reshape(v.dy[0], v.node.in_specs()[0].shape)}; }
@@ -115,13 +102,13 @@ Tensors vjp_slice_back(Vjp& v) { return {call(op::slice, tensors(v.dy[0]), v.as<
 
 // ---- expand
 void plan_expand(Plan& p) {
-  const Shape &in = p.in[0].shape, out = unpack(p.params);
+  const Shape &in = p.in[0].shape, out = p.params.as<ShapeParams>().shape();
   check(out.rank() >= in.rank() && broadcast(in, out) == out, "{} does not expand to {}", in, out);
   p.output(out, p.in[0].dtype);
 }
 Layout view_expand(const Layout& in, const Params& params) {
   Layout out;
-  out.shape = unpack(params);
+  out.shape = params.as<ShapeParams>().shape();
   out.offset = in.offset;
   for (int axis = 0; axis < out.shape.rank(); ++axis) {
     const int from = axis - (out.shape.rank() - in.shape.rank());
@@ -130,6 +117,40 @@ Layout view_expand(const Layout& in, const Params& params) {
   return out;
 }
 Tensors vjp_expand(Vjp& v) { return {sum_to(v.dy[0], v.node.in_specs()[0].shape)}; }
+
+// ---- diagonal
+Shape diagonal_shape(const Shape& in, const DiagonalParams& d) {
+  return in.without(std::max(d.first, d.second)).without(std::min(d.first, d.second));
+}
+void plan_diagonal(Plan& p) {
+  const auto d = p.params.as<DiagonalParams>();
+  const Shape& in = p.in[0].shape;
+  check(d.first != d.second && in[d.first] == in[d.second], "axes {} and {} of {} have no diagonal", d.first, d.second, in);
+  p.output(diagonal_shape(in, d).appended(in[d.first]), p.in[0].dtype);
+}
+Layout view_diagonal(const Layout& in, const Params& params) {
+  const auto d = params.as<DiagonalParams>();
+  Layout out;
+  out.shape = diagonal_shape(in.shape, d).appended(in.shape[d.first]);
+  out.offset = in.offset;
+  int to = 0;
+  for (int axis = 0; axis < in.shape.rank(); ++axis)
+    if (axis != d.first && axis != d.second) out.strides[to++] = in.strides[axis];
+  out.strides[to] = in.strides[d.first] + in.strides[d.second];
+  return out;
+}
+// dy stands on every (n + 1)-th element of [..., n * n], of which the last two axes are made and brought back to their places.
+Tensors vjp_diagonal(Vjp& v) {
+  const auto d = v.as<DiagonalParams>();
+  const Shape& in = v.node.in_specs()[0].shape;
+  const int64_t n = in[d.first];
+  const int last = in.rank() - 1;
+  const Tensor wide = call(op::slice_back, tensors(v.dy[0]), SliceParams{last - 1, n * n, 0, n * n, n + 1})[0];
+  PermuteParams back{};
+  for (int axis = 0, from = 0; axis < in.rank(); ++axis)
+    back.axes[axis] = int8_t(axis == d.first ? last - 1 : axis == d.second ? last : from++);
+  return {permute_by(reshape(wide, diagonal_shape(in, d).appended(n).appended(n)), back)};
+}
 
 // ---- copies
 void plan_contiguous(Plan& p) { p.output(p.in[0]); }
@@ -145,19 +166,21 @@ const OpDef op::reshape{-1, "reshape", plan_reshape, vjp_reshape, {}, {.view = v
 const OpDef op::permute{-1, "permute", plan_permute, vjp_permute, {}, {.view = view_permute}};
 const OpDef op::slice{-1, "slice", plan_slice, vjp_slice, {}, {.view = view_slice}};
 const OpDef op::expand{-1, "expand", plan_expand, vjp_expand, {}, {.view = view_expand}};
+const OpDef op::diagonal{-1, "diagonal", plan_diagonal, vjp_diagonal, {}, {.view = view_diagonal}};
 const OpDef op::slice_back{k_slice_back, "slice_back", plan_slice_back, vjp_slice_back, {}, {.any_stride = 0b1}};
-const OpDef op::contiguous{
-    k_contiguous, "contiguous", plan_contiguous, vjp_contiguous, {}, {.any_stride = 0b1, .pointwise = true, .float8 = true}};
+const OpDef op::contiguous{k_contiguous,   "contiguous", plan_contiguous,
+                           vjp_contiguous, {},           {.any_stride = 0b1, .pointwise = true, .float8 = true}};
 const OpDef op::cast{k_cast, "cast", plan_cast, vjp_cast, {}, {.pointwise = true, .float8 = true}};
 
-Tensor view(const Tensor& x, const Shape& shape) { return call(op::reshape, tensors(x), pack(shape))[0]; }
+Tensor view(const Tensor& x, const Shape& shape) { return call(op::reshape, tensors(x), ShapeParams(shape))[0]; }
 Tensor reshape(const Tensor& x, const Shape& shape) {
   if (shape == x.shape()) return x;
   Layout out;
   check(shape.numel() == x.numel(), "reshape: shape {} does not hold the {} elements of {}", shape, x.numel(), x.shape());
   return view(reshape_layout(x.layout(), shape, out) ? x : contiguous(x), shape);
 }
-Tensor permute(const Tensor& x, std::initializer_list<int> axes) {
+Tensor permute(const Tensor& x, std::initializer_list<int> axes) { return permute(x, std::span<const int>(axes.begin(), axes.size())); }
+Tensor permute(const Tensor& x, std::span<const int> axes) {
   check(int(axes.size()) == x.rank(), "permute: {} axes are named, {} has {}", axes.size(), x.shape(), x.rank());
   PermuteParams packed{};
   uint32_t seen = 0;
@@ -168,6 +191,9 @@ Tensor permute(const Tensor& x, std::initializer_list<int> axes) {
   }
   check(seen == (1u << x.rank()) - 1, "permute: an axis of {} is named twice", x.shape());
   return permute_by(x, packed);
+}
+Tensor diagonal(const Tensor& x, int first, int second) {
+  return call(op::diagonal, tensors(x), DiagonalParams{x.shape().resolve(first), x.shape().resolve(second)})[0];
 }
 Tensor transpose(const Tensor& x, int axis_a, int axis_b) {
   PermuteParams packed{};
@@ -191,7 +217,7 @@ Tensor select(const Tensor& x, int axis, int64_t index) {
 }
 Tensor expand(const Tensor& x, const Shape& shape) {
   if (shape == x.shape()) return x;
-  return call(op::expand, tensors(x), pack(shape))[0];
+  return call(op::expand, tensors(x), ShapeParams(shape))[0];
 }
 Tensor unsqueeze(const Tensor& x, int axis) {
   check(axis >= -x.rank() - 1 && axis <= x.rank(), "unsqueeze: axis {} is out of range for {}", axis, x.shape());
