@@ -161,7 +161,7 @@ TEST_F(EinopsErrors, OfEinsum) {
       {"a 2 -> a", {{4, 2}}, "'2' is a length, and axes have names here"},
       {"a _ -> a", {{4, 2}}, "'_' names no axis; only parse_shape and shaped know it"},
       {"a 2b -> a", {{4, 2}}, "'2b' is neither a name nor a number"},
-      {"b1,b1->b1", {{4}, {4}}, "'1' is not a letter; axes of several characters are separated by spaces"},
+      {"b1,b1->b1", {{4, 1}, {4, 1}}, "'1' is not a letter; axes of several characters are separated by spaces"},
       {"i;j->ij", {{4, 2}}, "';' is not part of the notation"},
       {"a+b c -> c", {{4, 2}}, "'+' is not part of the notation"},
   };

@@ -100,6 +100,14 @@ TEST_F(Einsum, IntegersAreMultipliedAndViewed) {
   EXPECT_THAT(einsum("i,i->i", {select(n, 0, 1), select(n, 0, 2)}).to_vector(), ElementsAre(18, 28, 40));
 }
 
+TEST_F(Einsum, AWordIsANameWhereOnlyThatFits) {
+  const Tensor v = tensor({3}, {1, 2, 3}), m = tensor({2, 2}, {1, 2, 3, 4});
+  EXPECT_EQ(einsum("index ->", {v}).item(), 6);
+  EXPECT_THAT(einsum("batch, batch -> batch", {v, v}).to_vector(), ElementsAre(1, 4, 9));
+  EXPECT_EQ(einsum("b1,b1->", {v, v}).item(), 14);
+  EXPECT_THAT(einsum("ij, jk -> ik", {m, m}).to_vector(), ElementsAre(7, 10, 15, 22));
+}
+
 TEST_F(Einsum, AMatrixChainIsMultipliedFromItsCheapEnd) {
   const Tensor a = normal({50, 40}), b = normal({40, 30}), c = normal({30, 1});
   const Composition plan = plan_einsum("ij,jk,kl->il", {a, b, c});

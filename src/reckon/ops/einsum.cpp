@@ -11,7 +11,7 @@ namespace {
 class Einsum {
  public:
   Einsum(const PatternPlace& place, const Tensors& operands) : place_(place), operands_(operands) {
-    place_.check(detail::read_einsum_pattern(place.pattern, pattern_));
+    read_pattern();
     place_.check(pattern_.in.size() == operands.size(), "the pattern has {} {}, {} {} given", pattern_.in.size(),
                  pattern_.in.size() == 1 ? "operand" : "operands", operands.size(), operands.size() == 1 ? "is" : "are");
     for (size_t i = 1; i < operands.size(); ++i)
@@ -49,6 +49,28 @@ class Einsum {
   using List = std::vector<int>;
   static Labels bits(const List& labels) { return Term{0, labels}.set(); }
 
+  bool fits(const EinsumPattern& pattern) const {
+    bool fits = pattern.in.size() == operands_.size();
+    for (size_t i = 0; fits && i < operands_.size(); ++i) {
+      const int rank = operands_[i].rank(), named = int(pattern.in[i].axes.size());
+      fits = pattern.in[i].ellipsis >= 0 ? named <= rank : named == rank;
+    }
+    return fits;
+  }
+  // Words without a blank between them are letters, unless only as names do they fit the operands: "batch, batch -> batch".
+  void read_pattern() {
+    const std::string_view text = place_.pattern;
+    const bool named = detail::has_named_axes(text);
+    const FaultAt fault = detail::read_einsum_as(named, text, pattern_);
+    if (!named && (fault || !fits(pattern_))) {
+      EinsumPattern names;
+      if (!detail::read_einsum_as(true, text, names) && fits(names)) {
+        pattern_ = names;
+        return;
+      }
+    }
+    place_.check(fault);
+  }
   int label_of(std::string_view name) {
     const auto at = std::find(names_.begin(), names_.end(), name);
     if (at != names_.end()) return int(at - names_.begin());
