@@ -33,7 +33,7 @@ ONLY_CLI_MAY_INCLUDE = "backend"
 # <memory>, 0.14 s, for unique_ptr. *-inl.h is a part of one .cpp file.
 LIGHT_HEADERS = {
     "algorithm", "array", "atomic", "bit", "compare", "concepts", "cstddef", "cstdint", "cstring", "deque", "initializer_list", "limits",
-    "memory", "optional", "span", "stdexcept", "string", "string_view", "type_traits", "utility", "vector", "fmt/core.h",
+    "memory", "optional", "source_location", "span", "stdexcept", "string", "string_view", "type_traits", "utility", "vector", "fmt/core.h",
 }
 MAX_LINES = 700
 CHECKED_SUFFIXES = {".cpp", ".h", ".def", ".cu", ".cuh", ".py", ".sh"}
