@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <functional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "reckon/backend/cpu/activation.h"
@@ -13,7 +14,7 @@
 #include "reckon/backend/cpu/embedding.h"
 #include "reckon/backend/cpu/loss.h"
 #include "reckon/backend/cpu/norm.h"
-#include "reckon/backend/cpu/optimizer.h"
+#include "reckon/backend/cpu/optimizer_lamb.h"
 #include "reckon/backend/cpu/random.h"
 #include "reckon/backend/cpu/rows_elementwise.h"
 #include "reckon/backend/cpu/rows_reduce.h"
@@ -122,6 +123,24 @@ void add_optimizers(Cases& cases, Block& p, Block& g, Block& m, Block& v, Block&
   OptimizerStep sgd = a;
   sgd.kind = Optimizer::sgd;
   cases.push_back({"sgd f32", 12.0 * kN, [sgd] { optimizer_step(sgd); }});
+  const std::tuple<Optimizer, const char*, double> others[] = {{Optimizer::momentum, "momentum f32", 20.0}, {Optimizer::nesterov, "nesterov f32", 20.0},
+                                                               {Optimizer::adagrad, "adagrad f32", 20.0},   {Optimizer::rmsprop, "rmsprop f32", 20.0},
+                                                               {Optimizer::rmsprop_momentum, "rmsprop with momentum f32", 28.0}};
+  for (const auto& [kind, name, bytes] : others) {
+    OptimizerStep other = a;
+    other.kind = kind;
+    cases.push_back({name, bytes * kN, [other] { optimizer_step(other); }});
+  }
+  OptimizerStep adam = a;
+  adam.coupled = true;
+  cases.push_back({"adam f32", 28.0 * kN, [adam] { optimizer_step(adam); }});
+  // Of one tensor: a ratio is a sum over all of it, whatever their number.
+  static const int64_t places[] = {0, kN};
+  static double ratio;
+  static std::vector<std::byte> workspace(size_t(lamb_workspace(kN, 1)));
+  const LambStep lamb{.step = a, .parameters = 1, .places = places, .ratios = &ratio, .phi_low = 0, .phi_high = 10};
+  cases.push_back({"lamb, moments f32", 24.0 * kN, [lamb] { lamb_moments(lamb, workspace.data()); }});
+  cases.push_back({"lamb, weights f32", 16.0 * kN, [lamb] { lamb_step(lamb); }});
   uint16_t* halves = reinterpret_cast<uint16_t*>(planes.data());
   split_master(p.data(), halves, halves + kN, kN);
   a.dtype = DType::bf16, a.p = halves, a.residual = halves + kN;

@@ -61,6 +61,11 @@ class Plan(Case):
         self.refused(USAGE, "did you mean 'micro_batch'", "plan", "--fit", "microbatch")
         self.too_large("plan", *TINY, "memory.budget=1000", "--fit", "micro_batch")
 
+    def test_scaled_learning_rate(self):
+        keys = ("optim.lr=0.001", "optim.lr_scaling=linear", "optim.base_batch_tokens=32")
+        self.assertIn("learning rate 0.", self.done("plan", *TINY, *keys).out)
+        self.assertNotIn("learning rate", self.done("plan", *TINY).out)
+
     def test_compare(self):
         both = self.plan(*TINY, "--compare", "optim.name=sgd train.recompute=full")
         self.assertEqual(both["predicted"], self.plan(*TINY))

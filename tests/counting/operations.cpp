@@ -34,7 +34,12 @@ int64_t unseen_of(int id, const KernelArgs& k) {
   for (int64_t i = 0; i < k.in[targets].numel(); ++i) rows += k.in[targets].data<int32_t>()[i] == o.ignore_index;
   return (4 + (o.label_smoothing > 0) + (o.z_loss != 0)) * rows * classes;
 }
-bool is_update(int id) { return id == k_sgd_step || id == k_momentum_step || id == k_adagrad_step || id == k_adamw_step || id == k_adamw8bit_step; }
+bool is_update(int id) {
+  for (const int update : {k_sgd_step, k_momentum_step, k_nesterov_step, k_adagrad_step, k_rmsprop_step, k_adam_step, k_adamw_step,
+                           k_adamw8bit_step, k_lamb_moments, k_lamb_step})
+    if (id == update) return true;
+  return false;
+}
 
 void count(int id, Kernel kernel, const KernelArgs& args) {
   cpu::take_counted();
@@ -129,7 +134,7 @@ TEST(Counted, WholeTrainingSteps) {
            {"train.recompute=none", "train.recompute=selective", "train.recompute=full optim.name=adamw8bit", "train.fused_loss=false",
             "train.sequence_chunk=16", "train.attention=plain", "train.fused_kernels=false", "data.documents=separate model.vocab=11",
             "data.documents=separate model.vocab=11 train.sequence_chunk=10", "train.recompute=full train.sequence_chunk=10",
-            "train.recompute=sqrt train.sequence_chunk=10"}) {
+            "train.recompute=sqrt train.sequence_chunk=10", "optim.name=lamb", "optim.name=rmsprop optim.centered=true optim.weight_decay_kind=coupled"}) {
         SCOPED_TRACE(text("{} {} {}", name, precision, variant));
         const std::string v = variant;
         if (name == std::string("cruncher") && (v.find("sequence") != v.npos || v.find("attention") != v.npos || v.find("data.") != v.npos))

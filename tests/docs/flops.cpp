@@ -263,6 +263,20 @@ void call_transformer(Calls& c, int64_t s) {
   c.add(op::linear_cross_entropy_step, {x, head, ids, scalar, head}, options(0.1, 1e-4), extents, "both");
 }
 
+void call_lamb(Calls& c, int64_t s) {
+  const int64_t N = 64 + 32 * s, S = 2 + s;
+  const Names names{{"S", S}};
+  const Tensor p = c.make({N}), scalars = c.make({kStepScalars}, DType::f64), places = c.make({S + 1}, DType::i64), ratios = c.make({S}, DType::f64);
+  const Tensor half = c.make({N}, DType::bf16), working = c.make({N}, DType::f16);
+  const OptimizerParams none{0};
+  c.add(op::lamb_moments, {scalars, p, p, p, p, places}, none, names);
+  c.add(op::lamb_moments, {scalars, half, p, p, p, places, half}, none, names, "bf16");
+  c.add(op::lamb_moments, {scalars, working, p, p, p, places, p}, none, names, "fp16");
+  c.add(op::lamb_step, {scalars, p, p, p, places, ratios}, none, names);
+  c.add(op::lamb_step, {scalars, half, p, p, places, ratios, half}, none, names, "bf16");
+  c.add(op::lamb_step, {scalars, working, p, p, places, ratios, p}, none, names, "fp16");
+}
+
 void call_training(Calls& c, int64_t s) {
   const Tensor p = c.make({40 + s}), scalars = c.make({kStepScalars}, DType::f64), square = c.make({1}, DType::f64);
   c.add(op::sum_of_squares, {p});
@@ -270,7 +284,16 @@ void call_training(Calls& c, int64_t s) {
   const OptimizerParams none{0};
   c.add(op::sgd_step, {scalars, p, p}, none);
   c.add(op::momentum_step, {scalars, p, p, p}, none);
+  c.add(op::nesterov_step, {scalars, p, p, p}, none);
   c.add(op::adagrad_step, {scalars, p, p, p}, none);
+  OptimizerParams coupled, centered, momentum, both;
+  coupled.coupled = centered.centered = momentum.momentum = both.centered = both.momentum = true;
+  c.add(op::sgd_step, {scalars, p, p}, coupled, {}, "coupled");
+  c.add(op::rmsprop_step, {scalars, p, p, p}, none);
+  c.add(op::rmsprop_step, {scalars, p, p, p, p}, momentum, {}, "with momentum");
+  c.add(op::rmsprop_step, {scalars, p, p, p, p}, centered, {}, "centered");
+  c.add(op::rmsprop_step, {scalars, p, p, p, p, p}, both, {}, "both");
+  c.add(op::adam_step, {scalars, p, p, p, p}, none);
   c.add(op::adamw_step, {scalars, p, p, p, p}, none);
   const Tensor half = c.make({40 + s}, DType::bf16);
   c.add(op::adamw_step, {scalars, half, p, p, p, half}, none, {}, "bf16");
@@ -279,6 +302,7 @@ void call_training(Calls& c, int64_t s) {
   c.add(op::adamw_step, {scalars, working, p, p, p, p}, none, {}, "fp16");
   const Tensor q = c.make({256 + 64 * s}), codes = c.make({256 + 64 * s}, DType::u8), scales = c.make({1 + s / 4});
   c.add(op::adamw8bit_step, {scalars, q, q, codes, scales, codes, scales}, none);
+  call_lamb(c, s);
   c.add(op::split_master, {p, half, half});
   c.add(op::join_master, {p, half, half});
 }

@@ -46,6 +46,7 @@ TEST(Guards, GiveTheSameBits) {
       {"gpt2", {"train.precision=fp8", "train.recompute=selective", "train.grad_accum=2"}},
       {"qwen", {"train.recompute=full", "optim.name=adagrad", "optim.clip_norm=0"}},
       {"cruncher", {"optim.name=sgd"}},
+      {"gpt2", {"optim.name=lamb", "train.precision=bf16"}},
   };
   for (const auto& [name, more] : runs) {
     const Config c = two_steps(name, more);

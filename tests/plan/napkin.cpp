@@ -62,7 +62,12 @@ TEST(Napkin, LargestModel) {
   EXPECT_NEAR(exact_of(a, "bytes_per_parameter"), 16, 0.001);
   EXPECT_EQ(napkin_of(ask("largest-model", {"optim.name=sgd"}), "bytes_per_parameter"), 8);
   EXPECT_NEAR(exact_of(ask("largest-model", {"optim.name=sgd"}), "bytes_per_parameter"), 8, 0.001);
-  EXPECT_NEAR(exact_of(ask("largest-model", {"optim.name=momentum"}), "bytes_per_parameter"), 12, 0.001);
+  for (const char* name : {"optim.name=momentum", "optim.name=nesterov", "optim.name=rmsprop"})
+    EXPECT_NEAR(exact_of(ask("largest-model", {name}), "bytes_per_parameter"), 12, 0.001);
+  for (const char* name : {"optim.name=adam", "optim.name=lamb"}) EXPECT_NEAR(exact_of(ask("largest-model", {name}), "bytes_per_parameter"), 16, 0.001);
+  const std::vector<std::string> all = {"optim.name=rmsprop", "optim.centered=true", "optim.rmsprop_momentum=0.9"};
+  EXPECT_EQ(napkin_of(ask("largest-model", all), "bytes_per_parameter"), 20);
+  EXPECT_NEAR(exact_of(ask("largest-model", all), "bytes_per_parameter"), 20, 0.001);
 }
 
 TEST(Napkin, TensorBytes) {

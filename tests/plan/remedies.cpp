@@ -50,7 +50,7 @@ TEST(Remedies, EachFitsAsPlannedAndKeepsTheTokensOfAStep) {
 TEST(Remedies, FindWhatBarelyFits) {
   const std::vector<std::string> base = {"model.preset=tiny", "train.micro_batch=4", "train.seq_len=1", "model.vocab=50000"};
   const Ref<Device> meta = open_cpu(Mode::meta);
-  for (const char* name : {"sgd", "momentum", "adagrad", "adamw", "adamw8bit"})
+  for (const char* name : {"sgd", "momentum", "adagrad", "adamw", "adamw8bit", "rmsprop", "lamb"})
     for (const char* precision : {"fp32", "bf16", "fp16", "fp8"}) {
       const std::vector<std::string> kind = with(base, {text("optim.name={}", name), text("train.precision={}", precision)});
       const int64_t least =
@@ -81,6 +81,24 @@ TEST(Remedies, ShrinkTheStatesOfAdamW) {
   EXPECT_TRUE(names_states(base, 0.75));
   EXPECT_TRUE(names_states(with(base, {"train.precision=bf16"}), 0.75));
   EXPECT_FALSE(names_states(with(base, {"optim.name=momentum"}), 0.75));
+}
+
+// Other optimizers are named only where they keep less.
+TEST(Remedies, OtherOptimizersKeepLess) {
+  const Ref<Device> meta = open_cpu(Mode::meta);
+  const std::vector<std::string> base = {"model.preset=gpt2-124m", "train.micro_batch=1", "train.seq_len=64", "train.recompute=full", "train.precision=bf16"};
+  const auto named = [&](const std::string& optimizer, double share) {
+    const RunPlan today = plan_of(with(base, {optimizer}));
+    std::vector<std::string> names;
+    for (const Remedy& r : find_remedies(today.config, *meta, int64_t(double(today.arena.bytes) * share)))
+      for (const std::string& change : r.changes)
+        if (change.starts_with("optim.name=")) names.push_back(change);
+    return names;
+  };
+  EXPECT_THAT(named("optim.name=adam", 0.8), testing::Contains("optim.name=adagrad"));
+  EXPECT_THAT(named("optim.name=lamb", 0.8), testing::Contains("optim.name=adagrad"));
+  for (const char* name : {"optim.name=momentum", "optim.name=nesterov", "optim.name=adagrad", "optim.name=rmsprop"})
+    EXPECT_EQ(named(name, 0.8), std::vector<std::string>{"optim.name=sgd"}) << name;
 }
 
 TEST(Remedies, ARefusalNamesTheBlockTheHoldersAndTheWayOut) {

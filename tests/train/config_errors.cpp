@@ -80,7 +80,7 @@ TEST(ConfigErrors, WrongTypesNameBoth) {
   EXPECT_EQ(argument_error("train.steps=abc"),
             "argument 'train.steps=abc': train.steps expects an integer from 1 to 1000000000, got \"abc\"");
   EXPECT_EQ(argument_error("optim.name=lion"),
-            "argument 'optim.name=lion': optim.name expects sgd, momentum, adagrad, adamw or adamw8bit, got \"lion\"");
+            "argument 'optim.name=lion': optim.name expects sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, lamb or adamw8bit, got \"lion\"");
   EXPECT_EQ(file_error("model = 'gpt2-124m'\n"), "config.toml:1: 'model' is a table of keys such as model.preset, got \"gpt2-124m\"");
   EXPECT_EQ(file_error("[[train]]\nsteps = 5\n"), "config.toml:1: 'train' is a table of keys such as train.micro_batch, got an array");
   EXPECT_EQ(argument_error("train={steps=5}"),
@@ -208,6 +208,14 @@ TEST(ConfigErrors, ImpossibleCombinationsNameBothKeys) {
                     parse("", {"model.position=rope", "train.seq_len=16777216", "train.micro_batch=257"});
                   }),
                   "train.micro_batch = 257 times train.seq_len = 16777216 is above the limit");
+  EXPECT_EQ(usage_error([] { parse("", {"optim.name=adam", "optim.weight_decay_kind=decoupled"}); }),
+            "optim.weight_decay_kind = decoupled and optim.name = adam exclude each other: that is optim.name=adamw");
+  EXPECT_EQ(usage_error([] { parse("", {"optim.name=adamw8bit", "optim.weight_decay_kind=coupled"}); }),
+            "optim.weight_decay_kind = coupled and optim.name = adamw8bit exclude each other: that is optim.name=adam");
+  expect_contains(usage_error([] { parse("", {"optim.name=lamb", "optim.weight_decay_kind=decoupled"}); }), "and optim.name = lamb exclude each other");
+  EXPECT_EQ(usage_error([] { parse("", {"optim.phi_low=11"}); }), "optim.phi_low = 11 is above optim.phi_high = 10");
+  EXPECT_EQ(usage_error([] { parse("", {"optim.groups=embed.*"}); }),
+            "optim.groups: \"embed.*\" is no group such as \"embed.* lr=0.1 weight_decay=0\"");
   expect_contains(argument_error("model.kv_heads=3"), "model.heads = 4 is not a multiple of model.kv_heads = 3");
 }
 

@@ -9,7 +9,21 @@
 namespace small {
 namespace {
 class EveryOptimizer : public ::testing::TestWithParam<OptimizerKind> {};
-INSTANTIATE_TEST_SUITE_P(Kinds, EveryOptimizer, ::testing::Values(OptimizerKind::sgd, OptimizerKind::momentum, OptimizerKind::adagrad, OptimizerKind::adamw),
+INSTANTIATE_TEST_SUITE_P(Kinds, EveryOptimizer,
+                         ::testing::Values(OptimizerKind::sgd, OptimizerKind::momentum, OptimizerKind::nesterov, OptimizerKind::adagrad, OptimizerKind::rmsprop,
+                                           OptimizerKind::adam, OptimizerKind::adamw, OptimizerKind::lamb),
+                         [](const auto& info) { return to_string(info.param); });
+// Those whose decay is not a term of what moves the weights.
+class DecoupledOptimizer : public EveryOptimizer {};
+INSTANTIATE_TEST_SUITE_P(Kinds, DecoupledOptimizer,
+                         ::testing::Values(OptimizerKind::sgd, OptimizerKind::momentum, OptimizerKind::nesterov, OptimizerKind::adagrad, OptimizerKind::rmsprop,
+                                           OptimizerKind::adamw),
+                         [](const auto& info) { return to_string(info.param); });
+// Those that can add decay to the gradient.
+class CoupledOptimizer : public EveryOptimizer {};
+INSTANTIATE_TEST_SUITE_P(Kinds, CoupledOptimizer,
+                         ::testing::Values(OptimizerKind::sgd, OptimizerKind::momentum, OptimizerKind::nesterov, OptimizerKind::adagrad, OptimizerKind::rmsprop,
+                                           OptimizerKind::adam),
                          [](const auto& info) { return to_string(info.param); });
 
 // A matrix and a bias with values and gradients from the same keys, whatever the storage.
@@ -55,7 +69,7 @@ TEST_P(EveryOptimizer, split_bf16_storage_holds_the_exact_float32_weights) {
   }
 }
 
-TEST_P(EveryOptimizer, decays_matrices_and_nothing_else) {
+TEST_P(DecoupledOptimizer, decays_matrices_and_nothing_else) {
   OptimConfig with = plain(GetParam());
   with.weight_decay = 0.25;
   OptimConfig without = with;
@@ -75,7 +89,7 @@ TEST_P(EveryOptimizer, decays_matrices_and_nothing_else) {
 }
 
 // Decay is of the weight, not of the gradient: the optimizer's state does not see it.
-TEST_P(EveryOptimizer, decay_is_decoupled) {
+TEST_P(DecoupledOptimizer, decay_is_decoupled) {
   OptimConfig with = plain(GetParam()), without = with;
   with.weight_decay = 0.25;
   without.weight_decay = 0;
@@ -83,6 +97,30 @@ TEST_P(EveryOptimizer, decay_is_decoupled) {
   for (int64_t i = 0; i < 3; ++i) decayed.step(i), kept.step(i);
   for (size_t s = 0; s < kept.optimizer->states().size(); ++s)
     EXPECT_TRUE(bytes_of(decayed.optimizer->states()[s].buckets[0]) == bytes_of(kept.optimizer->states()[s].buckets[0]));
+}
+
+// In float64, where nothing is fused: the same bits as with a gradient that holds the decay. Biases have none.
+TEST_P(CoupledOptimizer, decay_is_a_term_of_the_gradient) {
+  OptimConfig with = plain(GetParam()), without = with;
+  with.weight_decay = 0.25;
+  without.weight_decay = 0;
+  if (GetParam() != OptimizerKind::adam) with.weight_decay_kind = DecayKind::coupled;
+  Pair decayed(DType::f64, with), added(DType::f64, without);
+  for (int64_t i = 0; i < 3; ++i) {
+    decayed.step(i);
+    for (size_t b = 0; b < 2; ++b) {
+      Bucket& bucket = added.parameters.buckets()[b];
+      fill_normal_(bucket.gradients, Pair::mix_of(i, b), 0, 1);
+      std::vector<double> g = bucket.gradients.to_vector();
+      const std::vector<double> p = bucket.values.to_vector();
+      for (size_t k = 0; k < g.size() && bucket.decay; ++k) g[k] += with.weight_decay * p[k];
+      bucket.gradients.write(g.data(), int64_t(g.size() * sizeof(double)));
+    }
+    added.parameters.mark_gradients_filled();
+    added.optimizer->write_scalars(i, 20);
+    added.optimizer->step(full(*added.device, {Shape{}, DType::f32}, 1));
+  }
+  for (size_t b = 0; b < 2; ++b) EXPECT_TRUE(decayed.masters(b) == added.masters(b)) << b;
 }
 
 // The padding between parameters is in every bucket that a checkpoint, a hash or a shard may see.
@@ -241,6 +279,98 @@ TEST(Clipping, scales_by_the_global_norm) {
   Pair c(DType::f32, loose);
   c.step(0);
   EXPECT_TRUE(bytes_of(c.parameters.buckets()[0].values) == bytes_of(b.parameters.buckets()[0].values)) << "a gradient below the limit stays as it is";
+}
+
+// Every course is the warm-up, then what its formula says, and never outside of [floor, lr].
+TEST(Schedule, linear_goes_straight_to_the_floor) {
+  OptimConfig c;
+  c.lr = 0.4;
+  c.warmup_steps = 4;
+  c.min_lr_ratio = 0.25;
+  c.schedule = ScheduleKind::linear;
+  for (int64_t step = 0; step < 4; ++step) EXPECT_DOUBLE_EQ(learning_rate(c, step, 104), 0.4 * double(step + 1) / 4);
+  for (int64_t step = 4; step <= 104; ++step) EXPECT_NEAR(learning_rate(c, step, 104), 0.4 * (1 - 0.75 * double(step - 4) / 100), 1e-15) << step;
+  EXPECT_NEAR(learning_rate(c, 1000, 104), 0.1, 1e-15);
+}
+
+TEST(Schedule, wsd_is_stable_until_its_last_part) {
+  OptimConfig c;
+  c.lr = 0.4;
+  c.warmup_steps = 10;
+  c.min_lr_ratio = 0;
+  c.decay_fraction = 0.2;
+  c.schedule = ScheduleKind::wsd;
+  EXPECT_DOUBLE_EQ(learning_rate(c, 4, 100), 0.2);
+  for (int64_t step = 10; step <= 80; ++step) EXPECT_EQ(learning_rate(c, step, 100), 0.4) << step;
+  for (int64_t step = 81; step <= 100; ++step) EXPECT_NEAR(learning_rate(c, step, 100), 0.4 * double(100 - step) / 20, 1e-15) << step;
+  c.decay_fraction = 0;
+  EXPECT_EQ(learning_rate(c, 99, 100), 0.4);
+  c.decay_fraction = 1;  // all of it that the warm-up leaves
+  EXPECT_EQ(learning_rate(c, 10, 100), 0.4);
+  for (int64_t step = 11; step <= 100; ++step) EXPECT_LT(learning_rate(c, step, 100), learning_rate(c, step - 1, 100)) << step;
+}
+
+TEST(Schedule, inverse_sqrt_needs_no_end) {
+  OptimConfig c;
+  c.lr = 0.4;
+  c.warmup_steps = 25;
+  c.min_lr_ratio = 0.1;
+  c.schedule = ScheduleKind::inverse_sqrt;
+  EXPECT_EQ(learning_rate(c, 24, 100), 0.4);
+  EXPECT_DOUBLE_EQ(learning_rate(c, 99, 100), 0.2);
+  EXPECT_EQ(learning_rate(c, 99, 100), learning_rate(c, 99, 5000));
+  EXPECT_DOUBLE_EQ(learning_rate(c, 1'000'000, 5000), 0.04);
+  c.warmup_steps = 0;
+  EXPECT_DOUBLE_EQ(learning_rate(c, 3, 100), 0.2);
+}
+
+TEST(Schedule, every_course_stays_between_floor_and_peak) {
+  for (const std::string_view name : words_of(ScheduleKind()))
+    for (const int64_t warmup : {0, 1, 7, 50})
+      for (const int64_t total : {1, 2, 10, 40})
+        for (const double fraction : {0.0, 0.01, 0.5, 1.0}) {
+          const Config config = parse_config("", "test",
+                                             Overrides{text("optim.schedule={}", name), text("optim.warmup_steps={}", warmup),
+                                                       text("optim.decay_fraction={}", fraction), "optim.lr=0.5", "optim.min_lr_ratio=0.2"});
+          for (int64_t step = 0; step < total + 3; ++step) {
+            const double rate = learning_rate(config.optim, step, total);
+            ASSERT_LE(rate, 0.5) << name << " " << warmup << " " << total << " " << step;
+            ASSERT_GE(rate, step < warmup ? 0.5 * double(step + 1) / double(warmup) * (1 - 1e-15) : 0.5 * 0.2 * (1 - 1e-15)) << name;
+            if (step >= std::max<int64_t>(warmup, 1)) {
+              ASSERT_LE(rate, learning_rate(config.optim, std::max<int64_t>(step - 1, warmup), total)) << name;
+            }
+          }
+        }
+}
+
+TEST(BatchScaling, follows_the_rules) {
+  EXPECT_EQ(batch_factor(LrScaling::none, 16), 1);
+  EXPECT_EQ(batch_factor(LrScaling::linear, 16), 16);
+  EXPECT_EQ(batch_factor(LrScaling::sqrt, 16), 4);
+  EXPECT_THROW(batch_factor(LrScaling::sqrt, 0), Error);
+  OptimConfig c;
+  c.beta1 = 0.9, c.beta2 = 0.99, c.eps = 1e-8, c.lr = 1e-3;
+  const OptimConfig scaled = square_root_scaled(c, 4);
+  EXPECT_DOUBLE_EQ(scaled.lr, 2e-3);
+  EXPECT_DOUBLE_EQ(scaled.beta1, 0.6);
+  EXPECT_DOUBLE_EQ(scaled.beta2, 0.96);
+  EXPECT_DOUBLE_EQ(scaled.eps, 0.5e-8);
+  EXPECT_THROW(square_root_scaled(c, 11), Error) << "1 - 11 * 0.1 is below 0";
+  c.name = OptimizerKind::rmsprop, c.alpha = 0.99;
+  EXPECT_DOUBLE_EQ(square_root_scaled(c, 11).alpha, 0.89);
+}
+
+// The learning rate of a run is that of its batch; the optimizer and the metrics have it.
+TEST(BatchScaling, reaches_the_optimizer) {
+  const Overrides keys = {"optim.lr_scaling=sqrt", "optim.base_batch_tokens=111", "optim.schedule=constant", "optim.warmup_steps=0", "train.grad_accum=4"};
+  const Config c = config("gpt2", keys);  // 3 x 37 tokens, four times
+  EXPECT_DOUBLE_EQ(effective_optim(c).lr, 0.02);
+  EXPECT_EQ(scaling_text(c), "learning rate 0.02 at its peak: optim.lr = 0.01 x 2 (sqrt: 444 tokens a step, optim.base_batch_tokens = 111)");
+  EXPECT_EQ(scaling_text(config("gpt2")), "");
+  Config by_hand = c;
+  by_hand.optim.lr = 0.02;
+  by_hand.optim.lr_scaling = LrScaling::none;
+  expect_same(trained(c, 2).state, trained(by_hand, 2).state);
 }
 
 TEST(Schedule, warms_up_then_follows_a_cosine_to_the_floor) {

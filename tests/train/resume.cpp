@@ -90,8 +90,22 @@ INSTANTIATE_TEST_SUITE_P(Models, Resume,
                          ::testing::Values(Case{"gpt2", "fp32", "adamw"}, Case{"gpt2", "bf16", "adamw"}, Case{"llama", "bf16", "momentum"}, Case{"qwen", "fp32", "adagrad"},
                                            Case{"cruncher", "fp32", "sgd"}, Case{"gpt2", "fp16", "adamw"}, Case{"cruncher", "fp16", "momentum"},
                                            Case{"gpt2", "fp32", "adamw8bit"}, Case{"llama", "bf16", "adamw8bit"}, Case{"qwen", "fp16", "adamw8bit"},
-                                           Case{"gpt2", "fp8", "adamw"}, Case{"llama", "fp8", "adamw8bit"}, Case{"cruncher", "fp8", "sgd"}),
+                                           Case{"gpt2", "fp8", "adamw"}, Case{"llama", "fp8", "adamw8bit"}, Case{"cruncher", "fp8", "sgd"},
+                                           Case{"qwen", "fp32", "nesterov"}, Case{"llama", "fp16", "rmsprop"}, Case{"gpt2", "bf16", "adam"},
+                                           Case{"gpt2", "bf16", "lamb"}, Case{"llama", "fp16", "lamb"}, Case{"qwen", "fp32", "lamb"}),
                          [](const auto& info) { return std::string(info.param.model) + "_" + info.param.precision + "_" + info.param.optimizer; });
+
+// Every state, groups and a schedule that ends elsewhere than the run stops.
+TEST(Resume, continues_states_groups_and_schedules) {
+  const Folder folder;
+  for (const char* schedule : {"wsd", "linear", "inverse_sqrt"}) {
+    const Config c = nine_steps("gpt2", {"train.precision=bf16", "optim.name=rmsprop", "optim.centered=true", "optim.rmsprop_momentum=0.8",
+                                         text("optim.schedule={}", schedule), "optim.groups=embed.*,lr=0.5;blocks.1.*,weight_decay=0,lr=2"});
+    const std::string straight = go(c, folder / text("straight-{}", schedule)).checkpoint, run = folder / schedule;
+    go(c, run, 4);
+    expect_same_files(straight, resume(c, run).checkpoint);
+  }
+}
 
 // The loss scale is part of the state: it halves and doubles on both sides of a stop.
 TEST(Resume, continues_the_loss_scale) {

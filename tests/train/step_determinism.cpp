@@ -58,7 +58,8 @@ TEST_P(Determinism, same_seed_same_bytes_other_seed_others) {
 INSTANTIATE_TEST_SUITE_P(Models, Determinism,
                          ::testing::Values(Case{"gpt2", "fp32"}, Case{"gpt2", "bf16"}, Case{"gpt2", "fp16"}, Case{"llama", "fp32"}, Case{"llama", "bf16"}, Case{"qwen", "fp32"},
                                            Case{"cruncher", "fp32"}, Case{"gpt2", "fp32", "adamw8bit"}, Case{"qwen", "fp16", "adamw8bit"}, Case{"llama", "bf16", "adamw8bit", false}, Case{"gpt2", "bf16", "adamw", false},
-                                           Case{"gpt2", "fp8"}, Case{"llama", "fp8", "adamw8bit", false}, Case{"cruncher", "fp8"}),
+                                           Case{"gpt2", "fp8"}, Case{"llama", "fp8", "adamw8bit", false}, Case{"cruncher", "fp8"}, Case{"gpt2", "fp32", "lamb"},
+                                           Case{"llama", "bf16", "lamb", false}, Case{"qwen", "fp16", "rmsprop"}),
                          [](const auto& info) {
                            return std::string(info.param.model) + "_" + info.param.precision + "_" + info.param.optimizer + (info.param.master ? "" : "_rounded");
                          });

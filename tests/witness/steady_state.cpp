@@ -30,6 +30,7 @@ const std::vector<Trial>& runs() {
       {"llama", {"train.sequence_chunk=16", "train.precision=bf16"}},
       {"qwen", {"train.sequence_chunk=16", "train.recompute=full", "train.grad_accum=2"}},
       {"gpt2", {"data.documents=separate", "data.separator=3"}},
+      {"gpt2", {"optim.name=lamb", "train.precision=fp16"}},
       {"cruncher", {}},
   };
   return all;

@@ -2,27 +2,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "reckon/cli/op_cases.h"
+#include "reckon/cli/op_cases_optimizers.h"
 #include "reckon/ops/rows.h"
 #include "reckon/ops/state_blocks.h"
 #include "reckon/ops/training.h"
 
 namespace reckon {
-namespace {
-constexpr uint32_t kSingle = 1u << int(DType::f32), kDouble = 1u << int(DType::f64);
-
-void add_sums(CaseList& list) {
-  list.op("sum_of_squares", false);
-  for (const Arrangement& a : arrangements())
-    list.add(
-        {CaseInput(a.shape, a.lay)}, [](const Tensors& x) { return sum_of_squares(x[0]); },
-        [](const Arrays& x) {
-          Real sum;
-          for (const Real& r : x[0].values) sum += r * r;
-          return Array(Shape{1}, {sum});
-        });
-}
-
 std::vector<double> step_scalars(double learning_rate, double clip, bool ok) {
   std::vector<double> s(kStepScalars);
   s[kLearningRate] = learning_rate;
@@ -36,6 +21,44 @@ std::vector<double> step_scalars(double learning_rate, double clip, bool ok) {
   s[kClip] = clip;
   s[kOk] = ok;
   return s;
+}
+
+CaseWeights::CaseWeights(Device& device, const Tensor& given) : working_(given), master_(given) {
+  if (given.dtype() != DType::bf16 && given.dtype() != DType::f16) return;
+  master_ = cast(given, DType::f32);
+  if (given.dtype() == DType::f16) return;
+  working_ = empty(device, given.spec());
+  residual_ = empty(device, given.spec());
+  split_master_(master_, working_, residual_);
+}
+void CaseWeights::append_to(Tensors& args) const {
+  if (residual_.defined()) args.push_back(residual_);
+  if (working_.dtype() == DType::f16) args.push_back(master_);
+}
+Tensors CaseWeights::after() const {
+  if (residual_.defined()) join_master_(master_, working_, residual_);
+  return working_.dtype() == DType::f16 ? Tensors{master_, working_} : Tensors{master_};
+}
+void append_weights(Arrays& results, const Array& weights, DType dtype, bool moved) {
+  for (int copies = dtype == DType::f16 ? 2 : 1; copies > 0; --copies) results.push_back(weights);
+  if (dtype != DType::bf16) return;
+  const double step = moved ? epsilon(DType::bf16) : 0;
+  results.push_back(map(weights, [=](const Real& w) { return Real(w.value, w.rounded, w.stored, step * magnitude(w.value)); }));
+}
+
+namespace {
+constexpr uint32_t kSingle = 1u << int(DType::f32), kDouble = 1u << int(DType::f64);
+
+void add_sums(CaseList& list) {
+  list.op("sum_of_squares", false);
+  for (const Arrangement& a : arrangements())
+    list.add(
+        {CaseInput(a.shape, a.lay)}, [](const Tensors& x) { return sum_of_squares(x[0]); },
+        [](const Arrays& x) {
+          Real sum;
+          for (const Real& r : x[0].values) sum += r * r;
+          return Array(Shape{1}, {sum});
+        });
 }
 
 void add_clip(CaseList& list) {
@@ -104,19 +127,37 @@ void add_masters(CaseList& list) {
         });
 }
 
-// One optimizer: what it does to a weight and its states, with the gradient already clipped.
+// One optimizer: what it does to a weight and its states, with the gradient already clipped and decay where it belongs.
 struct Rule {
   const char* name;
   const OpDef* row;
   int states;
   void (*update)(const std::vector<double>& s, const Real& g, Real& p, Real* state);
+  OptimizerParams params = {};
+  bool always_coupled = false;
 };
-const Rule kAdamw = {"adamw_step", &op::adamw_step, 2, [](const std::vector<double>& s, const Real& g, Real& p, Real* state) {
-                       state[0] = Real(s[kBeta1]) * state[0] + Real(1 - s[kBeta1]) * g;
-                       state[1] = Real(s[kBeta2]) * state[1] + Real(1 - s[kBeta2]) * g * g;
-                       p = p - Real(s[kLearningRate]) * (state[0] / Real(s[kBiasFactor1])) /
-                                   (sqrt(state[1] / Real(s[kBiasFactor2])) + Real(s[kEpsilon]));
-                     }};
+void update_adamw(const std::vector<double>& s, const Real& g, Real& p, Real* state) {
+  state[0] = Real(s[kBeta1]) * state[0] + Real(1 - s[kBeta1]) * g;
+  state[1] = Real(s[kBeta2]) * state[1] + Real(1 - s[kBeta2]) * g * g;
+  p = p - Real(s[kLearningRate]) * (state[0] / Real(s[kBiasFactor1])) / (sqrt(state[1] / Real(s[kBiasFactor2])) + Real(s[kEpsilon]));
+}
+// What rmsprop takes its root of.
+Real mean_square(const std::vector<double>& s, const Real& g, Real& square) {
+  return square = Real(s[kBeta2]) * square + Real(1 - s[kBeta2]) * g * g;
+}
+Real variance(const std::vector<double>& s, const Real& g, Real* state) {
+  mean_square(s, g, state[0]);
+  state[1] = Real(s[kBeta2]) * state[1] + Real(1 - s[kBeta2]) * g;
+  return state[0] - state[1] * state[1];
+}
+// Its step, along the quotient itself or along a velocity.
+void along(const std::vector<double>& s, const Real& g, const Real& square, Real& p) {
+  p = p - Real(s[kLearningRate]) * g / (sqrt(square) + Real(s[kEpsilon]));
+}
+void along(const std::vector<double>& s, const Real& g, const Real& square, Real& p, Real& velocity) {
+  velocity = Real(s[kBeta1]) * velocity + g / (sqrt(square) + Real(s[kEpsilon]));
+  p = p - Real(s[kLearningRate]) * velocity;
+}
 const Rule kRules[] = {
     {"sgd_step", &op::sgd_step, 0, [](const std::vector<double>& s, const Real& g, Real& p, Real*) { p = p - Real(s[kLearningRate]) * g; }},
     {"momentum_step", &op::momentum_step, 1,
@@ -124,91 +165,99 @@ const Rule kRules[] = {
        state[0] = Real(s[kBeta1]) * state[0] + g;
        p = p - Real(s[kLearningRate]) * state[0];
      }},
+    {"nesterov_step", &op::nesterov_step, 1,
+     [](const std::vector<double>& s, const Real& g, Real& p, Real* state) {
+       state[0] = Real(s[kBeta1]) * state[0] + g;
+       p = p - Real(s[kLearningRate]) * (g + Real(s[kBeta1]) * state[0]);
+     }},
     {"adagrad_step", &op::adagrad_step, 1,
      [](const std::vector<double>& s, const Real& g, Real& p, Real* state) {
        state[0] = state[0] + g * g;
        p = p - Real(s[kLearningRate]) * g / (sqrt(state[0]) + Real(s[kEpsilon]));
      }},
-    kAdamw,
+    {"adam_step", &op::adam_step, 2, update_adamw, {}, true},
+    {"adamw_step", &op::adamw_step, 2, update_adamw},
 };
-
-// Weights of a step as it wants them: bf16 ones live in two planes, which are split and joined around it, f16 ones beside their master.
-class CaseWeights {
- public:
-  CaseWeights(Device& device, const Tensor& given) : working_(given), master_(given) {
-    if (given.dtype() != DType::bf16 && given.dtype() != DType::f16) return;
-    master_ = cast(given, DType::f32);
-    if (given.dtype() == DType::f16) return;
-    working_ = empty(device, given.spec());
-    residual_ = empty(device, given.spec());
-    split_master_(master_, working_, residual_);
-  }
-  const Tensor& working() const { return working_; }
-  // What the step takes besides, in its last place.
-  void append_to(Tensors& args) const {
-    if (residual_.defined()) args.push_back(residual_);
-    if (working_.dtype() == DType::f16) args.push_back(master_);
-  }
-  // The exact weights, and the copy that is rounded from them.
-  Tensors after() const {
-    if (residual_.defined()) join_master_(master_, working_, residual_);
-    return working_.dtype() == DType::f16 ? Tensors{master_, working_} : Tensors{master_};
-  }
-
- private:
-  Tensor working_, master_, residual_;
+// States: mean square (, mean) (, velocity).
+const Rule kRmsprop[] = {
+    {"rmsprop_step", &op::rmsprop_step, 1,
+     [](const std::vector<double>& s, const Real& g, Real& p, Real* state) { along(s, g, mean_square(s, g, state[0]), p); }},
+    {"rmsprop_step",
+     &op::rmsprop_step,
+     2,
+     [](const std::vector<double>& s, const Real& g, Real& p, Real* state) { along(s, g, mean_square(s, g, state[0]), p, state[1]); },
+     {.momentum = true}},
+    {"rmsprop_step",
+     &op::rmsprop_step,
+     2,
+     [](const std::vector<double>& s, const Real& g, Real& p, Real* state) { along(s, g, variance(s, g, state), p); },
+     {.centered = true}},
+    {"rmsprop_step",
+     &op::rmsprop_step,
+     3,
+     [](const std::vector<double>& s, const Real& g, Real& p, Real* state) { along(s, g, variance(s, g, state), p, state[2]); },
+     {.centered = true, .momentum = true}},
 };
-// The weights of the reference, as often as after() has them; and for bf16 once more, rounded up or down, if they moved.
-void append_weights(Arrays& results, const Array& weights, DType dtype, bool moved) {
-  for (int copies = dtype == DType::f16 ? 2 : 1; copies > 0; --copies) results.push_back(weights);
-  if (dtype != DType::bf16) return;
-  const double step = moved ? epsilon(DType::bf16) : 0;
-  results.push_back(map(weights, [=](const Real& w) { return Real(w.value, w.rounded, w.stored, step * magnitude(w.value)); }));
-}
 
 // Runs the step and returns the states and weights after it; bf16 weights also as they are after a step without a residual plane.
-Tensors run_step(const OpDef& row, Device& device, DType dtype, const Tensors& in, double weight_decay) {
+Tensors run_step(const OpDef& row, Device& device, DType dtype, const Tensors& in, OptimizerParams params) {
   const CaseWeights weights(device, in[1]);
   Tensors args{in[0], weights.working()};
   for (size_t i = 2; i < in.size(); ++i) args.push_back(cast(in[i], statistics_dtype(dtype)));
   weights.append_to(args);
-  call(row, args, OptimizerParams{weight_decay});
+  call(row, args, params);
   Tensors after(args.begin() + 3, args.begin() + long(in.size()));
   for (const Tensor& w : weights.after()) after.push_back(w);
   if (dtype != DType::bf16) return after;
   Tensors alone{in[0], in[1]};
   for (size_t i = 2; i < in.size(); ++i) alone.push_back(cast(in[i], DType::f32));
-  call(row, alone, OptimizerParams{weight_decay, 96, 1});
+  params.first = 96;
+  params.bucket = 1;
+  call(row, alone, params);
   after.push_back(in[1]);
   return after;
 }
 
-void add_steps(CaseList& list, const Rule& rule) {
-  list.op(rule.name, false);
+// A rule's case number `at`, on n weights.
+void add_step(CaseList& list, const Rule& rule, int64_t n, int at) {
+  OptimizerParams params = rule.params;
+  params.weight_decay = at % 3 == 0 ? 0.0 : at % 3 == 1 ? 0.1 : 0.01;
+  params.coupled = !rule.always_coupled && at / 3 % 2 == 1;
+  params.lr_scale = at % 5 == 4 ? 0.5 : 1;
+  const bool ok = at % 7 != 6, coupled = params.coupled || rule.always_coupled;
+  const std::vector<double> s = step_scalars(0.05, at % 2 ? 0.25 : 1, ok);
+  CaseInputs inputs{CaseInput::of({kStepScalars}, DType::f64, s), CaseInput(Shape{n}).range(-2, 2), CaseInput(Shape{n}).range(-3, 3)};
+  for (int i = 0; i < rule.states; ++i)
+    inputs.push_back(params.centered && i == 0 ? CaseInput(Shape{n}).range(2, 3)
+                                               : CaseInput(Shape{n}).range(0.1, 1));  // a variance above 0
+  list.add(
+      inputs, [=](Device& device, DType dtype, const Tensors& x) { return run_step(*rule.row, device, dtype, x, params); },
+      [=](DType dtype, const Arrays& x) {
+        Arrays after(x.begin() + 3, x.end());
+        Array weights = x[1];
+        std::vector<double> scaled = s;
+        scaled[kLearningRate] *= params.lr_scale;
+        const Real decay(params.weight_decay, params.weight_decay, 0, 0);
+        for (int64_t i = 0; i < n && ok; ++i) {
+          Real states[3], g = x[2][i] * Real(s[kClip]);
+          for (int k = 0; k < rule.states; ++k) states[k] = after[size_t(k)][i];
+          if (coupled) {
+            g = g + decay * weights[i];
+          } else {
+            weights[i] = weights[i] * (Real(1) - Real(scaled[kLearningRate] * params.weight_decay));
+          }
+          rule.update(scaled, g, weights[i], states);
+          for (int k = 0; k < rule.states; ++k) after[size_t(k)][i] = states[k];
+        }
+        append_weights(after, weights, dtype, ok);
+        return after;
+      });
+}
+void add_steps(CaseList& list, std::span<const Rule> rules) {
+  list.op(rules[0].name, false);
   int at = 0;
-  for (const int64_t n : {0, 1, 7, 16, 33, 100, 2049, 16391})
-    for (const double weight_decay : {0.0, 0.1, 0.01}) {
-      const bool ok = at % 7 != 6;
-      const std::vector<double> s = step_scalars(0.05, at % 2 ? 0.25 : 1, ok);
-      ++at;
-      CaseInputs inputs{CaseInput::of({kStepScalars}, DType::f64, s), CaseInput(Shape{n}).range(-2, 2), CaseInput(Shape{n}).range(-3, 3)};
-      for (int i = 0; i < rule.states; ++i) inputs.push_back(CaseInput(Shape{n}).range(0.1, 1));
-      list.add(
-          inputs, [=](Device& device, DType dtype, const Tensors& x) { return run_step(*rule.row, device, dtype, x, weight_decay); },
-          [=](DType dtype, const Arrays& x) {
-            Arrays after(x.begin() + 3, x.end());
-            Array weights = x[1];
-            for (int64_t i = 0; i < n && ok; ++i) {
-              Real states[2];
-              for (int k = 0; k < rule.states; ++k) states[k] = after[size_t(k)][i];
-              weights[i] = weights[i] * (Real(1) - Real(s[kLearningRate] * weight_decay));
-              rule.update(s, x[2][i] * Real(s[kClip]), weights[i], states);
-              for (int k = 0; k < rule.states; ++k) after[size_t(k)][i] = states[k];
-            }
-            append_weights(after, weights, dtype, ok);
-            return after;
-          });
-    }
+  for (const int64_t n : {0, 1, 7, 16, 33, 100, 257, 2049, 16391})
+    for (int i = 0; i < 6; ++i, ++at) add_step(list, rules[size_t(at + at / 6) % rules.size()], n, at);
 }
 
 // ---- AdamW with 8-bit states
@@ -318,7 +367,7 @@ void add_8bit_step(CaseList& list) {
               if (!ok) continue;
               Real states[2] = {m[i], v[i]};
               weights[i] = weights[i] * (Real(1) - Real(s[kLearningRate] * weight_decay));
-              kAdamw.update(s, x[2][i] * Real(s[kClip]), weights[i], states);
+              update_adamw(s, x[2][i] * Real(s[kClip]), weights[i], states);
               m[i] = states[0], v[i] = states[1];
             }
             Arrays after;
@@ -339,7 +388,9 @@ void add_training_cases(CaseList& list) {
   add_sums(list);
   add_clip(list);
   add_masters(list);
-  for (const Rule& rule : kRules) add_steps(list, rule);
+  for (const Rule& rule : kRules) add_steps(list, {&rule, 1});
+  add_steps(list, kRmsprop);
   add_8bit_step(list);
+  add_lamb_cases(list);
 }
 }  // namespace reckon

@@ -14,6 +14,7 @@
 #include "reckon/plan/time_model.h"
 #include "reckon/plan/why.h"
 #include "reckon/train/recompute.h"
+#include "reckon/train/schedule.h"
 
 namespace reckon {
 namespace {
@@ -36,11 +37,13 @@ std::string format_of(const Config& c) {
 }
 std::string headline(const RunPlan& plan) {
   const Config& c = plan.config;
-  return text("{}: {}, {}, {}; micro-batch {} x {} tokens x {} = {} a step{}\n", c.model.preset,
+  const std::string scaling = scaling_text(c);
+  return text("{}: {}, {}, {}; micro-batch {} x {} tokens x {} = {} a step{}\n{}", c.model.preset,
               counted(*plan.predicted.parameters, "parameter"), to_string(c.train.precision), to_string(c.optim.name), c.train.micro_batch,
               c.model.cruncher ? 1 : c.train.seq_len, c.train.grad_accum, with_commas(tokens_per_step(c)),
               (is_chunked(c.train) ? text("; in chunks of {} tokens", c.train.sequence_chunk) : "") +
-                  (recomputes(c.train) ? "; recompute " + recompute_text(c.train) : "") + format_of(c));
+                  (recomputes(c.train) ? "; recompute " + recompute_text(c.train) : "") + format_of(c),
+              scaling.empty() ? "" : scaling + "\n");
 }
 
 std::string memory_lines(const RunPlan& plan) {

@@ -127,8 +127,13 @@ struct LossParams {
   bool accumulate;  // linear_cross_entropy_back and _step: add to the weight's slot instead of overwriting it
 };
 struct OptimizerParams {
-  double weight_decay;
-  int64_t first;    // where element 0 lies in its bucket, a multiple of 32, and which bucket that is: stochastic rounding draws by them
-  uint64_t bucket;
+  double weight_decay = 0;
+  int64_t first = 0;  // where element 0 lies in its bucket, a multiple of 32, and which bucket that is: stochastic rounding draws by them
+  uint64_t bucket = 0;
+  double lr_scale = 1;                // of these parameters: multiplies the step's learning rate
+  bool coupled = false;               // weight_decay * p is added to the gradient, instead of p being shrunk; adam_step does so always
+  bool centered = false;              // rmsprop_step: the variance of the gradient stands for its mean square
+  bool momentum = false;              // rmsprop_step: the quotient goes into a velocity
+  double phi_low = 0, phi_high = 10;  // lamb_moments: bounds of a parameter's norm in its trust ratio
 };
 }  // namespace reckon

@@ -7,11 +7,11 @@ namespace reckon {
 /// once; op::clip changes the second and writes the third.
 enum StepScalar : int {
   kLearningRate,
-  kBeta1,           // adamw; the momentum of `momentum`
-  kBeta2,           // adamw
+  kBeta1,           // adam, adamw, lamb; the momentum of momentum, nesterov and rmsprop
+  kBeta2,           // adam, adamw, lamb; the alpha of rmsprop
   kBiasFactor1,     // 1 - beta1^t
   kBiasFactor2,     // 1 - beta2^t
-  kEpsilon,         // adamw, adagrad
+  kEpsilon,         // all but sgd, momentum and nesterov
   kMaxNorm,         // 0: no clipping
   kGrowthInterval,  // good steps after which the loss scale doubles; 0: it stays as it is
   kNoiseHigh,       // the upper and the lower 32 bits of the key that stochastic rounding draws with in this step

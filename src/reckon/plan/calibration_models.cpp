@@ -16,7 +16,7 @@ constexpr Size kSizes[] = {
     {1, 1024, 2, 1, 32, 64, 128, 16, 256, 1, true},
 };
 
-constexpr const char* kOptimizers[] = {"sgd", "momentum", "adagrad", "adamw", "adamw8bit"};
+constexpr const char* kOptimizers[] = {"sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "lamb", "adamw8bit"};
 
 Overrides decoder(const Size& s, bool gpt2) {
   Overrides o = {text("model.layers={}", s.layers),
@@ -46,7 +46,8 @@ Overrides with(Overrides o, const char* more) {
 // The same small models where sequences pass in chunks, with plain attention, or without fused kernels.
 void add_attention(std::vector<Overrides>& models, const Size& size) {
   for (const bool gpt2 : {true, false})
-    for (const char* more : {"train.sequence_chunk=64", "train.attention=plain", "train.fused_kernels=false"}) models.push_back(with(decoder(size, gpt2), more));
+    for (const char* more : {"train.sequence_chunk=64", "train.attention=plain", "train.fused_kernels=false"})
+      models.push_back(with(decoder(size, gpt2), more));
 }
 
 Overrides cruncher(int d_model, const char* optimizer) {

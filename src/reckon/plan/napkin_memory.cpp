@@ -6,7 +6,6 @@
 
 #include "reckon/base/text.h"
 #include "reckon/nn/decoder.h"
-#include "reckon/ops/state_blocks.h"
 #include "reckon/plan/conventions.h"
 #include "reckon/plan/napkin_topic.h"
 #include "reckon/train/step.h"
@@ -55,22 +54,6 @@ void weights_bytes(NapkinRun& run) {
 }
 
 // ---- largest-model
-// Bytes a parameter.
-double state_bytes_of(OptimizerKind kind) {
-  switch (kind) {
-    case OptimizerKind::sgd:
-      return 0;
-    case OptimizerKind::momentum:
-    case OptimizerKind::adagrad:
-      return 4;
-    case OptimizerKind::adamw8bit:
-      return 2 * (1 + 4.0 / double(kStateBlock));  // a float32 scale for each block
-    case OptimizerKind::adamw:
-      break;
-  }
-  return 8;
-}
-
 // Bytes of the training state by category, after a training step's objects were made on meta; gradients as when all are there.
 struct State {
   double parameters = 0;
@@ -92,7 +75,7 @@ State training_state(const NapkinRun& run, const Config& config) {
 
 void largest_model(NapkinRun& run) {
   const Config config = run.config();
-  const double states = state_bytes_of(config.optim.name);
+  const double states = state_bytes(config.optim);
   const bool mixed = config.train.precision != Precision::fp32;
   const double memory = run.count("gpus") * run.number("memory"), each = (mixed ? 2 + 4 + 4 : 4 + 4) + states;
   run.napkin("bytes_per_parameter", each, "B",

@@ -5,6 +5,7 @@
 #include "reckon/base/text.h"
 #include "reckon/engine/context.h"
 #include "reckon/plan/conventions.h"
+#include "reckon/train/optimizer.h"
 #include "reckon/train/recompute.h"
 
 namespace reckon {
@@ -33,26 +34,11 @@ Config for_memory(Config config) {
 // No plan needs less: parameters, gradients, masters and optimizer states. What is above the budget already need not be dry-run.
 double least_bytes(const Config& config) {
   const int weight = config.train.precision == Precision::fp32 ? 4 : 2;
-  const int master = config.train.precision == Precision::fp16                                  ? 4
+  const int master = config.train.precision == Precision::fp16                                        ? 4
                      : dtype_of(config.train.precision) == DType::bf16 && config.train.master_weights ? 2
                                                                                                       : 0;
   const int gradient = 4;
-  int state = 0;
-  switch (config.optim.name) {
-    case OptimizerKind::sgd:
-      break;
-    case OptimizerKind::momentum:
-    case OptimizerKind::adagrad:
-      state = 4;
-      break;
-    case OptimizerKind::adamw:
-      state = 8;
-      break;
-    case OptimizerKind::adamw8bit:
-      state = 2;
-      break;
-  }
-  return double(parameter_count(config.model)) * (weight + master + gradient + state);
+  return double(parameter_count(config.model)) * (weight + master + gradient + state_bytes(config.optim));
 }
 
 bool fits(const Config& config, const Device& meta, int64_t budget, bool saves) {
@@ -192,7 +178,7 @@ std::vector<Remedy> find_remedies(const Config& config, const Device& meta, int6
   for (const OptimizerKind kind : {OptimizerKind::adagrad, OptimizerKind::momentum, OptimizerKind::sgd}) {
     smaller = config;
     smaller.optim.name = kind;
-    if (kind == config.optim.name || search.add(smaller, Reach::optimizer)) break;
+    if (state_bytes(smaller.optim) < state_bytes(config.optim) && search.add(smaller, Reach::optimizer)) break;
   }
   for (int64_t tokens = config.train.seq_len / 2; !config.model.cruncher && search.remedies_.empty() && tokens >= 1; tokens /= 2) {
     smaller = config;

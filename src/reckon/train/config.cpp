@@ -8,6 +8,7 @@
 #include "reckon/train/config_counts.h"
 #include "reckon/train/config_table.h"
 #include "reckon/train/config_toml.h"
+#include "reckon/train/parameter_groups.h"
 #include "reckon/train/recompute.h"
 
 namespace reckon {
@@ -123,19 +124,35 @@ void check_chunks(const Config& c) {
   check_as(Failure::usage, c.train.attention != AttentionKind::plain,
            "train.sequence_chunk = {} and train.attention = plain exclude each other: plain attention sees whole sequences",
            c.train.sequence_chunk);
-  check_as(Failure::usage, c.train.precision != Precision::fp8,
-           "train.sequence_chunk = {} and train.precision = fp8 exclude each other: keys are made without gradients first, where nothing is "
-           "multiplied in 8 bits; use bf16",
-           c.train.sequence_chunk);
+  check_as(
+      Failure::usage, c.train.precision != Precision::fp8,
+      "train.sequence_chunk = {} and train.precision = fp8 exclude each other: keys are made without gradients first, where nothing is "
+      "multiplied in 8 bits; use bf16",
+      c.train.sequence_chunk);
   check_as(Failure::usage, (c.train.seq_len - 1) / c.train.sequence_chunk < kMaxChunks,
            "train.sequence_chunk = {} cuts train.seq_len = {} into more than {} chunks: choose a larger one", c.train.sequence_chunk,
            c.train.seq_len, kMaxChunks);
 }
 }  // namespace
 
+void validate(const OptimConfig& c) {
+  const bool is_adamw = c.name == OptimizerKind::adamw || c.name == OptimizerKind::adamw8bit;
+  check_as(Failure::usage, c.name != OptimizerKind::adam || c.weight_decay_kind != DecayKind::decoupled,
+           "optim.weight_decay_kind = decoupled and optim.name = adam exclude each other: that is optim.name=adamw");
+  check_as(Failure::usage, !is_adamw || c.weight_decay_kind != DecayKind::coupled,
+           "optim.weight_decay_kind = coupled and optim.name = {} exclude each other: that is optim.name=adam", to_string(c.name));
+  check_as(
+      Failure::usage, c.name != OptimizerKind::lamb || c.weight_decay_kind == DecayKind::automatic,
+      "optim.weight_decay_kind = {} and optim.name = lamb exclude each other: lamb's decay is a term of the step that it scales; use auto",
+      to_string(c.weight_decay_kind));
+  check_as(Failure::usage, c.phi_low <= c.phi_high, "optim.phi_low = {} is above optim.phi_high = {}", c.phi_low, c.phi_high);
+  parse_groups(c.groups);
+}
+
 void validate(const Config& c) {
   for (const ConfigKey& key : config_table()) check_value(c, key, "");
   validate(c.model);
+  validate(c.optim);
   check_as(Failure::usage, c.train.micro_batch <= kMaxMicroBatchTokens / c.train.seq_len,
            "train.micro_batch = {} times train.seq_len = {} is above the limit of {} tokens: use more train.grad_accum instead",
            c.train.micro_batch, c.train.seq_len, kMaxMicroBatchTokens);

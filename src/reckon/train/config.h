@@ -15,8 +15,10 @@ enum class Precision : uint8_t { fp32, bf16, fp16, fp8 };
 enum class Recompute : uint8_t { none, selective, full, sqrt, automatic };
 enum class DocumentUse : uint8_t { joined, separate };
 enum class AttentionKind : uint8_t { flash, plain };
-enum class OptimizerKind : uint8_t { sgd, momentum, adagrad, adamw, adamw8bit };
-enum class ScheduleKind : uint8_t { constant, cosine };
+enum class OptimizerKind : uint8_t { sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, lamb, adamw8bit };
+enum class DecayKind : uint8_t { automatic, decoupled, coupled };
+enum class ScheduleKind : uint8_t { constant, cosine, linear, wsd, inverse_sqrt };
+enum class LrScaling : uint8_t { none, linear, sqrt };
 enum class SampleOrder : uint8_t { random, sequential };
 
 /// The words of an enumeration in the order of its values, as configurations spell them.
@@ -25,7 +27,9 @@ std::span<const std::string_view> words_of(Recompute);
 std::span<const std::string_view> words_of(DocumentUse);
 std::span<const std::string_view> words_of(AttentionKind);
 std::span<const std::string_view> words_of(OptimizerKind);
+std::span<const std::string_view> words_of(DecayKind);
 std::span<const std::string_view> words_of(ScheduleKind);
+std::span<const std::string_view> words_of(LrScaling);
 std::span<const std::string_view> words_of(SampleOrder);
 /// The configuration's word for the value: "bf16".
 std::string to_string(Precision value);
@@ -33,7 +37,9 @@ std::string to_string(Recompute value);
 std::string to_string(DocumentUse value);
 std::string to_string(AttentionKind value);
 std::string to_string(OptimizerKind value);
+std::string to_string(DecayKind value);
 std::string to_string(ScheduleKind value);
+std::string to_string(LrScaling value);
 std::string to_string(SampleOrder value);
 /// What the model computes with: parameters and activations. Those of fp8 are bf16, but what its linear layers multiply.
 DType dtype_of(Precision precision);
@@ -54,8 +60,8 @@ struct TrainConfig {
   std::string recompute_blocks;  // a policy block by block, "full:3,none:9" (train/recompute.h); empty: recompute for all of them
   AttentionKind attention = AttentionKind::flash;
   int64_t sequence_chunk = 0;  // tokens of a sequence that pass at a time; 0, or no fewer than there are: all of them
-  bool fused_kernels = true;  // norms, activations and residual sums in one operation each
-  bool fused_loss = true;  // head and loss in one operation, without the logits
+  bool fused_kernels = true;   // norms, activations and residual sums in one operation each
+  bool fused_loss = true;      // head and loss in one operation, without the logits
   bool operator==(const TrainConfig&) const = default;
 };
 
@@ -69,11 +75,21 @@ struct OptimConfig {
   double beta2 = 0.95;
   double eps = 1e-8;
   double weight_decay = 0.1;  // matrices and embeddings only: never norms and biases
-  double momentum = 0.9;
+  DecayKind weight_decay_kind = DecayKind::automatic;
+  double momentum = 0.9;        // momentum, nesterov
+  double alpha = 0.99;          // rmsprop: decay of the mean square
+  bool centered = false;        // rmsprop: variance in place of the mean square
+  double rmsprop_momentum = 0;  // rmsprop; 0: no velocity
+  double phi_low = 0;           // lamb: bounds of a parameter's norm in its trust ratio
+  double phi_high = 10;
   double clip_norm = 1.0;  // global gradient norm; 0: no clipping
   ScheduleKind schedule = ScheduleKind::cosine;
   int64_t warmup_steps = 20;
-  double min_lr_ratio = 0.1;  // final learning rate / lr
+  double min_lr_ratio = 0.1;    // final learning rate / lr
+  double decay_fraction = 0.1;  // wsd: share of all steps
+  LrScaling lr_scaling = LrScaling::none;
+  int64_t base_batch_tokens = 524288;  // tokens of a step that lr was found with, for lr_scaling
+  std::string groups;                  // "embed.* lr=0.1; *.bias lr=2 weight_decay=0" (train/parameter_groups.h)
   bool operator==(const OptimConfig&) const = default;
 };
 
@@ -128,6 +144,8 @@ Config load_config(const std::string& toml_path, std::span<const std::string> ov
 Config parse_config(std::string_view toml, std::string_view source, std::span<const std::string> overrides);
 /// Throws Error (usage) if a value is out of its range or the combination is impossible. load_config has done this.
 void validate(const Config& config);
+/// The same of the optimizer alone: its weight decay is one that it has, bounds are in order, groups are written as groups are.
+void validate(const OptimConfig& config);
 /// The whole configuration as TOML, every key resolved; load_config of it gives the same configuration.
 std::string to_toml(const Config& config);
 /// One row a key, in the order of to_toml: name, type with limits, default as TOML, help; for --help and the documentation.

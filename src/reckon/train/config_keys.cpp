@@ -15,8 +15,10 @@ constexpr std::string_view kPrecisionWords[] = {"fp32", "bf16", "fp16", "fp8"};
 constexpr std::string_view kRecomputeWords[] = {"none", "selective", "full", "sqrt", "auto"};
 constexpr std::string_view kDocumentWords[] = {"joined", "separate"};
 constexpr std::string_view kAttentionWords[] = {"flash", "plain"};
-constexpr std::string_view kOptimizerWords[] = {"sgd", "momentum", "adagrad", "adamw", "adamw8bit"};
-constexpr std::string_view kScheduleWords[] = {"constant", "cosine"};
+constexpr std::string_view kOptimizerWords[] = {"sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "lamb", "adamw8bit"};
+constexpr std::string_view kDecayWords[] = {"auto", "decoupled", "coupled"};
+constexpr std::string_view kScheduleWords[] = {"constant", "cosine", "linear", "wsd", "inverse_sqrt"};
+constexpr std::string_view kScalingWords[] = {"none", "linear", "sqrt"};
 constexpr std::string_view kOrderWords[] = {"random", "sequential"};
 constexpr std::string_view kDeviceWords[] = {"cpu"}, kLaterDevices[] = {"cuda"};
 
@@ -102,7 +104,8 @@ std::span<const ConfigKey> config_table() {
            "the 16-bit ones. On a CPU fp16 saves memory, not time: its products are computed in float32. fp8 is bf16 whose blocks' linear "
            "layers multiply 8-bit floats: emulated on a CPU, by bf16 products of the same values, so that it saves memory and costs time."),
       boolean("train.master_weights", FIELD(train.master_weights),
-              "bf16, fp8: keep the 16 bits that make each weight an exact float32. false: 2 bytes a parameter less, and every update is rounded "
+              "bf16, fp8: keep the 16 bits that make each weight an exact float32. false: 2 bytes a parameter less, and every update is "
+              "rounded "
               "to bfloat16 stochastically, by draws that depend on seed, step and weight alone."),
       {.name = "train.loss_scale",
        .type = KeyType::number,
@@ -146,20 +149,53 @@ std::span<const ConfigKey> config_table() {
               "Head, loss and the head's gradients in one operation, which makes the logits some hundred tokens at a time."),
 
       word("optim.name", FIELD(optim.name), kOptimizerWords, {},
-           "Optimizer. adamw8bit is adamw with moments of 8 bits, in blocks of 256 with a float32 scale each, for parameters of 4096 "
-           "elements "
-           "and more: 2.03 instead of 8 bytes each."),
-      number("optim.lr", FIELD(optim.lr), 0, 1e3, "Learning rate after the warm-up."),
-      below("optim.beta1", FIELD(optim.beta1), 0, 1, "adamw, adamw8bit: decay of the first moment."),
-      below("optim.beta2", FIELD(optim.beta2), 0, 1, "adamw, adamw8bit: decay of the second moment."),
-      number("optim.eps", FIELD(optim.eps), 1e-30, 1, "adamw, adamw8bit, adagrad: added to the root of the second moment."),
+           "Optimizer. nesterov: momentum that looks ahead. rmsprop: see optim.alpha, centered and rmsprop_momentum. adam: adamw whose "
+           "weight decay is a term of the gradient. lamb: adamw's step of each parameter tensor, scaled by the ratio of the tensor's norm "
+           "to "
+           "the step's. adamw8bit: adamw with moments of 8 bits, in blocks of 256 with a float32 scale each, for parameters of 4096 "
+           "elements and more: 2.03 instead of 8 bytes each."),
+      number("optim.lr", FIELD(optim.lr), 0, 1e3, "Learning rate after the warm-up, before optim.lr_scaling."),
+      below("optim.beta1", FIELD(optim.beta1), 0, 1, "adam, adamw, lamb, adamw8bit: decay of the first moment."),
+      below("optim.beta2", FIELD(optim.beta2), 0, 1, "adam, adamw, lamb, adamw8bit: decay of the second moment."),
+      number("optim.eps", FIELD(optim.eps), 1e-30, 1,
+             "adam, adamw, lamb, adamw8bit, adagrad, rmsprop: added to the root of the second moment."),
       number("optim.weight_decay", FIELD(optim.weight_decay), 0, 100, "Decay of matrices and embeddings; never of norms and biases."),
-      below("optim.momentum", FIELD(optim.momentum), 0, 1, "momentum: share of the last step's velocity that is kept."),
+      word(
+          "optim.weight_decay_kind", FIELD(optim.weight_decay_kind), kDecayWords, {},
+          "decoupled: weights shrink by lr * weight_decay a step. coupled: weight_decay times the weight is added to the gradient (L2), as "
+          "PyTorch does for all but adamw. auto: coupled for adam, a term of the scaled step for lamb, decoupled for the others. adam is "
+          "never decoupled (that is adamw), adamw, adamw8bit and lamb are never coupled."),
+      below("optim.momentum", FIELD(optim.momentum), 0, 1, "momentum, nesterov: share of the last step's velocity that is kept."),
+      below("optim.alpha", FIELD(optim.alpha), 0, 1, "rmsprop: decay of the mean square of the gradient."),
+      boolean("optim.centered", FIELD(optim.centered),
+              "rmsprop: divide by the root of the gradient's variance instead of its mean square; 4 bytes a parameter more."),
+      below("optim.rmsprop_momentum", FIELD(optim.rmsprop_momentum), 0, 1,
+            "rmsprop: share of the last step's velocity that is kept; 0: no velocity, and 4 bytes a parameter less."),
+      number("optim.phi_low", FIELD(optim.phi_low), 0, 1e9,
+             "lamb: least norm of a parameter tensor in its trust ratio. Where a norm is 0 the ratio is 1."),
+      number("optim.phi_high", FIELD(optim.phi_high), 0, 1e9, "lamb: largest norm of a parameter tensor in its trust ratio."),
       number("optim.clip_norm", FIELD(optim.clip_norm), 0, 1e9, "Largest global norm of the gradient; 0: no clipping."),
-      word("optim.schedule", FIELD(optim.schedule), kScheduleWords, {}, "Course of the learning rate after the warm-up."),
+      word("optim.schedule", FIELD(optim.schedule), kScheduleWords, {},
+           "Course of the learning rate after the warm-up. cosine, linear: down to optim.min_lr_ratio at the end of the run. wsd: "
+           "constant, and "
+           "linear in the last optim.decay_fraction of the steps. inverse_sqrt: with the root of the step."),
       integer("optim.warmup_steps", FIELD(optim.warmup_steps), 0, kMaxSteps,
               "Steps of the linear warm-up. May exceed train.steps: the run then ends within the warm-up."),
-      number("optim.min_lr_ratio", FIELD(optim.min_lr_ratio), 0, 1, "cosine: final learning rate as a share of optim.lr."),
+      number("optim.min_lr_ratio", FIELD(optim.min_lr_ratio), 0, 1,
+             "cosine, linear, wsd: final learning rate as a share of the largest; inverse_sqrt: the least."),
+      number("optim.decay_fraction", FIELD(optim.decay_fraction), 0, 1, "wsd: share of train.steps in which the learning rate falls."),
+      word(
+          "optim.lr_scaling", FIELD(optim.lr_scaling), kScalingWords, {},
+          "How optim.lr follows the tokens of a step, as a multiple of optim.base_batch_tokens. linear: by the multiple, for sgd. sqrt: by "
+          "its root, for adam and its kin."),
+      integer("optim.base_batch_tokens", FIELD(optim.base_batch_tokens), 1, kAny,
+              "Tokens of the step that optim.lr was found with, for optim.lr_scaling; samples for the cruncher."),
+      {.name = "optim.groups",
+       .type = KeyType::text,
+       .field = FIELD(optim.groups),
+       .help = "Parameters by name with factors on learning rate and weight decay, as in \"embed.* lr=0.1; *.bias lr=2 weight_decay=0\"; * "
+               "stands for any characters, the first pattern that matches counts. Norms and biases have no decay to multiply.",
+       .may_be_empty = true},
 
       {.name = "data.path",
        .type = KeyType::text,
@@ -198,16 +234,18 @@ std::span<const std::string_view> words_of(Recompute) { return kRecomputeWords; 
 std::span<const std::string_view> words_of(DocumentUse) { return kDocumentWords; }
 std::span<const std::string_view> words_of(AttentionKind) { return kAttentionWords; }
 std::span<const std::string_view> words_of(OptimizerKind) { return kOptimizerWords; }
+std::span<const std::string_view> words_of(DecayKind) { return kDecayWords; }
 std::span<const std::string_view> words_of(ScheduleKind) { return kScheduleWords; }
+std::span<const std::string_view> words_of(LrScaling) { return kScalingWords; }
 std::span<const std::string_view> words_of(SampleOrder) { return kOrderWords; }
-DType dtype_of(Precision value) {
-  return value == Precision::fp32 ? DType::f32 : value == Precision::fp16 ? DType::f16 : DType::bf16;
-}
+DType dtype_of(Precision value) { return value == Precision::fp32 ? DType::f32 : value == Precision::fp16 ? DType::f16 : DType::bf16; }
 std::string to_string(Precision value) { return std::string(kPrecisionWords[size_t(value)]); }
 std::string to_string(Recompute value) { return std::string(kRecomputeWords[size_t(value)]); }
 std::string to_string(DocumentUse value) { return std::string(kDocumentWords[size_t(value)]); }
 std::string to_string(AttentionKind value) { return std::string(kAttentionWords[size_t(value)]); }
 std::string to_string(OptimizerKind value) { return std::string(kOptimizerWords[size_t(value)]); }
+std::string to_string(DecayKind value) { return std::string(kDecayWords[size_t(value)]); }
+std::string to_string(LrScaling value) { return std::string(kScalingWords[size_t(value)]); }
 std::string to_string(ScheduleKind value) { return std::string(kScheduleWords[size_t(value)]); }
 std::string to_string(SampleOrder value) { return std::string(kOrderWords[size_t(value)]); }
 }  // namespace reckon

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numbers>
 
 #include "reckon/base/philox.h"
 #include "reckon/engine/context.h"
@@ -11,47 +10,62 @@
 #include "reckon/ops/training.h"
 
 namespace reckon {
-
-double learning_rate(const OptimConfig& c, int64_t step, int64_t total) {
-  if (step < c.warmup_steps) return c.lr * double(step + 1) / double(c.warmup_steps);
-  if (c.schedule == ScheduleKind::constant) return c.lr;
-  const double length = double(std::max<int64_t>(1, total - c.warmup_steps));
-  const double progress = std::min(1.0, double(step - c.warmup_steps) / length);
-  return c.lr * (c.min_lr_ratio + (1 - c.min_lr_ratio) * 0.5 * (1 + std::cos(std::numbers::pi * progress)));
-}
-
 namespace {
 constexpr uint64_t kRoundingSite = 0x726F756E64;  // keys of different uses never meet
+static_assert(kParameterAlignment % kPlaceAlignment == 0 && kStateBlock % kPlaceAlignment == 0);
 
-std::vector<std::string> state_names(OptimizerKind kind) {
-  switch (kind) {
+std::vector<std::string> state_names(const OptimConfig& config) {
+  std::vector<std::string> names;
+  switch (config.name) {
     case OptimizerKind::sgd:
-      return {};
+      break;
     case OptimizerKind::momentum:
+    case OptimizerKind::nesterov:
       return {"momentum"};
     case OptimizerKind::adagrad:
       return {"sum_of_squares"};
+    case OptimizerKind::rmsprop:
+      names = {"mean_square"};
+      if (config.centered) names.push_back("mean");
+      if (config.rmsprop_momentum > 0) names.push_back("velocity");
+      return names;
+    case OptimizerKind::adam:
     case OptimizerKind::adamw:
+    case OptimizerKind::lamb:
       return {"m", "v"};
     case OptimizerKind::adamw8bit:
       return {"m", "m_scale", "v", "v_scale"};
   }
-  return {};
+  return names;
 }
+// Of one call; lamb makes two of its own.
 const OpDef& step_row(OptimizerKind kind, bool quantized) {
   switch (kind) {
     case OptimizerKind::sgd:
       return op::sgd_step;
     case OptimizerKind::momentum:
       return op::momentum_step;
+    case OptimizerKind::nesterov:
+      return op::nesterov_step;
     case OptimizerKind::adagrad:
       return op::adagrad_step;
-    case OptimizerKind::adamw:
-      break;
+    case OptimizerKind::rmsprop:
+      return op::rmsprop_step;
+    case OptimizerKind::adam:
+      return op::adam_step;
     case OptimizerKind::adamw8bit:
       return quantized ? op::adamw8bit_step : op::adamw_step;
+    case OptimizerKind::adamw:
+    case OptimizerKind::lamb:
+      break;
   }
   return op::adamw_step;
+}
+
+// What the rule calls beta1: a moment's decay, or what a velocity keeps.
+double beta1_of(const OptimConfig& c) {
+  const bool is_momentum = c.name == OptimizerKind::momentum || c.name == OptimizerKind::nesterov;
+  return is_momentum ? c.momentum : c.name == OptimizerKind::rmsprop ? c.rmsprop_momentum : c.beta1;
 }
 
 // A bucket's tensor of that state; undefined if it has none.
@@ -63,6 +77,11 @@ Tensor make_state(Device& device, const std::string& name, const Bucket& bucket)
 }  // namespace
 
 int64_t quantized_from(OptimizerKind kind) { return kind == OptimizerKind::adamw8bit ? kSmallest8bit : 0; }
+
+double state_bytes(const OptimConfig& config) {
+  if (config.name == OptimizerKind::adamw8bit) return 2 * (1 + 4.0 / double(kStateBlock));  // a float32 scale for each block
+  return 4 * double(state_names(config).size());
+}
 
 Tensor Optimizer::State::of(const Parameter& p) const {
   const Tensor& flat = buckets[size_t(p.bucket)];
@@ -79,23 +98,53 @@ LossScaling loss_scaling(const TrainConfig& config) {
 }
 
 Optimizer::Optimizer(Device& device, Parameters& parameters, const OptimConfig& config, const LossScaling& scaling, uint64_t seed)
-    : parameters_(parameters), config_(config), scaling_(scaling), seed_(seed) {
+    : parameters_(parameters), config_(config), scaling_(scaling), seed_(seed), lr_(config.lr) {
+  validate(config);
   const CategoryScope scope(Category::optimizer);
   scalars_ = zeros(device, {{kStepScalars}, DType::f64});
   const double scale[kScaleScalars] = {scaling.start};
   scale_state().write(scale, sizeof scale);
-  for (const std::string& name : state_names(config.name)) {
+  for (const std::string& name : state_names(config)) {
     State state{name, {}};
     for (const Bucket& bucket : parameters.buckets()) state.buckets.push_back(make_state(device, name, bucket));
     states_.push_back(std::move(state));
   }
+  set_groups(parse_groups(config.groups));
+  if (config.name != OptimizerKind::lamb) return;
+  for (const std::vector<Place>& places : places_) {
+    std::vector<int64_t> starts;
+    for (const Place& place : places) starts.push_back(place.begin);
+    starts.push_back(places.back().end);
+    starts_.push_back(from_values<int64_t>(device, {int64_t(starts.size())}, starts));
+  }
 }
 
-void Optimizer::write_scalars(int64_t step, int64_t total_steps) const {
+void Optimizer::set_groups(std::vector<ParameterGroup> groups) {
+  std::vector<std::vector<Place>> places(parameters_.buckets().size());
+  for (const Parameter& p : parameters_.all())
+    places[size_t(p.bucket)].push_back({p.offset, p.offset + p.padded, group_of(groups, p.name)});
+  for (const ParameterGroup& group : groups) {
+    const bool found =
+        std::any_of(parameters_.all().begin(), parameters_.all().end(), [&](const Parameter& p) { return matches(group, p.name); });
+    check_as(Failure::usage, found, "the group \"{}\" matches no parameter; there are such as {}", group.pattern,
+             parameters_.all().empty() ? "none" : parameters_.all().front().name);
+  }
+  places_ = std::move(places);
+  groups_ = std::move(groups);
+}
+
+void Optimizer::set_lr(double lr) {
+  check(std::isfinite(lr) && lr >= 0, "a learning rate must be a number of at least 0, got {}", lr);
+  lr_ = lr;
+}
+
+void Optimizer::write_scalars(int64_t step, int64_t total_steps) const { write(learning_rate(config_, step, total_steps), step); }
+
+void Optimizer::write(double lr, int64_t step) const {
   double s[kHostScalars] = {};
-  s[kLearningRate] = learning_rate(config_, step, total_steps);
-  s[kBeta1] = config_.name == OptimizerKind::momentum ? config_.momentum : config_.beta1;
-  s[kBeta2] = config_.beta2;
+  s[kLearningRate] = lr;
+  s[kBeta1] = beta1_of(config_);
+  s[kBeta2] = config_.name == OptimizerKind::rmsprop ? config_.alpha : config_.beta2;
   s[kBiasFactor1] = 1 - std::pow(config_.beta1, double(step + 1));
   s[kBiasFactor2] = 1 - std::pow(config_.beta2, double(step + 1));
   s[kEpsilon] = config_.eps;
@@ -119,15 +168,84 @@ Tensor Optimizer::scale_state() const {
 }
 
 namespace {
-using Run = Parameters::GradientRun;
-// The run's part of a flat tensor with one element for each `per` of the bucket.
-Tensor part_of(const Tensor& flat, const Run& run, int64_t per = 1) {
-  if (run.end - run.begin == flat.numel() * per) return flat;
-  Layout layout(Shape{(run.end - run.begin) / per});
-  layout.offset = run.begin / per;
+Tensor range_of(const Tensor& flat, int64_t begin, int64_t count) {
+  if (count == flat.numel()) return flat;
+  Layout layout(Shape{count});
+  layout.offset = begin;
   return flat.alias(layout);
 }
+// The run's part of a flat tensor with one element for each `per` of the bucket.
+Tensor part_of(const Tensor& flat, const Parameters::GradientRun& run, int64_t per = 1) {
+  return range_of(flat, run.begin / per, (run.end - run.begin) / per);
+}
 }  // namespace
+
+// The index of the part's first parameter.
+size_t Optimizer::place_of(const Run& part) const {
+  const std::vector<Place>& places = places_[part.bucket];
+  return size_t(std::lower_bound(places.begin(), places.end(), part.begin, [](const Place& p, int64_t at) { return p.end <= at; }) -
+                places.begin());
+}
+
+// The run, cut where another group begins.
+std::vector<Optimizer::Run> Optimizer::parts_of(const Run& run) const {
+  if (groups_.empty()) return {run};
+  const std::vector<Place>& places = places_[run.bucket];
+  std::vector<Run> parts;
+  for (size_t i = place_of(run); i < places.size() && places[i].begin < run.end; ++i) {
+    if (parts.empty() || places[i].group != places[i - 1].group) parts.push_back({run.bucket, places[i].begin, places[i].end, {}});
+    parts.back().end = places[i].end;
+  }
+  for (Run& part : parts) part.gradients = range_of(run.gradients, part.begin - run.begin, part.end - part.begin);
+  return parts;
+}
+
+OptimizerParams Optimizer::params_of(const Run& part) const {
+  const Bucket& bucket = parameters_.buckets()[part.bucket];
+  OptimizerParams params{bucket.decay ? config_.weight_decay : 0.0, part.begin, part.bucket};
+  params.coupled = config_.weight_decay_kind == DecayKind::coupled && config_.name != OptimizerKind::adam;
+  params.centered = config_.name == OptimizerKind::rmsprop && config_.centered;
+  params.momentum = config_.name == OptimizerKind::rmsprop && config_.rmsprop_momentum > 0;
+  params.phi_low = config_.phi_low;
+  params.phi_high = config_.phi_high;
+  if (groups_.empty()) return params;
+  const int group = places_[part.bucket][place_of(part)].group;
+  if (group < 0) return params;
+  params.lr_scale = groups_[size_t(group)].lr;
+  params.weight_decay *= groups_[size_t(group)].weight_decay;
+  return params;
+}
+
+void Optimizer::step_part(const Run& part) const {
+  const OptimizerParams params = params_of(part);
+  if (config_.name == OptimizerKind::lamb) return step_lamb(part, params);
+  const Bucket& bucket = parameters_.buckets()[part.bucket];
+  Tensors in = tensors(scalars_, part_of(bucket.values, part), part.gradients);
+  for (const State& state : states_)
+    if (const Tensor& flat = state.buckets[part.bucket]; flat.defined()) in.push_back(part_of(flat, part, bucket.numel / flat.numel()));
+  if (bucket.residual.defined()) in.push_back(part_of(bucket.residual, part));
+  if (bucket.master.defined()) in.push_back(part_of(bucket.master, part));
+  call(step_row(config_.name, bucket.quantized), std::move(in), params);
+}
+
+void Optimizer::step_lamb(const Run& part, const OptimizerParams& params) const {
+  const Bucket& bucket = parameters_.buckets()[part.bucket];
+  const Tensor m = part_of(states_[0].buckets[part.bucket], part), v = part_of(states_[1].buckets[part.bucket], part);
+  const std::vector<Place>& places = places_[part.bucket];
+  const size_t first = place_of(part);
+  size_t last = first;
+  while (last < places.size() && places[last].begin < part.end) ++last;
+  const Tensor starts = range_of(starts_[part.bucket], int64_t(first), int64_t(last - first) + 1);
+  Tensors rest;
+  if (bucket.residual.defined()) rest.push_back(part_of(bucket.residual, part));
+  if (bucket.master.defined()) rest.push_back(part_of(bucket.master, part));
+  Tensors in = tensors(scalars_, part_of(bucket.values, part), part.gradients, m, v, starts);
+  in.insert(in.end(), rest.begin(), rest.end());
+  const Tensor ratios = call(op::lamb_moments, std::move(in), params)[0];
+  in = tensors(scalars_, part_of(bucket.values, part), m, v, starts, ratios);
+  in.insert(in.end(), rest.begin(), rest.end());
+  call(op::lamb_step, std::move(in), params);
+}
 
 void Optimizer::step(const Tensor& loss) const {
   const NoGrad guard;
@@ -137,16 +255,51 @@ void Optimizer::step(const Tensor& loss) const {
   for (const Run& run : runs) sums.push_back(sum_of_squares(run.gradients));
   if (sums.empty()) sums.push_back(zeros(loss.device(), {{1}, DType::f64}));  // the norm of no gradient
   clip_(scalars_, loss, sums);
-  for (const Run& run : runs) {
-    const Bucket& bucket = parameters_.buckets()[run.bucket];
-    Tensors in = tensors(scalars_, part_of(bucket.values, run), run.gradients);
+  for (const Run& run : runs)
+    for (const Run& part : parts_of(run)) step_part(part);
+}
+
+void Optimizer::step() {
+  write(lr_, steps_);
+  step(loss_scale());  // a loss that is finite
+  ++steps_;
+}
+
+std::vector<std::pair<std::string, Tensor>> Optimizer::planes() const {
+  std::vector<std::pair<std::string, Tensor>> planes;
+  for (const Parameter& p : parameters_.all()) {
+    const Bucket& bucket = parameters_.buckets()[size_t(p.bucket)];
+    // With bf16 values, the 16 bits below them; together they are the f32 master weight.
+    if (bucket.residual.defined()) planes.emplace_back("residual." + p.name, Parameters::view_of(bucket.residual, p));
+    // float16 values are roundings of these.
+    if (bucket.master.defined()) planes.emplace_back("master." + p.name, Parameters::view_of(bucket.master, p));
     for (const State& state : states_)
-      if (const Tensor& flat = state.buckets[run.bucket]; flat.defined()) in.push_back(part_of(flat, run, bucket.numel / flat.numel()));
-    if (bucket.residual.defined()) in.push_back(part_of(bucket.residual, run));
-    if (bucket.master.defined()) in.push_back(part_of(bucket.master, run));
-    call(step_row(config_.name, bucket.quantized), std::move(in),
-         OptimizerParams{bucket.decay ? config_.weight_decay : 0.0, run.begin, run.bucket});
+      if (const Tensor part = state.of(p); part.defined()) planes.emplace_back(state.name + "." + p.name, part);
   }
+  return planes;
+}
+
+Optimizer::StateDict Optimizer::state_dict() const {
+  StateDict dict;
+  for (auto& [name, tensor] : planes()) dict.emplace(std::move(name), tensor);
+  dict.emplace("step", full(scalars_.device(), {Shape{}, DType::f64}, double(steps_)));
+  if (scaling_.start != 1 || scaling_.growth_interval > 0) dict.emplace("loss_scale", scale_state());
+  return dict;
+}
+
+void Optimizer::load_state_dict(const StateDict& dict) {
+  const StateDict own = state_dict();
+  for (const auto& [name, tensor] : dict) check(own.contains(name), "the optimizer {} has no state \"{}\"", to_string(config_.name), name);
+  for (const auto& [name, tensor] : own) {
+    const auto found = dict.find(name);
+    check(found != dict.end(), "the state \"{}\" of the optimizer {} is missing", name, to_string(config_.name));
+    check(found->second.spec() == tensor.spec(), "the state \"{}\" is {}, the optimizer's is {}", name, found->second.spec(),
+          tensor.spec());
+  }
+  if (scalars_.device().is_meta()) return;
+  const NoGrad guard;
+  for (const auto& [name, tensor] : own) tensor.write(contiguous(dict.find(name)->second).raw(), tensor.spec().bytes());
+  steps_ = int64_t(dict.find("step")->second.item());
 }
 
 Optimizer::Outcome Optimizer::outcome() const {

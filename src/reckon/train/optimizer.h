@@ -1,12 +1,14 @@
-// train/optimizer: one fused pass per bucket, and the learning rate of each step.
+// train/optimizer: one fused pass per bucket, by the trainer or by a loop of one's own. Knows no model and no file.
 #pragma once
+#include <map>
+
 #include "reckon/nn/parameters.h"
 #include "reckon/train/config.h"
+#include "reckon/train/parameter_groups.h"
+#include "reckon/train/schedule.h"
 
 namespace reckon {
-
-/// Learning rate of optimizer step `step` (0-based) of `total`: linear warm-up, then constant or cosine down to min_lr_ratio * lr.
-double learning_rate(const OptimConfig& config, int64_t step, int64_t total);
+struct OptimizerParams;
 
 /// What the loss is multiplied by before backward, so that small gradients stay above the smallest float16. It is unscaled with clipping.
 struct LossScaling {
@@ -20,27 +22,55 @@ LossScaling loss_scaling(const TrainConfig& config);
 inline constexpr int64_t kSmallest8bit = 4096;
 /// How parameters that this optimizer steps are to be stored (StorageOptions::quantized_from).
 int64_t quantized_from(OptimizerKind kind);
+/// Bytes of state for each parameter that is not float64; float32 ones, but for the large parameters of adamw8bit.
+double state_bytes(const OptimConfig& config);
 
-/// SGD, momentum, AdaGrad or AdamW over flat buckets, with decoupled weight decay on matrices and embeddings. A parameter whose gradient is
-/// empty (nothing came since zero_grad()) is not stepped: value, state and the norm are as if it were not there, as in PyTorch for grad None.
+/// Any rule of OptimizerKind over flat buckets, with weight decay on matrices and embeddings. A parameter whose gradient is empty (nothing
+/// came since zero_grad()) is not stepped: value, state and the norm are as if it were not there, as in PyTorch for grad None.
+///
+/// A loop of one's own, where optim.schedule plays no part unless the loop asks it (learning_rate in train/schedule.h):
+///   Optimizer optimizer(device, parameters, {.name = OptimizerKind::adamw, .lr = 3e-4, .clip_norm = 1});
+///   for (...) { parameters.zero_grad(); backward(loss_of(batch)); optimizer.step(); }
 class Optimizer {
  public:
-  /// State is one tensor per bucket and kind, zero at the start: none for sgd, "momentum", "sum_of_squares" (adagrad), "m" and "v" (adamw,
-  /// adamw8bit). In quantized buckets these are u8, followed by "m_scale" and "v_scale", f32 for each kStateBlock elements; other buckets
-  /// have no such tensors.
+  /// State is one tensor per bucket and kind, zero at the start: none for sgd, "momentum" (momentum, nesterov), "sum_of_squares" (adagrad),
+  /// "mean_square" and, if centered, "mean" and, if it has momentum, "velocity" (rmsprop), "m" and "v" (adam, adamw, lamb, adamw8bit). In
+  /// quantized buckets these are u8, followed by "m_scale" and "v_scale", f32 for each kStateBlock elements; other buckets have no such
+  /// tensors.
   struct State {
     std::string name;
     std::vector<Tensor> buckets;
     /// The part that belongs to a parameter, in its shape; scales have one axis. Undefined if its bucket has none.
     Tensor of(const Parameter& parameter) const;
   };
-  /// seed: of stochastic rounding, for bf16 parameters without master weights.
+  /// seed: of stochastic rounding, for bf16 parameters without master weights. Throws Error (usage) as validate(config) does, and if a
+  /// group of config.groups matches no parameter.
   Optimizer(Device& device, Parameters& parameters, const OptimConfig& config, const LossScaling& scaling = {}, uint64_t seed = 0);
 
+  /// One update with the gradients that are there: learning rate lr(), bias corrections of step number steps(), clipped to clip_norm; then
+  /// counts the step. Skipped on the device, and counted, if the gradient norm is not finite: see outcome().
+  void step();
+  double lr() const { return lr_; }
+  /// Of the next step() and those after it; config.lr before the first call.
+  void set_lr(double lr);
+  int64_t steps() const { return steps_; }
+  /// Parameters by name with factors on learning rate and weight decay; the first group that matches counts. A run of neighbours of one
+  /// group is one call. Throws Error (usage) if a group matches no parameter.
+  void set_groups(std::vector<ParameterGroup> groups);
+
+  using StateDict = std::map<std::string, Tensor, std::less<>>;
+  /// All that step() goes on from: "m.blocks.0.attn.qkv.weight" in the parameter's shape, "residual." and "master." of 16-bit parameters,
+  /// "step" f64 [], "loss_scale" f64 [kScaleScalars] if there is one. Views: the next step changes them, but for "step".
+  StateDict state_dict() const;
+  /// Copies such a dictionary's tensors into the state. Throws Error, before anything is changed, for names that are missing or unknown and
+  /// for other shapes or dtypes.
+  void load_state_dict(const StateDict& dict);
+
+  // ---- For the trainer, which numbers the steps and has a loss.
   /// Fills the host copy of step_scalars for this step: everything a step changes.
   void write_scalars(int64_t step, int64_t total_steps) const;
   /// Gradient norm, ok flag and the next loss scale, then the update: one call a bucket, or one for each run of parameters that have a
-  /// gradient. Skipped on the device if loss or norm is not finite.
+  /// gradient; lamb makes two. Skipped on the device if loss or norm is not finite.
   void step(const Tensor& loss) const;
   /// What clip wrote at the last step: zeros on meta.
   struct Outcome {
@@ -52,6 +82,8 @@ class Optimizer {
   Outcome outcome() const;
 
   std::vector<State>& states() { return states_; }
+  /// What a checkpoint keeps of each parameter besides its values, by name, in the order of parameters.
+  std::vector<std::pair<std::string, Tensor>> planes() const;
   const Tensor& scalars() const { return scalars_; }
   /// f64 []: what the next step's loss is to be multiplied by.
   Tensor loss_scale() const;
@@ -59,11 +91,29 @@ class Optimizer {
   Tensor scale_state() const;
 
  private:
+  // A parameter's place in its bucket.
+  struct Place {
+    int64_t begin, end;
+    int group;
+  };
+  using Run = Parameters::GradientRun;
+  void write(double lr, int64_t step) const;
+  std::vector<Run> parts_of(const Run& run) const;
+  void step_part(const Run& part) const;
+  void step_lamb(const Run& part, const OptimizerParams& params) const;
+  OptimizerParams params_of(const Run& part) const;
+  size_t place_of(const Run& part) const;
+
   Parameters& parameters_;
   const OptimConfig config_;
   const LossScaling scaling_;
   const uint64_t seed_;
-  Tensor scalars_;  // f64 [kStepScalars]
+  double lr_;
+  int64_t steps_ = 0;
+  std::vector<ParameterGroup> groups_;
+  std::vector<std::vector<Place>> places_;  // of each bucket's parameters, in order
+  Tensor scalars_;                          // f64 [kStepScalars]
+  std::vector<Tensor> starts_;              // lamb: i64 [parameters + 1] of each bucket, where they begin and the last ends
   std::vector<State> states_;
 };
 }  // namespace reckon

@@ -20,8 +20,9 @@ std::string continuation_fingerprint(const Config& config) {
   shared.run_dir = "";
   shared.data.path = "";  // a file may move; the checkpoint has a fingerprint of its tokens
   std::string text = to_toml(shared);
-  // The learning rate follows the number of steps, except when it is constant.
-  if (config.optim.schedule != ScheduleKind::constant) text += reckon::text("steps {}\n", config.train.steps);
+  // The learning rate of a step may follow the number of all steps.
+  const ScheduleKind schedule = config.optim.schedule;
+  if (schedule != ScheduleKind::constant && schedule != ScheduleKind::inverse_sqrt) text += reckon::text("steps {}\n", config.train.steps);
   return hash_of(text);
 }
 
@@ -66,16 +67,7 @@ std::vector<Entry> optimizer_entries(TrainStep& step) {
     entries.push_back({"fp8_scales." + layer.name, layer.state.scales});
     entries.push_back({"fp8_amax_history." + layer.name, layer.state.history});
   }
-  Parameters& parameters = step.parameters();
-  for (const Parameter& p : parameters.all()) {
-    const size_t bucket = size_t(p.bucket);
-    // With bf16 values, the 16 bits below them; together they are the f32 master weight.
-    if (parameters.buckets()[bucket].residual.defined()) entries.push_back({"residual." + p.name, Parameters::view_of(parameters.buckets()[bucket].residual, p)});
-    // float16 values are roundings of these.
-    if (parameters.buckets()[bucket].master.defined()) entries.push_back({"master." + p.name, Parameters::view_of(parameters.buckets()[bucket].master, p)});
-    for (const Optimizer::State& state : step.optimizer().states())
-      if (const Tensor part = state.of(p); part.defined()) entries.push_back({state.name + "." + p.name, part});
-  }
+  for (auto& [name, tensor] : step.optimizer().planes()) entries.push_back({name, tensor});
   return entries;
 }
 void copy_out(void* context, int64_t offset, std::span<std::byte> out) {
@@ -130,7 +122,7 @@ int64_t load_checkpoint(TrainStep& step, const CheckpointReader& reader, const s
     const std::string changes = changed_keys(step.config());
     fail_as(Failure::usage,
             "{} was made with another configuration{}{}: leave that as it was, or start a new run (eval.*, checkpoint.*, memory.*, "
-            "train.recompute*, paths and, with optim.schedule=constant, train.steps may change)",
+            "train.recompute*, paths and, with optim.schedule=constant or inverse_sqrt, train.steps may change)",
             reader.path(), changes.empty() ? "" : ": ", changes);
   }
   for (const MetadataItem& item : reader.state().extra)

@@ -63,7 +63,7 @@ void TrainStep::allocate() {
     const int64_t window = config_.train.fp8_amax_history;
     decoder_ ? decoder_->use_float8(device_, window) : cruncher_->use_float8(device_, window);
   }
-  optimizer_ = std::make_unique<Optimizer>(device_, parameters(), config_.optim, loss_scaling(config_.train), uint64_t(config_.seed));
+  optimizer_ = std::make_unique<Optimizer>(device_, parameters(), effective_optim(config_), loss_scaling(config_.train), uint64_t(config_.seed));
 
   const int64_t B = config_.train.micro_batch;
   if (!cruncher_) {

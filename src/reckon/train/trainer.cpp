@@ -190,6 +190,7 @@ class Run {
     if (!options_.note.empty()) progress_.note(options_.note);
     if (config_.train.recompute == Recompute::automatic && !config_.train.recompute_blocks.empty())
       progress_.note(text("train.recompute=auto: {}", config_.train.recompute_blocks));
+    if (const std::string scaling = scaling_text(config_); !scaling.empty()) progress_.note(scaling);
     if (done > 0) progress_.note(text("continuing after step {}", done));
     if (metrics_ && metrics_->unreadable() > 0)
       progress_.note(text("{}: {} unreadable line{} left out", metrics_->path(), metrics_->unreadable(), metrics_->unreadable() == 1 ? " is" : "s are"));
@@ -251,7 +252,7 @@ class Run {
     j.begin_object();
     j.key("step").integer(count);
     j.key("loss").number(result.loss);
-    j.key("lr").number(learning_rate(config_.optim, count - 1, config_.train.steps));
+    j.key("lr").number(learning_rate(effective_optim(config_), count - 1, config_.train.steps));
     j.key("grad_norm").number(result.grad_norm);
     if (config_.train.precision == Precision::fp16) j.key("loss_scale").number(result.loss_scale);
     j.key("tokens").integer(count * step_->tokens_per_step());

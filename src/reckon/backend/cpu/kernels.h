@@ -44,6 +44,7 @@ void top_k(Plan&);
 void conv2d(Plan&);
 void conv2d_back_x(Plan&);
 void conv2d_back_w(Plan&);
+void lamb_moments(Plan&);
 }  // namespace book
 
 const KernelRow* kernel_table();

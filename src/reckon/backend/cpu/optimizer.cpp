@@ -12,35 +12,49 @@ HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
 // FLOPs a parameter, as docs/flops.md has them.
 [[maybe_unused]] constexpr int cost_of(Optimizer kind) {
-  return kind == Optimizer::adamw ? 16 : kind == Optimizer::adagrad ? 8 : kind == Optimizer::momentum ? 6 : 4;
+  switch (kind) {
+    case Optimizer::sgd:
+      return 4;
+    case Optimizer::momentum:
+      return 6;
+    case Optimizer::nesterov:
+    case Optimizer::adagrad:
+      return 8;
+    case Optimizer::adamw:
+      return 16;
+    default:
+      return 11 + 6 * is_centered(kind) + 2 * has_velocity(kind);
+  }
 }
 
 /// The arrays of one step from some element on; those that the optimizer does not have stay null.
 struct Arrays {
   WeightArrays weights;
   const float* g = nullptr;
-  float *m = nullptr, *v = nullptr;
+  float *m = nullptr, *v = nullptr, *mean = nullptr;
 };
 
 // One whole vector.
 template <Optimizer kind, Weights weights>
 HWY_INLINE void step_vector(const Factors& f, const Arrays& a, int64_t i) {
-  constexpr bool has_m = kind == Optimizer::adamw || kind == Optimizer::momentum,
-                 has_v = kind == Optimizer::adamw || kind == Optimizer::adagrad;
+  constexpr bool has_m = kind == Optimizer::adamw || has_velocity(kind),
+                 has_v = kind == Optimizer::adamw || kind == Optimizer::adagrad || is_rmsprop(kind);
   const D d;
-  V m = zero(), v = zero();
-  if constexpr (has_m) m = hn::LoadU(d, a.m + i);
-  if constexpr (has_v) v = hn::LoadU(d, a.v + i);
-  store_weights<weights>(update<kind>(f, load_weights<weights>(a.weights, i), hn::LoadU(d, a.g + i), m, v), a.weights, i);
-  if constexpr (has_m) hn::StoreU(m, d, a.m + i);
-  if constexpr (has_v) hn::StoreU(v, d, a.v + i);
+  Moments s{zero(), zero(), zero()};
+  if constexpr (has_m) s.m = hn::LoadU(d, a.m + i);
+  if constexpr (has_v) s.v = hn::LoadU(d, a.v + i);
+  if constexpr (is_centered(kind)) s.mean = hn::LoadU(d, a.mean + i);
+  store_weights<weights>(update<kind>(f, load_weights<weights>(a.weights, i), hn::LoadU(d, a.g + i), s), a.weights, i);
+  if constexpr (has_m) hn::StoreU(s.m, d, a.m + i);
+  if constexpr (has_v) hn::StoreU(s.v, d, a.v + i);
+  if constexpr (is_centered(kind)) hn::StoreU(s.mean, d, a.mean + i);
 }
 
 // The last, partial vector: copied into whole ones and back.
 template <Optimizer kind, Weights weights>
 void step_rest(const Factors& f, const Arrays& a, int64_t i, int64_t n) {
   constexpr int64_t kMax = hn::MaxLanes(D());
-  HWY_ALIGN float p[kMax] = {}, g[kMax] = {}, m[kMax] = {}, v[kMax] = {};
+  HWY_ALIGN float p[kMax] = {}, g[kMax] = {}, m[kMax] = {}, v[kMax] = {}, mean[kMax] = {};
   HWY_ALIGN uint16_t high[kMax] = {}, low[kMax] = {}, noise[kMax] = {};
   const WeightArrays& w = a.weights;
   const auto copy = [n](void* to, const void* from, size_t bytes) { std::memcpy(to, from, size_t(n) * bytes); };
@@ -51,21 +65,23 @@ void step_rest(const Factors& f, const Arrays& a, int64_t i, int64_t n) {
   copy(g, a.g + i, 4);
   if (a.m) copy(m, a.m + i, 4);
   if (a.v) copy(v, a.v + i, 4);
-  step_vector<kind, weights>(f, {{p, high, low, noise, 0}, g, m, v}, 0);
+  if (a.mean) copy(mean, a.mean + i, 4);
+  step_vector<kind, weights>(f, {{p, high, low, noise, 0}, g, m, v, mean}, 0);
   if (w.p) copy(w.p + i, p, 4);
   if (w.high) copy(w.high + i, high, 2);
   if (w.low) copy(w.low + i, low, 2);
   if (a.m) copy(a.m + i, m, 4);
   if (a.v) copy(a.v + i, v, 4);
+  if (a.mean) copy(a.mean + i, mean, 4);
 }
 
 template <Optimizer kind, Weights weights>
 void step_part(const OptimizerStep& a, int64_t begin, int64_t end) {
-  const Factors f = factors(a.scalars, a.weight_decay);
+  const Factors f = factors(a);
   const int64_t N = lanes();
   for_noise<weights>(a, begin, end, [&](const WeightArrays& w, int64_t from, int64_t to) RECKON_VEC {
-    const Arrays arrays{w, static_cast<const float*>(a.g), static_cast<float*>(a.m), static_cast<float*>(a.v)};
-    RECKON_COUNT_VECTOR((cost_of(kind) + rounding_cost<weights>()) * (to - from));
+    const Arrays arrays{w, static_cast<const float*>(a.g), static_cast<float*>(a.m), static_cast<float*>(a.v), static_cast<float*>(a.mean)};
+    RECKON_COUNT_VECTOR((cost_of(kind) + a.coupled + rounding_cost<weights>()) * (to - from));
     int64_t i = from;
     for (; i + N <= to; i += N) step_vector<kind, weights>(f, arrays, i);
     if (i < to) step_rest<kind, weights>(f, arrays, i, to - i);
@@ -96,6 +112,16 @@ void optimizer_part(const OptimizerStep& a, int64_t begin, int64_t end) {
       return step_part<Optimizer::momentum>(a, begin, end);
     case Optimizer::adagrad:
       return step_part<Optimizer::adagrad>(a, begin, end);
+    case Optimizer::nesterov:
+      return step_part<Optimizer::nesterov>(a, begin, end);
+    case Optimizer::rmsprop:
+      return step_part<Optimizer::rmsprop>(a, begin, end);
+    case Optimizer::rmsprop_momentum:
+      return step_part<Optimizer::rmsprop_momentum>(a, begin, end);
+    case Optimizer::rmsprop_centered:
+      return step_part<Optimizer::rmsprop_centered>(a, begin, end);
+    case Optimizer::rmsprop_centered_momentum:
+      return step_part<Optimizer::rmsprop_centered_momentum>(a, begin, end);
   }
 }
 }  // namespace reckon::cpu::HWY_NAMESPACE
@@ -113,14 +139,30 @@ namespace reckon::cpu {
 namespace {
 HWY_EXPORT(optimizer_part);
 
+// What is divided by, after the step of v and mean.
+double rmsprop_root(const OptimizerStep& a, int64_t i, double g) {
+  const double beta2 = a.scalars[kBeta2];
+  double &v = static_cast<double*>(a.v)[i], variance = v = beta2 * v + (1 - beta2) * g * g;
+  if (a.mean) {
+    double& mean = static_cast<double*>(a.mean)[i];
+    mean = beta2 * mean + (1 - beta2) * g;
+    variance = std::max(variance - mean * mean, 0.0);
+  }
+  return std::sqrt(variance) + a.scalars[kEpsilon];
+}
+
 void optimizer_part_f64(const OptimizerStep& a, int64_t begin, int64_t end) {
   const double* s = a.scalars;
-  const double lr = s[kLearningRate], beta1 = s[kBeta1], beta2 = s[kBeta2], eps = s[kEpsilon];
+  const double lr = s[kLearningRate] * a.lr_scale, beta1 = s[kBeta1], beta2 = s[kBeta2], eps = s[kEpsilon];
   double *p = static_cast<double*>(a.p), *m = static_cast<double*>(a.m), *v = static_cast<double*>(a.v);
   for (int64_t i = begin; i < end; ++i) {
-    RECKON_COUNT_VECTOR(HWY_STATIC_DISPATCH(cost_of)(a.kind));
-    const double g = static_cast<const double*>(a.g)[i] * s[kClip];
-    double weight = p[i] * (1 - lr * a.weight_decay);
+    RECKON_COUNT_VECTOR(HWY_STATIC_DISPATCH(cost_of)(a.kind) + a.coupled);
+    double g = static_cast<const double*>(a.g)[i] * s[kClip], weight = p[i];
+    if (a.coupled) {
+      g += a.weight_decay * weight;
+    } else {
+      weight *= 1 - lr * a.weight_decay;
+    }
     switch (a.kind) {
       case Optimizer::adamw:
         m[i] = beta1 * m[i] + (1 - beta1) * g;
@@ -134,9 +176,22 @@ void optimizer_part_f64(const OptimizerStep& a, int64_t begin, int64_t end) {
         m[i] = beta1 * m[i] + g;
         weight -= lr * m[i];
         break;
+      case Optimizer::nesterov:
+        m[i] = beta1 * m[i] + g;
+        weight -= lr * (g + beta1 * m[i]);
+        break;
       case Optimizer::adagrad:
         v[i] += g * g;
         weight -= lr * g / (std::sqrt(v[i]) + eps);
+        break;
+      case Optimizer::rmsprop:
+      case Optimizer::rmsprop_centered:
+        weight -= lr * g / rmsprop_root(a, i, g);
+        break;
+      case Optimizer::rmsprop_momentum:
+      case Optimizer::rmsprop_centered_momentum:
+        m[i] = beta1 * m[i] + g / rmsprop_root(a, i, g);
+        weight -= lr * m[i];
         break;
     }
     p[i] = weight;

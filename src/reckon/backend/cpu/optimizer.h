@@ -8,17 +8,33 @@
 
 namespace reckon::cpu {
 
-enum class Optimizer : uint8_t { adamw, sgd, momentum, adagrad };
+/// rmsprop is four rules: what is divided by is a mean square or, if centered, a variance, and the quotient may go into a velocity.
+enum class Optimizer : uint8_t {
+  adamw,
+  sgd,
+  momentum,
+  adagrad,
+  nesterov,
+  rmsprop,
+  rmsprop_momentum,
+  rmsprop_centered,
+  rmsprop_centered_momentum
+};
 
 /// Weights of a bucket that draw their rounding from consecutive Philox blocks, 8 from each. No bit depends on which of them a call steps.
 inline constexpr int64_t kNoiseBlock = 256;
 
-/// With g = stored gradient * clip, and first p *= 1 - lr * weight_decay (decoupled, for all):
+/// With g = stored gradient * clip, lr = learning rate * lr_scale, and first p *= 1 - lr * weight_decay (decoupled) or, if coupled,
+/// g += weight_decay * p:
 ///   adamw:    m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, p -= lr (m / bias1) / (sqrt(v / bias2) + eps)
 ///   sgd:      p -= lr g
 ///   momentum: m = beta1 m + g, p -= lr m
+///   nesterov: m = beta1 m + g, p -= lr (g + beta1 m)
 ///   adagrad:  v += g^2, p -= lr g / (sqrt(v) + eps)
-/// Loshchilov & Hutter 2019, arXiv:1711.05101; otherwise as in PyTorch.
+///   rmsprop:  v = beta2 v + (1 - beta2) g^2, p -= lr g / (sqrt(v) + eps)
+///     centered: mean = beta2 mean + (1 - beta2) g, and max(v - mean^2, 0) in place of v below the root
+///     momentum: m = beta1 m + g / (...), p -= lr m
+/// Loshchilov & Hutter 2019, arXiv:1711.05101; otherwise as in PyTorch, whose Adam is the coupled adamw.
 ///
 /// p is f32, f64, or a 16-bit working copy of float32 master weights, whose update is the float32 one, bit for bit. Together with a
 /// residual plane a bf16 p is the master: p the upper half of its bits rounded half away ((bits + 0x8000) >> 16), the residual the lower
@@ -34,9 +50,12 @@ struct OptimizerStep {
   uint16_t* residual = nullptr;  // [n], bf16 only
   float* master = nullptr;       // [n], f16 only
   const void* g = nullptr;       // [n]
-  void* m = nullptr;             // [n], adamw and momentum
-  void* v = nullptr;             // [n], adamw and adagrad
+  void* m = nullptr;             // [n], adamw, and what has momentum
+  void* v = nullptr;             // [n], adamw, adagrad and rmsprop
+  void* mean = nullptr;          // [n], centered rmsprop
   double weight_decay = 0;
+  double lr_scale = 1;
+  bool coupled = false;
   int64_t first = 0;                // place of element 0 in its bucket, a multiple of 32
   uint64_t bucket = 0;              // part of the key
   const double* scalars = nullptr;  // [kStepScalars]

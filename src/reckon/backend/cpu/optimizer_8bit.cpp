@@ -97,14 +97,13 @@ void step_block(const Factors& f, const WeightArrays& weights, const float* g, c
   const int64_t at = block * kStateBlock, N = lanes();
   V m_max = zero(), v_max = zero();
   for (int64_t i = 0; i < kStateBlock; i += N) {
-    RECKON_COUNT_VECTOR((kCost + rounding_cost<kind>()) * N);
-    V m = hn::Mul(restore_signed(s.m + at + i), m_scale), v = hn::Mul(restore_unsigned(s.v + at + i), v_scale);
-    store_weights<kind>(update<Optimizer::adamw>(f, load_weights<kind>(weights, at + i), hn::LoadU(D(), g + at + i), m, v), weights,
-                        at + i);
-    hn::Store(m, D(), m_new + i);
-    hn::Store(v, D(), v_new + i);
-    m_max = hn::Max(m_max, hn::Abs(m));
-    v_max = hn::Max(v_max, v);
+    RECKON_COUNT_VECTOR((kCost + f.coupled + rounding_cost<kind>()) * N);
+    Moments now{hn::Mul(restore_signed(s.m + at + i), m_scale), hn::Mul(restore_unsigned(s.v + at + i), v_scale), zero()};
+    store_weights<kind>(update<Optimizer::adamw>(f, load_weights<kind>(weights, at + i), hn::LoadU(D(), g + at + i), now), weights, at + i);
+    hn::Store(now.m, D(), m_new + i);
+    hn::Store(now.v, D(), v_new + i);
+    m_max = hn::Max(m_max, hn::Abs(now.m));
+    v_max = hn::Max(v_max, now.v);
   }
   const Scale m_now(m_max), v_now(v_max);
   s.m_scale[block] = m_now.value;
@@ -118,7 +117,7 @@ void step_block(const Factors& f, const WeightArrays& weights, const float* g, c
 template <Weights kind>
 void step_blocks(const OptimizerStep& a, const States8bit& s, int64_t begin, int64_t end) {
   static_assert(kStateBlock == kNoiseBlock);
-  const Factors f = factors(a.scalars, a.weight_decay);
+  const Factors f = factors(a);
   for (int64_t block = begin; block < end; ++block)
     for_noise<kind>(a, block * kStateBlock, (block + 1) * kStateBlock, [&](const WeightArrays& weights, int64_t, int64_t) RECKON_VEC {
       step_block<kind>(f, weights, static_cast<const float*>(a.g), s, block);

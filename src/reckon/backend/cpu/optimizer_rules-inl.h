@@ -107,25 +107,58 @@ HWY_INLINE void store_weights(V p, const WeightArrays& a, int64_t i) {
 
 struct Factors {
   V clip, decay, lr, beta1, rest1, beta2, rest2, step, root, eps;
+  V l2;  // coupled: weight decay in place of `decay`
+  bool coupled;
 };
-HWY_INLINE Factors factors(const double* s, double weight_decay) {
-  return {set(float(s[kClip])),
-          set(float(1 - s[kLearningRate] * weight_decay)),
-          set(float(s[kLearningRate])),
-          set(float(s[kBeta1])),
-          set(float(1 - s[kBeta1])),
-          set(float(s[kBeta2])),
-          set(float(1 - s[kBeta2])),
-          set(float(s[kLearningRate] / s[kBiasFactor1])),
-          set(float(1 / __builtin_sqrt(s[kBiasFactor2]))),
-          set(float(s[kEpsilon]))};
+HWY_INLINE Factors factors(const OptimizerStep& a) {
+  const double* s = a.scalars;
+  const double lr = s[kLearningRate] * a.lr_scale;
+  return {set(float(s[kClip])),      set(float(1 - lr * a.weight_decay)), set(float(lr)),
+          set(float(s[kBeta1])),     set(float(1 - s[kBeta1])),           set(float(s[kBeta2])),
+          set(float(1 - s[kBeta2])), set(float(lr / s[kBiasFactor1])),    set(float(1 / __builtin_sqrt(s[kBiasFactor2]))),
+          set(float(s[kEpsilon])),   set(float(a.weight_decay)),          a.coupled};
+}
+
+/// The three states of a rule; it does not touch those that it does not have.
+struct Moments {
+  V m, v, mean;
+};
+constexpr bool is_rmsprop(Optimizer k) { return k >= Optimizer::rmsprop; }
+constexpr bool is_centered(Optimizer k) { return k == Optimizer::rmsprop_centered || k == Optimizer::rmsprop_centered_momentum; }
+constexpr bool has_velocity(Optimizer k) {
+  return k == Optimizer::momentum || k == Optimizer::nesterov || k == Optimizer::rmsprop_momentum ||
+         k == Optimizer::rmsprop_centered_momentum;
 }
 
 template <Optimizer kind>
-HWY_INLINE V update(const Factors& f, V p, V g, V& m, V& v) {
+HWY_INLINE V update_rmsprop(const Factors& f, V p, V g, Moments& s) {
+  s.v = hn::MulAdd(f.beta2, s.v, hn::Mul(hn::Mul(f.rest2, g), g));
+  V square = s.v;
+  if constexpr (is_centered(kind)) {
+    s.mean = hn::MulAdd(f.beta2, s.mean, hn::Mul(f.rest2, g));
+    square = hn::Max(hn::NegMulAdd(s.mean, s.mean, square), zero());  // rounding may take a variance below 0
+  }
+  const V root = hn::Add(hn::Sqrt(square), f.eps);
+  if constexpr (has_velocity(kind)) {
+    s.m = hn::MulAdd(f.beta1, s.m, hn::Div(g, root));
+    return hn::NegMulAdd(f.lr, s.m, p);
+  } else {
+    return hn::Sub(p, hn::Div(hn::Mul(f.lr, g), root));
+  }
+}
+
+template <Optimizer kind>
+HWY_INLINE V update(const Factors& f, V p, V g, Moments& s) {
+  V &m = s.m, &v = s.v;
   g = hn::Mul(g, f.clip);
-  p = hn::Mul(p, f.decay);
-  if constexpr (kind == Optimizer::adamw) {
+  if (f.coupled) {
+    g = hn::MulAdd(f.l2, p, g);
+  } else {
+    p = hn::Mul(p, f.decay);
+  }
+  if constexpr (is_rmsprop(kind)) {
+    return update_rmsprop<kind>(f, p, g, s);
+  } else if constexpr (kind == Optimizer::adamw) {
     m = hn::MulAdd(f.beta1, m, hn::Mul(f.rest1, g));
     v = hn::MulAdd(f.beta2, v, hn::Mul(hn::Mul(f.rest2, g), g));
     return hn::Sub(p, hn::Div(hn::Mul(f.step, m), hn::MulAdd(hn::Sqrt(v), f.root, f.eps)));
@@ -134,6 +167,9 @@ HWY_INLINE V update(const Factors& f, V p, V g, V& m, V& v) {
   } else if constexpr (kind == Optimizer::momentum) {
     m = hn::MulAdd(f.beta1, m, g);
     return hn::NegMulAdd(f.lr, m, p);
+  } else if constexpr (kind == Optimizer::nesterov) {
+    m = hn::MulAdd(f.beta1, m, g);
+    return hn::NegMulAdd(f.lr, hn::MulAdd(f.beta1, m, g), p);
   } else {
     v = hn::MulAdd(g, g, v);
     return hn::Sub(p, hn::Div(hn::Mul(f.lr, g), hn::Add(hn::Sqrt(v), f.eps)));

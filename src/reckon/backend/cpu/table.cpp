@@ -17,6 +17,7 @@ constexpr std::array<KernelRow, kKernelCount> make_table() {
   BOOK(attention_chunk) BOOK(attention_chunk_back) BOOK(cross_entropy)
   BOOK(linear_cross_entropy) BOOK(linear_cross_entropy_back) BOOK(linear_cross_entropy_step) BOOK(sum) BOOK(max) BOOK(sum_of_squares)
   BOOK(scatter_add) BOOK(sort) BOOK(top_k) BOOK(conv2d) BOOK(conv2d_back_x) BOOK(conv2d_back_w)
+  BOOK(lamb_moments)
 #undef BOOK
   return rows;
 }
