@@ -8,7 +8,9 @@
 #include "reckon/engine/context.h"
 #include "reckon/engine/meter.h"
 #include "reckon/ops/axes.h"
+#include "reckon/ops/dropout.h"
 #include "reckon/ops/ops.h"
+#include "reckon/ops/routing.h"
 #include "reckon/ops/rows.h"
 #include "tests/docs/flops_table.h"
 
@@ -307,6 +309,22 @@ void call_training(Calls& c, int64_t s) {
   c.add(op::join_master, {p, half, half});
 }
 
+void call_modules(Calls& c, int64_t s) {
+  const int64_t N = 9 + s, k = 2, E = 5, R = 4 + s, C = 6 + s;
+  const Tensor x = c.make({N, C}), probabilities = c.make({N, E}), choices = c.make({N, k}, DType::i32), rows = c.make({E, R}, DType::i32);
+  const Tensor weights = c.make({N, k}), y = c.make({E, R, C});
+  c.add(op::dropout, {x, c.make({2}, DType::i64)}, DropoutParams{0.1, 1, 0});
+  c.add(op::route_top_k, {probabilities}, RouteParams{k, R}, {{"k", k}});
+  c.add(op::pick_experts, {probabilities, choices});
+  c.add(op::pick_experts_back, {weights, choices}, PickParams{E});
+  const Names width{{"C", C}};
+  c.add(op::moe_dispatch, {x, choices, rows}, {}, width);
+  c.add(op::moe_dispatch, {x, choices, rows, weights}, {}, width, "weighted");
+  c.add(op::moe_combine, {y, choices, rows}, {}, width);
+  c.add(op::moe_combine, {y, choices, rows, weights}, {}, width, "weighted");
+  c.add(op::moe_weights_back, {x, choices, rows, y}, {}, width);
+}
+
 class FlopsTable : public testing::Test {
  protected:
   void SetUp() override {
@@ -321,6 +339,7 @@ class FlopsTable : public testing::Test {
       call_float8(calls_, s);
       call_transformer(calls_, s);
       call_training(calls_, s);
+      call_modules(calls_, s);
     }
   }
   Ref<Device> meta_ = open_cpu(Mode::meta);

@@ -274,6 +274,7 @@ const std::vector<OpCase>& op_cases() {
     add_order_cases(list);
     add_function_cases(list);
     add_conv_cases(list);
+    add_module_cases(list);
     return cases;
   }();
   return table;

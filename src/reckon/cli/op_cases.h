@@ -130,6 +130,7 @@ void add_indexing_cases(CaseList& list);
 void add_order_cases(CaseList& list);
 void add_function_cases(CaseList& list);
 void add_conv_cases(CaseList& list);
+void add_module_cases(CaseList& list);
 
 /// A shape in a layout; 24 of them with scalars, empty and size-1 axes, odd lengths, eight axes, and sizes around the chunks of kernels.
 struct Arrangement {
