@@ -188,6 +188,7 @@ void Parameters::materialize(Device& device, const StorageOptions& options, uint
   RECKON_ASSERT(buckets_.empty());
   const NoGrad guard;
   lay_out(options.quantized_from);
+  const bool lasting = options.lasting_gradients && std::none_of(parameters_.begin(), parameters_.end(), [](const Parameter& p) { return p.frozen; });
   check(options.master || options.dtype != DType::f16, "f16 parameters need float32 master weights");
   const bool split = options.dtype == DType::bf16 && options.training && options.master,
              copied = options.dtype == DType::f16 && options.training;
@@ -200,27 +201,27 @@ void Parameters::materialize(Device& device, const StorageOptions& options, uint
     bucket.values = flat(Category::parameter, options.dtype);
     if (split) bucket.residual = flat(Category::master, DType::bf16);
     if (copied) bucket.master = flat(Category::master, DType::f32);
-    if (options.training && options.lasting_gradients)
+    if (options.training && lasting)
       bucket.gradients = flat(Category::gradient, options.dtype == DType::f64 ? DType::f64 : DType::f32);
   }
   for (Parameter& p : parameters_) {
     p.value = view_of(buckets_[size_t(p.bucket)].values, p);
     fill(p, seed);
-    if (options.training) p.value.set_requires_grad();
+    if (options.training && !p.frozen) p.value.set_requires_grad();
   }
-  if (options.training) make_slots(options.lasting_gradients);
+  if (options.training) make_slots(lasting);
 }
 
 void Parameters::make_slots(bool lasting) {
   for (size_t i = 0; i < buckets_.size(); ++i)
     for (Parameter& p : parameters_) {
-      if (size_t(p.bucket) != i) continue;
+      if (size_t(p.bucket) != i || p.frozen) continue;
       if (lasting) {
         p.value.set_grad_slot(view_of(buckets_[i].gradients, p));
         continue;
       }
-      const bool next =
-          !pieces_.empty() && pieces_.back()->bucket == i && part_of_model(pieces_.back()->members.front()->name) == part_of_model(p.name);
+      const bool next = !pieces_.empty() && pieces_.back()->bucket == i && pieces_.back()->end == p.offset &&
+                        part_of_model(pieces_.back()->members.front()->name) == part_of_model(p.name);
       if (!next) pieces_.emplace_back(new detail::GradientPiece(p.value.device(), gradient_dtype(), p));
       pieces_.back()->add(p);
       p.value.set_grad_slot(Ref<SlotSource>(pieces_.back()));

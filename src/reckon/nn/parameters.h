@@ -25,6 +25,7 @@ struct Parameter {
   int bucket = -1;
   int64_t offset = 0;   // elements from the start of the bucket
   int64_t padded = 0;   // elements it takes of the bucket
+  bool frozen = false;  // set before materialize(): it wants no gradient, and there is no memory for one
 };
 
 /// Parameters of one group in one block of memory. Optimizers step whole buckets.
@@ -61,6 +62,7 @@ class Parameters {
   /// Declares one; the reference stays valid. The module path of the context does not matter, `name` is the whole name.
   Parameter& declare(std::string name, const Shape& shape, const Init& init, bool decay);
   /// Allocates the buckets and fills every parameter; its values depend on (seed, name, element) only. Call once, after all are declared.
+  /// If some are frozen, the gradients of the others do not last, whatever the options say.
   void materialize(Device& device, const StorageOptions& options, uint64_t seed);
 
   std::deque<Parameter>& all() { return parameters_; }
