@@ -57,6 +57,7 @@ Axes decoder_axes() {
                {all_of("model.qk_norm", {"false", "true"})},
                {all_of("model.sliding_window", {"0", "5", "100"})},
                {all_of("model.tied_head", {"false", "true"})},
+               {all_of("model.dropout", {"0", "0.2"})},
                {all_of("model.vocab", {"11", "64", "131", "300"})},
                {all_of("train.seq_len", {"1", "2", "7", "16", "33", "64", "130"})},
                {{"@eval=none", "eval.every=0 eval.batches=1", "eval.every=1 eval.batches=3"}},

@@ -37,6 +37,7 @@ const std::map<std::string, std::string> kSamples = {
     {"model.init", "trunc_normal"},
     {"model.init_std", "0.041666666666666664"},
     {"model.residual_scaling", "false"},
+    {"model.dropout", "0.1"},
     {"train.micro_batch", "3"},
     {"train.seq_len", "64"},
     {"train.grad_accum", "16"},

@@ -106,6 +106,7 @@ TEST(ConfigCounts, WhatIsAcceptedStaysBelowItsBounds) {
     if (coin()) c.model.sliding_window = 1 + int64_t(random() % 300);
     if (coin()) c.model.norm = NormKind::rms_norm;
     if (coin()) c.model.tied_head = false;
+    if (coin()) c.model.dropout = 0.1;
     const std::string what = text("L {} k {} H {} KV {} D {} C {} F {} V {} T {} B {} chunk {} {}", c.model.layers, c.train.grad_accum,
                                   c.model.heads, c.model.kv_heads, c.model.head_dim, c.model.d_model, c.model.d_ff, c.model.vocab,
                                   c.train.seq_len, c.train.micro_batch, c.train.sequence_chunk, to_string(c.train.attention));

@@ -135,6 +135,17 @@ TEST(Resume, continues_the_draws_of_stochastic_rounding) {
   }
 }
 
+// Masks are drawn by the numbers of step and sample, so a continued run drops the same elements.
+TEST(Resume, continues_the_draws_of_dropout) {
+  const Folder folder;
+  for (const char* recompute : {"none", "selective"}) {
+    const Config c = nine_steps("gpt2", {"model.dropout=0.2", text("train.recompute={}", recompute)});
+    const std::string straight = go(c, folder / text("straight-{}", recompute)).checkpoint, run = folder / recompute;
+    go(c, run, 4);
+    expect_same_files(straight, resume(c, run).checkpoint);
+  }
+}
+
 // With data on disk: the position in it continues too, in both orders.
 TEST(ResumeData, text_continues_where_it_stopped) {
   const Folder folder;

@@ -13,6 +13,7 @@ struct Case {
   const char* precision;
   const char* optimizer = "adamw";
   bool master = true;
+  const char* dropout = "0";
 };
 class Determinism : public ::testing::TestWithParam<Case> {
  protected:
@@ -20,6 +21,7 @@ class Determinism : public ::testing::TestWithParam<Case> {
     more.push_back(text("train.precision={}", GetParam().precision));
     more.push_back(text("optim.name={}", GetParam().optimizer));
     more.push_back(text("train.master_weights={}", GetParam().master));
+    if (GetParam().model != std::string_view("cruncher")) more.push_back(text("model.dropout={}", GetParam().dropout));
     return config(GetParam().model, more);
   }
 };
@@ -59,9 +61,11 @@ INSTANTIATE_TEST_SUITE_P(Models, Determinism,
                          ::testing::Values(Case{"gpt2", "fp32"}, Case{"gpt2", "bf16"}, Case{"gpt2", "fp16"}, Case{"llama", "fp32"}, Case{"llama", "bf16"}, Case{"qwen", "fp32"},
                                            Case{"cruncher", "fp32"}, Case{"gpt2", "fp32", "adamw8bit"}, Case{"qwen", "fp16", "adamw8bit"}, Case{"llama", "bf16", "adamw8bit", false}, Case{"gpt2", "bf16", "adamw", false},
                                            Case{"gpt2", "fp8"}, Case{"llama", "fp8", "adamw8bit", false}, Case{"cruncher", "fp8"}, Case{"gpt2", "fp32", "lamb"},
-                                           Case{"llama", "bf16", "lamb", false}, Case{"qwen", "fp16", "rmsprop"}),
+                                           Case{"llama", "bf16", "lamb", false}, Case{"qwen", "fp16", "rmsprop"},
+                                           Case{"gpt2", "fp32", "adamw", true, "0.2"}, Case{"llama", "bf16", "adamw", true, "0.1"}, Case{"qwen", "fp16", "adamw", true, "0.3"}, Case{"gpt2", "fp8", "adamw", true, "0.1"}),
                          [](const auto& info) {
-                           return std::string(info.param.model) + "_" + info.param.precision + "_" + info.param.optimizer + (info.param.master ? "" : "_rounded");
+                           return std::string(info.param.model) + "_" + info.param.precision + "_" + info.param.optimizer + (info.param.master ? "" : "_rounded") +
+                                  (info.param.dropout == std::string_view("0") ? "" : "_dropout");
                          });
 
 // The gradients of a deep model lie in many pieces, each a run of its own for the optimizer.

@@ -5,6 +5,7 @@
 
 #include "reckon/engine/backward.h"
 #include "reckon/engine/context.h"
+#include "reckon/ops/dropout.h"
 
 namespace reckon {
 namespace {
@@ -99,7 +100,9 @@ DecoderBlock::DecoderBlock(Parameters& p, const ModelConfig& c, int64_t index)
       proj_(p, name_ + ".attn.proj", c.heads * c.head_dim, c.d_model, c.proj_bias, residual_init(c)),
       norm2_(p, name_ + ".norm2", c, c.d_model),
       up_(p, name_ + (c.mlp == MlpKind::swiglu ? ".mlp.gate_up" : ".mlp.up"), c.d_model, (c.mlp == MlpKind::swiglu ? 2 : 1) * c.d_ff, c.mlp_bias, matrix_init(c)),
-      down_(p, name_ + ".mlp.down", c.d_ff, c.d_model, c.mlp_bias, residual_init(c)) {
+      down_(p, name_ + ".mlp.down", c.d_ff, c.d_model, c.mlp_bias, residual_init(c)),
+      attention_site_(dropout_site(name_ + ".attn.dropout")),
+      mlp_site_(dropout_site(name_ + ".mlp.dropout")) {
   if (!c.qk_norm) return;
   q_norm_ = &p.declare(name_ + ".attn.q_norm.weight", {c.head_dim}, {Init::ones}, false);
   k_norm_ = &p.declare(name_ + ".attn.k_norm.weight", {c.head_dim}, {Init::ones}, false);
@@ -123,7 +126,7 @@ Tensor DecoderBlock::operator()(Tensor x, const Attending& how, bool selective) 
     SumAndNorm both = norm2_.of_sum(std::move(x), std::move(branch));
     x = std::move(both.sum), normalized = std::move(both.norm);
   }
-  branch = feed_forward(std::move(normalized), selective);
+  branch = feed_forward(std::move(normalized), how, selective);
   return add(std::move(x), std::move(branch));
 }
 
@@ -166,7 +169,12 @@ Tensor DecoderBlock::attend(const Tensor& x, const Attending& how, bool selectiv
   } else {
     y = (how.plain ? attention_plain : attention)(y, c.heads, c.kv_heads, c.head_dim, true, 0, c.sliding_window, how.documents);
   }
-  return proj_(y, !how.plain);  // any other attention keeps its output
+  return dropped(proj_(y, !how.plain), attention_site_, how);  // any other attention keeps its output
+}
+
+Tensor DecoderBlock::dropped(Tensor branch, uint64_t site, const Attending& how) const {
+  if (!draws_ || how.cache) return branch;
+  return dropout(std::move(branch), config_.dropout, *draws_, site, how.chunk ? how.chunk->first * config_.d_model : 0);
 }
 
 void DecoderBlock::set_fused_kernels(bool on) { norm1_.composed = norm2_.composed = !on; }
@@ -176,14 +184,14 @@ Tensor DecoderBlock::activation(const Tensor& x) const {
   return norm2_.composed ? composed_gelu(x) : gelu(x);
 }
 
-Tensor DecoderBlock::feed_forward(Tensor y, bool selective) const {
+Tensor DecoderBlock::feed_forward(Tensor y, const Attending& how, bool selective) const {
   const ModuleScope scope("mlp");
   y = up_(y, selective);
   {
     const Recomputed again(selective);
     y = activation(y);
   }
-  return down_(y, selective);
+  return dropped(down_(y, selective), mlp_site_, how);
 }
 
 Decoder::Decoder(const ModelConfig& config) : config_(config) {
@@ -208,10 +216,24 @@ void Decoder::set_fused_kernels(bool on) {
   norm_->composed = !on;
 }
 
+void Decoder::set_dropout(const Tensor& draws) {
+  const bool on = draws.defined() && config_.dropout > 0;
+  draws_ = on ? draws : Tensor();
+  for (DecoderBlock& block : blocks_) block.set_dropout(on ? &draws_ : nullptr);
+}
+
 Tensor Decoder::embed(const Tensor& tokens, const Tensor& positions) const {
   const ModuleScope scope("embed");
   Tensor x = embedding(embed_->value, tokens);
   return positions_ ? add(std::move(x), embedding(positions_->value, positions)) : x;
+}
+
+// first: where the tokens begin in their sequences.
+Tensor Decoder::embed_dropped(const Tensor& tokens, const Tensor& positions, int64_t first) const {
+  Tensor x = embed(tokens, positions);
+  if (!draws_.defined()) return x;
+  const ModuleScope scope("embed");
+  return dropout(std::move(x), config_.dropout, draws_, dropout_site("embed.dropout"), first * config_.d_model);
 }
 
 Tensor Decoder::normalized(const Tensor& x) const {
@@ -256,9 +278,11 @@ Tensor Decoder::hidden(const Tensor& tokens, const RecomputePolicy& recompute, c
   const int64_t T = tokens.shape()[1];
   check(!positions_ || T <= config_.max_seq_len, "{} tokens are longer than model.max_seq_len {}", T, config_.max_seq_len);
   check_documents(documents);
-  Tensor x = embed(tokens, !positions_                     ? Tensor()
+  Tensor x = embed_dropped(tokens,
+                           !positions_                     ? Tensor()
                            : documents.positions.defined() ? documents.positions
-                                                           : arange(tokens.device(), T, DType::i32));
+                                                           : arange(tokens.device(), T, DType::i32),
+                           0);
   return normalized(run_blocks(std::move(x), recompute, {.documents = documents.first, .plain = plain_attention_}));
 }
 

@@ -93,6 +93,8 @@ class DecoderBlock {
   Tensor operator()(Tensor x, const Attending& how = {}, bool selective = false) const;
   /// See Decoder::set_fused_kernels.
   void set_fused_kernels(bool on);
+  /// See Decoder::set_dropout; draws stay where they are, or null.
+  void set_dropout(const Tensor* draws) { draws_ = draws; }
   /// Of the chunk x, only the keys and values.
   void store_keys(const Tensor& x, ChunkedSequence& chunk) const;
 
@@ -100,7 +102,8 @@ class DecoderBlock {
   Tensor packed_qkv(const Tensor& x, const Attending& how, bool selective) const;
   Tensor attend(const Tensor& x, const Attending& how, bool selective) const;
   Tensor activation(const Tensor& x) const;
-  Tensor feed_forward(Tensor normalized, bool selective) const;
+  Tensor feed_forward(Tensor normalized, const Attending& how, bool selective) const;
+  Tensor dropped(Tensor branch, uint64_t site, const Attending& how) const;
   const ModelConfig& config_;
   int64_t index_;
   std::string name_;
@@ -110,6 +113,8 @@ class DecoderBlock {
   Linear up_, down_;             // gelu: up [F, C]; swiglu: gate_up [2F, C]
   Parameter* q_norm_ = nullptr;  // [D]
   Parameter* k_norm_ = nullptr;
+  uint64_t attention_site_, mlp_site_;  // of dropout
+  const Tensor* draws_ = nullptr;       // of the decoder
 };
 
 /// tokens -> logits. Parameters are declared by the constructor and live in `parameters()`.
@@ -123,6 +128,11 @@ class Decoder {
   void set_plain_attention(bool on) { plain_attention_ = on; }
   /// false: norms, activations and residual sums are composed of element-wise operations, each with its result in memory.
   void set_fused_kernels(bool on);
+
+  /// Residual dropout with probability model.dropout by what `draws` holds (ops/dropout.h): on the embedding and on what attention and MLP
+  /// add, as in GPT-2; not on attention's probabilities, which flash attention never holds. Undefined: none, for evaluation. Never over a
+  /// cache.
+  void set_dropout(const Tensor& draws);
 
   /// From now on the linear layers of the blocks multiply in 8 bits wherever they are differentiated (category optimizer for what they
   /// remember of `window` steps); embedding, attention and head stay as they are. Without gradients all products are those of before.
@@ -154,6 +164,7 @@ class Decoder {
 
  private:
   Tensor embed(const Tensor& tokens, const Tensor& positions) const;
+  Tensor embed_dropped(const Tensor& tokens, const Tensor& positions, int64_t first) const;
   void check_documents(const Documents& documents) const;
   Tensor loss_and_backward_by_blocks(const Tensor& tokens, const Tensor& targets, const Tensor& seed, int64_t chunk, bool fused,
                                      const Documents& documents) const;
@@ -182,6 +193,7 @@ class Decoder {
   std::deque<Norm> final_norm_;       // one; after the blocks in declaration order
   Parameter* head_ = nullptr;         // [V, C]; null: tied to embed_
   Float8States float8_states_;
+  Tensor draws_;  // i64 [2] of dropout; undefined: none
 };
 
 /// The deep linear net: x [B, D] -> D x D layers without bias -> [B, 1], trained on squared error.

@@ -59,7 +59,7 @@ void ChunkedSequence::hold_gradients(size_t layer) {
 Tensor Decoder::embed_chunk(const Tensor& tokens, int64_t first, const Tensor& positions) const {
   const int64_t T = tokens.shape()[1];
   check(!positions_ || first + T <= config_.max_seq_len, "{} tokens are longer than model.max_seq_len {}", first + T, config_.max_seq_len);
-  return embed(tokens, positions_ && !positions.defined() ? arange(tokens.device(), T, DType::i32, double(first)) : positions);
+  return embed_dropped(tokens, positions_ && !positions.defined() ? arange(tokens.device(), T, DType::i32, double(first)) : positions, first);
 }
 
 // The summed loss of a chunk.

@@ -184,6 +184,7 @@ void validate(const ModelConfig& c) {
              c.sliding_window, kMaxSeqLen);
     check_number("model.norm_eps", c.norm_eps, kMinNormEps, kMaxNormEps);
     check_number("model.rope_theta", c.rope_theta, kMinRopeTheta, kMaxRopeTheta);
+    check_as(Failure::usage, c.dropout >= 0 && c.dropout < 1, "model.dropout must be at least 0 and below 1, got {}", c.dropout);
     check_attention(c);
   }
   parameter_count(c);

@@ -64,6 +64,7 @@ struct ModelConfig {
   InitKind init = InitKind::normal;
   double init_std = 0.02;        // normal and trunc_normal (cut at +-3 std)
   bool residual_scaling = true;  // GPT-2: projections into the residual stream have std / sqrt(2 layers)
+  double dropout = 0;            // in training: of the embedding, and of what attention and MLP add to the residual stream
   bool operator==(const ModelConfig&) const = default;
 };
 

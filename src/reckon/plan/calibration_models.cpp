@@ -31,7 +31,7 @@ Overrides decoder(const Size& s, bool gpt2) {
                  text("train.seq_len={}", s.seq_len),
                  text("train.grad_accum={}", s.grad_accum)};
   if (s.recompute) o.push_back("train.recompute=full");
-  if (gpt2) return o;
+  if (gpt2) return o.push_back("model.dropout=0.1"), o;
   const Overrides llama = {"model.norm=rms_norm",  "model.position=rope",   "model.mlp=swiglu",
                            "model.qkv_bias=false", "model.proj_bias=false", "model.mlp_bias=false",
                            "model.qk_norm=true",   "model.tied_head=false", "train.fused_loss=false"};

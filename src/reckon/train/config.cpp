@@ -165,6 +165,8 @@ void validate(const Config& c) {
            "data.documents = separate: the cruncher has no documents: leave it out");
   check_as(Failure::usage, c.model.cruncher || c.data.separator < c.model.vocab, "data.separator = {} is no token of model.vocab = {}",
            c.data.separator, c.model.vocab);
+  check_as(Failure::usage, !c.model.cruncher || c.model.dropout == 0,
+           "model.dropout = {}: the cruncher has no residual stream to drop from: leave it out", c.model.dropout);
   check_as(Failure::usage, c.train.master_weights || c.train.precision != Precision::fp16,
            "train.master_weights = false needs train.precision=bf16 or fp8, not fp16: its smallest weights have no room for an update");
   check_as(Failure::usage, !c.model.cruncher || c.data.path.empty(),

@@ -38,7 +38,7 @@ struct Sizes {
   double tokens, seq_len, batches, layers, width, qkv, heads, inner, up, vocab, parameters, layer_weights, head_weights;
   double padded_kv;    // keys and values of a token, each head in whole vectors
   double padded_head;  // an attention kernel computes whole vectors of up to 16
-  bool recompute, plain;  // plain: attention's scores of all pairs in memory
+  bool recompute, dropout, plain;  // plain: attention's scores of all pairs in memory
   double chunks, chunk;   // of a sequence, and tokens of one
   Keys token_keys = {"train.micro_batch", "train.seq_len"}, batch_keys = {"train.grad_accum", "train.micro_batch", "train.seq_len"},
        width_keys;
@@ -51,6 +51,7 @@ struct Sizes {
     layers = double(m.layers);
     width = double(m.d_model);
     recompute = recomputes(c.train);
+    dropout = m.dropout > 0;
     plain = c.train.attention == AttentionKind::plain;
     chunk = is_chunked(c.train) ? double(c.train.sequence_chunk) : seq_len;
     chunks = std::ceil(seq_len / chunk);
@@ -126,6 +127,7 @@ Bound vector_flops(const Sizes& s) {
           {{40 * s.parameters, {"model.layers", "model.d_model", "model.vocab"}},
            {s.batches * 16 * s.layers * s.layer_weights, joined(joined({"train.grad_accum", "model.layers"}, s.width_keys), {"model.d_model"})},
            {s.batches * s.tokens * 4 * s.layers * s.block_values(), joined(joined({"model.layers"}, s.batch_keys), s.width_keys)},
+           {s.dropout ? s.batches * s.tokens * 12 * 8 * s.layers * s.width : 0, joined({"model.layers", "model.d_model"}, s.batch_keys)},
            {s.batches * s.tokens * 64 * (s.vocab + s.width), joined(s.batch_keys, {"model.vocab"})},
            {s.batches * s.tokens * s.layers * s.heads * (s.plain ? 46 : 23) * (s.seq_len + 1) / 2,
             joined({"model.layers", "model.heads"}, s.batch_keys)},

@@ -91,6 +91,9 @@ std::span<const ConfigKey> config_table() {
       number("model.init_std", FIELD(model.init_std), 0, kMaxInitStd, "Standard deviation for normal and trunc_normal (cut at 3 of them)."),
       boolean("model.residual_scaling", FIELD(model.residual_scaling),
               "Initial projections into the residual stream are divided by sqrt(2 model.layers), as in GPT-2."),
+      below("model.dropout", FIELD(model.dropout), 0, 1,
+            "Share that training drops of the embedding and of what attention and MLP add to the residual stream, by masks that are drawn again "
+            "in backward and stored nowhere; attention's probabilities are left alone. None in evaluation and generation."),
 
       integer("train.micro_batch", FIELD(train.micro_batch), 1, kMaxCount, "Sequences of a micro-batch."),
       integer("train.seq_len", FIELD(train.seq_len), 1, kMaxSeqLen,

@@ -6,6 +6,7 @@
 #include "reckon/base/philox.h"
 #include "reckon/engine/backward.h"
 #include "reckon/engine/context.h"
+#include "reckon/ops/dropout.h"
 #include "reckon/train/recompute.h"
 
 namespace reckon {
@@ -66,6 +67,7 @@ void TrainStep::allocate() {
   optimizer_ = std::make_unique<Optimizer>(device_, parameters(), effective_optim(config_), loss_scaling(config_.train), uint64_t(config_.seed));
 
   const int64_t B = config_.train.micro_batch;
+  if (!cruncher_ && model.dropout > 0) decoder_->set_dropout(draws_ = make_dropout_draws(device_));
   if (!cruncher_) {
     batch_ = TokenBatch(device_, B, config_.train.seq_len, document_bounds(config_));
     return;
@@ -132,6 +134,7 @@ Tensor TrainStep::accumulate_gradients(int64_t step, const BatchSource& source) 
   Tensor total;
   for (int64_t micro = 0; micro < k; ++micro) {
     load_batch((step * k + micro) * B, source);
+    if (draws_.defined()) write_dropout_draws(draws_, uint64_t(config_.seed), step, (step * k + micro) * B);
     const Tensor loss = micro_batch();
     const PhaseScope phase(device_, Phase::backward);
     const NoGrad guard;
@@ -177,8 +180,23 @@ void TrainStep::find_nonfinite(int64_t step, const BatchSource& source) {
   parameters().zero_grad();
 }
 
+namespace {
+// Also after an exception the next step drops again.
+class WithoutDropout {
+ public:
+  WithoutDropout(Decoder& decoder, const Tensor& draws) : decoder_(decoder), draws_(draws) { decoder_.set_dropout({}); }
+  ~WithoutDropout() { decoder_.set_dropout(draws_); }
+  WithoutDropout(const WithoutDropout&) = delete;
+
+ private:
+  Decoder& decoder_;
+  const Tensor& draws_;
+};
+}  // namespace
+
 double TrainStep::evaluate(const BatchSource& source, int64_t windows) {
   check(decoder_ != nullptr, "preset cruncher has no text to evaluate");
+  const WithoutDropout guard(*decoder_, draws_);
   return mean_loss(*decoder_, batch_, source, windows, config_.train);
 }
 }  // namespace reckon

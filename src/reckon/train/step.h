@@ -66,5 +66,6 @@ class TrainStep {
   std::unique_ptr<Optimizer> optimizer_;
   TokenBatch batch_;
   Tensor inputs_, targets_;  // cruncher: [B, D] and [B, 1] in place of tokens
+  Tensor draws_;             // of model.dropout, if there is one
 };
 }  // namespace reckon
