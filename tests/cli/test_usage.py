@@ -4,7 +4,7 @@ import unittest
 
 from harness import CORRUPT, DONE, FAILED, INTERRUPTED, MEMORY, PROGRAM, TINY, USAGE, Case
 
-COMMANDS = ["train", "eval", "generate", "tokenize", "inspect", "report", "bench train", "bench device", "check"]
+COMMANDS = ["train", "eval", "generate", "tokenize", "inspect", "report", "bench train", "bench device", "check", "check signals"]
 
 
 class Help(Case):

@@ -28,6 +28,7 @@ struct CommandLine {
   // eval, bench
   int64_t batches = 0;  // 0: the command's default
   std::string out;      // tokenize, report: the file to write
+  std::string layer;    // check signals: IN,OUT
 
   Config config() const { return load_config(config_path, overrides); }
   /// run.dir and seed alone: the other overrides are meant for the configuration saved there and may not fit the defaults.
@@ -47,6 +48,7 @@ int run_inspect(const CommandLine& line);
 int run_bench_train(const CommandLine& line);
 int run_bench_device(const CommandLine& line);
 int run_check(const CommandLine& line);
+int run_check_signals(const CommandLine& line);
 int run_plan(const CommandLine& line);
 int run_plan_napkin(const CommandLine& line);
 }  // namespace reckon

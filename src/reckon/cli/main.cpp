@@ -47,6 +47,9 @@ constexpr CommandRow kCommands[] = {
      "[--flags]"},
     {"check", run_check, false, "Check the engine on this machine: kernels, gradients, dry run against real run.",
      "reckon check softmax linear", "", "[OPERATION ...] [--flags]"},
+    {"check signals", run_check_signals, true,
+     "Show mean and variance of every layer's output and gradient as a model starts: what its initialization does.",
+     "reckon check signals model.init=xavier", "seed model.* train.micro_batch train.seq_len train.precision memory.budget"},
 };
 
 void add_flags(CLI::App& app, const std::string& command, CommandLine& line) {
@@ -67,6 +70,8 @@ void add_flags(CLI::App& app, const std::string& command, CommandLine& line) {
     add_switch(app, "--profile", line.profile, "Instead: one step, with time, GFLOP/s and GB/s of each operation");
   if (command == "eval")
     add_integer(app, "--batches", line.batches, 1, kMany, "N", "Micro-batches to evaluate (default: all of the validation data)");
+  if (command == "check signals")
+    add_text(app, "--layer", line.layer, "IN,OUT", "Instead: one linear layer of these widths, under every rule of initialization");
   if (command == "tokenize")
     add_text(app, "--out", line.out, "FILE", "File to write: .npy for the tokens, .json for the tokenizer itself (default: only count)");
   if (command == "report")

@@ -64,6 +64,13 @@ std::string value_after(const std::string& flag, const std::vector<std::string>&
 const CommandRow* find_command(CommandTable table, std::vector<std::string>& arguments, bool help) {
   const std::string name = arguments.at(0);
   std::vector<std::string> names, kinds;
+  // A command may have kinds and be one itself: `check` beside `check signals`.
+  if (arguments.size() > 1)
+    for (const CommandRow& row : table) {
+      if (first_word(row) != name || second_word(row) != arguments[1]) continue;
+      arguments.erase(arguments.begin(), arguments.begin() + 2);
+      return &row;
+    }
   for (const CommandRow& row : table) {
     if (name == row.name) {
       arguments.erase(arguments.begin());
