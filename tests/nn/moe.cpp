@@ -117,7 +117,7 @@ struct Case {
 const Case kCases[] = {
     {"one", {.experts = 1, .top_k = 1, .capacity_factor = 1}, 5, false},
     {"switch", {.experts = 4, .top_k = 1, .capacity_factor = 4, .renormalize = false, .kind = MlpKind::gelu}, 13, false},
-    {"switch_full", {.experts = 4, .top_k = 1, .capacity_factor = 1, .renormalize = false, .kind = MlpKind::gelu}, 13, true},
+    {"switch_full", {.experts = 4, .top_k = 1, .capacity_factor = 0.8, .renormalize = false, .kind = MlpKind::gelu}, 13, true},
     {"mixtral", {.experts = 8, .top_k = 2, .capacity_factor = 4}, 19, false},
     {"mixtral_full", {.experts = 8, .top_k = 2, .capacity_factor = 0.75}, 19, true},
     {"all_of_three", {.experts = 3, .top_k = 3, .capacity_factor = 0.5}, 9, true},

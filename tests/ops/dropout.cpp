@@ -98,7 +98,7 @@ TEST_F(DropoutMask, IsTheSameAtAnyNumberOfThreads) {
 // dx is dy under the same mask, recorded or repeated, and no mask lies in memory between.
 TEST_F(DropoutMask, IsDrawnAgainInBackward) {
   const Tensor by = draws(3, 4, 5);
-  const std::vector<double> kept = mask({4, 1000}, 0.25, by);
+  const std::vector<double> kept = mask({4, 1000}, 0.5, by);
   Tensor x = ones(*device_, {{4, 1000}, DType::f32});
   x.set_requires_grad();
   const auto gradient = [&](auto make) {
@@ -106,13 +106,13 @@ TEST_F(DropoutMask, IsDrawnAgainInBackward) {
     const Tensor y = make();
     backward(y, ones(*device_, y.spec()));
     std::vector<double> dx = x.grad().to_vector();
-    for (double& v : dx) v *= 0.75;
+    for (double& v : dx) v *= 0.5;
     return dx;
   };
-  EXPECT_EQ(gradient([&] { return dropout(x, 0.25, by, 1); }), kept);
-  EXPECT_EQ(gradient([&] { return checkpoint([&](const Tensors& in) { return dropout(in[0], 0.25, by, 1); }, {x}); }), kept);
+  EXPECT_EQ(gradient([&] { return dropout(x, 0.5, by, 1); }), kept);
+  EXPECT_EQ(gradient([&] { return checkpoint([&](const Tensors& in) { return dropout(in[0], 0.5, by, 1); }, {x}); }), kept);
   const int64_t live = device_->allocator().ledger().live;
-  const Tensor y = dropout(x, 0.25, by, 1);
+  const Tensor y = dropout(x, 0.5, by, 1);
   EXPECT_EQ(device_->allocator().ledger().live, live + 4 * 1000 * 4) << "the result, and no mask";
   write_dropout_draws(by, 3, 5, 5);
   EXPECT_THROW(backward(y, ones(*device_, y.spec())), Error) << "another step's draws, before backward was done";

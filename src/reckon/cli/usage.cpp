@@ -64,13 +64,14 @@ std::string value_after(const std::string& flag, const std::vector<std::string>&
 const CommandRow* find_command(CommandTable table, std::vector<std::string>& arguments, bool help) {
   const std::string name = arguments.at(0);
   std::vector<std::string> names, kinds;
-  // A command may have kinds and be one itself: `check` beside `check signals`.
-  if (arguments.size() > 1)
-    for (const CommandRow& row : table) {
-      if (first_word(row) != name || second_word(row) != arguments[1]) continue;
-      arguments.erase(arguments.begin(), arguments.begin() + 2);
-      return &row;
-    }
+  // The second word may stand behind flags. It comes first: a command may have kinds and be one itself, `check` beside `check signals`.
+  const auto kind = std::find_if(arguments.begin() + 1, arguments.end(), [](const std::string& word) { return !word.starts_with('-'); });
+  for (const CommandRow& row : table) {
+    if (kind == arguments.end() || first_word(row) != name || second_word(row) != *kind) continue;
+    arguments.erase(kind);
+    arguments.erase(arguments.begin());
+    return &row;
+  }
   for (const CommandRow& row : table) {
     if (name == row.name) {
       arguments.erase(arguments.begin());
@@ -84,17 +85,9 @@ const CommandRow* find_command(CommandTable table, std::vector<std::string>& arg
     if (called_by_launcher()) names.insert(names.end(), std::begin(kLauncherCommands), std::end(kLauncherCommands));
     fail_as(Failure::usage, "unknown command '{}'{} ({} help lists them)", printable_line(name), did_you_mean(name, names), program_name());
   }
-  // The second word may stand behind flags.
-  const auto kind = std::find_if(arguments.begin() + 1, arguments.end(), [](const std::string& word) { return !word.starts_with('-'); });
   if (kind == arguments.end()) {
     check_as(Failure::usage, help, "{} takes one of: {}", name, joined(kinds, ", "));
     return nullptr;
-  }
-  for (const CommandRow& row : table) {
-    if (first_word(row) != name || second_word(row) != *kind) continue;
-    arguments.erase(kind);
-    arguments.erase(arguments.begin());
-    return &row;
   }
   fail_as(Failure::usage, "unknown {} '{}': it takes one of: {}", name, printable_line(*kind), joined(kinds, ", "));
 }
