@@ -10,14 +10,15 @@ namespace reckon {
 namespace {
 // As the documentation of the kernel says it: which elements of a sample stay.
 bool is_kept(uint64_t key, uint64_t site, int64_t sample, int64_t e, double p) {
-  const auto words = philox(mix_key(mix_key(key, site), uint64_t(sample)), 0, uint64_t(e / 1024 * 256 + e % 256));
-  return double(words[size_t(e / 256 % 4)] >> 8) >= p * 0x1p24;
+  const auto words = philox(mix_key(mix_key(key, site), uint64_t(sample)), 0, uint64_t(e / 2048 * 256 + e % 256));
+  const uint32_t word = words[size_t(e / 256 % 4)], half = e / 1024 % 2 == 0 ? word % 65536 : word / 65536;
+  return double(half) >= p * 0x1p16;
 }
 
 void add_dropout(CaseList& list) {
   constexpr uint64_t kKey = 123456789, kSite = 77;
   constexpr int64_t kSample = 5;
-  const double ps[] = {0.125, 0, 0.5, 0.875};  // exact in 24 bits
+  const double ps[] = {0.125, 0, 0.5, 0.875};  // exact in 16 bits
   list.op("dropout");
   int index = 0;
   for (const Arrangement& a : arrangements()) {

@@ -17,7 +17,7 @@ void plan_dropout(Plan& p) {
   check(d.p >= 0 && d.p < 1, "the probability of dropping must be at least 0 and below 1, got {}", d.p);
   check(d.first >= 0, "x cannot begin {} elements before its samples", -d.first);
   p.output(p.in[0]);
-  p.vector_flops({12, p.in[0].numel()});
+  p.vector_flops({7, p.in[0].numel()});
 }
 Tensors vjp_dropout(Vjp& v) { return {call(op::dropout, tensors(std::move(v.dy[0]), v.in(1)), v.as<DropoutParams>())[0], Tensor()}; }
 }  // namespace

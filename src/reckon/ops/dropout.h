@@ -6,7 +6,7 @@
 
 namespace reckon {
 
-/// y = x * mask / (1 - p), each element kept with probability 1 - p (to 2^-24); x [samples, ...], a float of any shape. The mask is a
+/// y = x * mask / (1 - p), each element kept with probability 1 - p (to 2^-17); x [samples, ...], a float of any shape. The mask is a
 /// function of what `draws` holds, the sample, the site and the element alone: the same in backward, in a pass that is repeated, at any
 /// number of threads and however samples are cut into micro-batches.
 /// draws: i64 [2], see write_dropout_draws(). site: which dropout of the model this is. first: where x begins in its samples, in elements,

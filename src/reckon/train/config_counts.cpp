@@ -127,7 +127,7 @@ Bound vector_flops(const Sizes& s) {
           {{40 * s.parameters, {"model.layers", "model.d_model", "model.vocab"}},
            {s.batches * 16 * s.layers * s.layer_weights, joined(joined({"train.grad_accum", "model.layers"}, s.width_keys), {"model.d_model"})},
            {s.batches * s.tokens * 4 * s.layers * s.block_values(), joined(joined({"model.layers"}, s.batch_keys), s.width_keys)},
-           {s.dropout ? s.batches * s.tokens * 12 * 8 * s.layers * s.width : 0, joined({"model.layers", "model.d_model"}, s.batch_keys)},
+           {s.dropout ? s.batches * s.tokens * 7 * 8 * s.layers * s.width : 0, joined({"model.layers", "model.d_model"}, s.batch_keys)},
            {s.batches * s.tokens * 64 * (s.vocab + s.width), joined(s.batch_keys, {"model.vocab"})},
            {s.batches * s.tokens * s.layers * s.heads * (s.plain ? 46 : 23) * (s.seq_len + 1) / 2,
             joined({"model.layers", "model.heads"}, s.batch_keys)},

@@ -7,8 +7,8 @@
 namespace reckon::cpu {
 
 /// y = keep ? x / (1 - p) : 0 for `samples` runs of `each` elements of a float dtype. y may be x.
-/// Element e = first + i of sample s is kept if the top 24 bits of word e / 256 % 4 of Philox block e / 1024 * 256 + e % 256 under the key
-/// (draws[0], site, draws[1] + s) reach p * 2^24: the same elements in every dtype.
+/// Element e = first + i of sample s is kept if 16 bits reach p * 2^16: those of word e / 256 % 4 of Philox block e / 2048 * 256 + e % 256
+/// under the key (draws[0], site, draws[1] + s), the lower ones for even e / 1024, else the upper. The same elements in every dtype.
 struct Dropout {
   DType dtype = DType::f32;
   int64_t samples = 0, each = 0, first = 0;
