@@ -10,6 +10,9 @@ namespace reckon {
 class Device;
 class Fuser;
 class Meter;
+namespace detail {
+struct SavedTensorPacker;
+}
 
 struct Context {
   bool grad_enabled = true;
@@ -18,11 +21,13 @@ struct Context {
   bool remade = false;         // inside Recomputed
   int64_t segment_begin = -1;  // inside a checkpointed segment: the number of its first block; what is older may not be written
   bool finite_check = false;   // every kernel's outputs are searched for NaN and infinity; the first finding throws
+  bool anomaly = false;        // nodes note where they were called from, and backward looks for NaN and infinity: see engine/anomaly.h
   bool has_category = false;   // category below overrides the default
   Category category = Category::activation;
   Phase phase = Phase::init;
   uint32_t module = 0;             // id of the current module path; 0 is the root ""
   Meter* meter = nullptr;
+  detail::SavedTensorPacker* packer = nullptr;  // what nodes keep passes through it: see engine/saved_tensors.h
   Fuser* fuser = nullptr;          // inside a compiled step, see engine/compile.h
 };
 Context& context();
@@ -54,6 +59,7 @@ class NoGrad {
 class EnableGrad {
   detail::Restore<bool> restore_{context().grad_enabled, true}, marking_{context().marking, false};
 };
+inline bool is_grad_enabled() { return context().grad_enabled; }
 /// What recorded operations make in this scope is not kept for backward: the first who needs it there has it computed again, from what the
 /// operation was given, and the last one lets it go. Same bits; the work counts as recomputed. For what is cheap to compute from what is
 /// kept anyway: norms, activations. Saves nothing where a view of the result is kept that was made outside of the scope.

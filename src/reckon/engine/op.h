@@ -84,7 +84,7 @@ struct KernelArgs {
 };
 
 using PlanFunction = void (*)(Plan&);
-using VjpFunction = Tensors (*)(Vjp&);
+using VjpFunction = Tensors (*)(Vjp&);  // dy -> dx, see Vjp in engine/node.h
 using ViewFunction = Layout (*)(const Layout& in, const Params&);
 using AxesFunction = uint32_t (*)(const Params&);
 
@@ -104,6 +104,7 @@ struct OpTraits {
   bool pointwise = false;          // element i of output 0 depends on element i of each input, broadcast: may join a fused group
   AxesFunction sums = nullptr;     // output 0 is input 0 summed over the axes whose bits are set: may end a fused group
   Kernel own_kernel = nullptr;     // a row of a user or of dist brings its own kernel
+  VjpFunction fallback = nullptr;  // the rule while backward itself is recorded, made of operations that have rules; null: vjp serves
   bool float8 = false;             // takes 8-bit floats, which are there to be stored and are refused elsewhere
 };
 

@@ -171,6 +171,56 @@ Tensors vjp_sigmoid(Vjp& v) { return {back(op::sigmoid_back, v, v.out(0))}; }
 Tensors vjp_relu(Vjp& v) { return {back(op::relu_back, v, v.out(0))}; }
 Tensors vjp_gelu(Vjp& v) { return {back(op::gelu_back, v, v.in(0))}; }
 Tensors vjp_silu(Vjp& v) { return {back(op::silu_back, v, v.in(0))}; }
+
+// ---- gradients of gradients: the rules of the rows above, whose inputs are dy and what was kept, for a gradient g of their result. Rows that
+// are linear in dy are their own derivative there.
+Tensors vjp_tanh_back(Vjp& v) {  // dy (1 - y^2)
+  const Tensor dy = v.in(0), y = v.in(1), g = v.dy[0];
+  Tensors d(2);
+  if (v.needs_in(0)) d[0] = call(op::tanh_back, tensors(g, y))[0];
+  if (v.needs_in(1)) d[1] = mul(mul(g, dy), affine(y, -2));
+  return d;
+}
+Tensors vjp_sigmoid_back(Vjp& v) {  // dy y (1 - y)
+  const Tensor dy = v.in(0), y = v.in(1), g = v.dy[0];
+  Tensors d(2);
+  if (v.needs_in(0)) d[0] = call(op::sigmoid_back, tensors(g, y))[0];
+  if (v.needs_in(1)) d[1] = mul(mul(g, dy), affine(y, -2, 1));
+  return d;
+}
+Tensors vjp_relu_back(Vjp& v) {  // dy where y > 0; constant in y
+  const Tensor y = v.in(1);
+  Tensors d(2);
+  if (v.needs_in(0)) d[0] = call(op::relu_back, tensors(v.dy[0], y))[0];
+  if (v.needs_in(1)) d[1] = zeros(y.device(), y.spec());
+  return d;
+}
+// With u = c (x + a x^3) and t = tanh(u): gelu = x (1 + t) / 2, and gelu'' = (1 - t^2) (u' + x u'' / 2 - x t u'^2).
+Tensor gelu_second(const Tensor& x) {
+  constexpr double c = std::numbers::sqrt2 * std::numbers::inv_sqrtpi, a = 0.044715;
+  const Tensor xx = square(x), t = tanh(mul(x, affine(xx, a * c, c))), slope = affine(xx, 3 * a * c, c);  // slope: u'; x u'' = 6 a c x^2
+  const Tensor rest = sub(add(slope, affine(xx, 3 * a * c)), mul(mul(x, t), square(slope)));
+  return mul(affine(square(t), -1, 1), rest);
+}
+Tensors vjp_gelu_back(Vjp& v) {  // dy gelu'(x)
+  const Tensor dy = v.in(0), x = v.in(1), g = v.dy[0];
+  Tensors d(2);
+  if (v.needs_in(0)) d[0] = call(op::gelu_back, tensors(g, x))[0];
+  if (v.needs_in(1)) d[1] = mul(mul(g, dy), gelu_second(x));
+  return d;
+}
+// silu'' = s (1 - s) (2 + x (1 - 2 s))
+Tensor silu_second(const Tensor& x) {
+  const Tensor s = sigmoid(x);
+  return mul(mul(s, affine(s, -1, 1)), affine(mul(x, affine(s, -2, 1)), 1, 2));
+}
+Tensors vjp_silu_back(Vjp& v) {  // dy silu'(x)
+  const Tensor dy = v.in(0), x = v.in(1), g = v.dy[0];
+  Tensors d(2);
+  if (v.needs_in(0)) d[0] = call(op::silu_back, tensors(g, x))[0];
+  if (v.needs_in(1)) d[1] = mul(mul(g, dy), silu_second(x));
+  return d;
+}
 Tensors vjp_where(Vjp& v) {
   const Tensor condition = v.in(0), zero = zero_of(v.dy[0]);
   Tensors dx(3);
@@ -190,6 +240,28 @@ void plan_swiglu_back(Plan& p) {
   p.vector_flops({14, p.in[0].numel()});
 }
 Tensors vjp_swiglu(Vjp& v) { return {back(op::swiglu_back, v, v.in(0))}; }
+
+// Half h of the last axis, and a tensor of zeros but for that half.
+Tensor half(const Tensor& x, int h) {
+  const int64_t width = x.shape().last() / 2;
+  return slice(x, -1, h * width, (h + 1) * width);
+}
+Tensor padded_half(const Tensor& x, int h) {
+  const int64_t width = x.shape().last();
+  return call(op::slice_back, tensors(x), SliceParams{x.rank() - 1, 2 * width, h * width, (h + 1) * width, 1})[0];
+}
+Tensors vjp_swiglu_back(Vjp& v) {  // dy, x = (gate | up) -> (dy up silu'(gate) | dy silu(gate))
+  const Tensor dy = v.in(0), gate = contiguous(half(v.in(1), 0)), up = half(v.in(1), 1);
+  const Tensor to_gate = half(v.dy[0], 0), to_up = half(v.dy[0], 1);
+  Tensors d(2);
+  if (v.needs_in(0)) d[0] = add(call(op::silu_back, tensors(mul(to_gate, up), gate))[0], mul(to_up, silu(gate)));
+  if (v.needs_in(1)) {
+    const Tensor both = mul(to_gate, dy);
+    const Tensor dgate = add(mul(mul(both, up), silu_second(gate)), call(op::silu_back, tensors(mul(to_up, dy), gate))[0]);
+    d[1] = add(padded_half(dgate, 0), padded_half(call(op::silu_back, tensors(both, gate))[0], 1));
+  }
+  return d;
+}
 }  // namespace
 
 // Costs per element are listed in docs/flops.md. A unary operation may write over its input when nobody else holds it.
@@ -225,17 +297,17 @@ UNARY(relu, 1, 0, 1);
 UNARY(gelu, 9, 1, 0);
 UNARY(silu, 5, 1, 0);
 #undef UNARY
-const OpDef op::tanh_back{k_tanh_back, "tanh_back", plan_unary_back<3>, nullptr, {}, {.reuse = 0b1, .pointwise = true}};
-const OpDef op::sigmoid_back{k_sigmoid_back, "sigmoid_back", plan_unary_back<3>, nullptr, {}, {.reuse = 0b1, .pointwise = true}};
-const OpDef op::relu_back{k_relu_back, "relu_back", plan_unary_back<1>, nullptr, {}, {.reuse = 0b1, .pointwise = true}};
-const OpDef op::gelu_back{k_gelu_back, "gelu_back", plan_unary_back<19>, nullptr, {}, {.reuse = 0b11, .pointwise = true}};
-const OpDef op::silu_back{k_silu_back, "silu_back", plan_unary_back<9>, nullptr, {}, {.reuse = 0b11, .pointwise = true}};
+const OpDef op::tanh_back{k_tanh_back, "tanh_back", plan_unary_back<3>, vjp_tanh_back, {.in = 0b11}, {.reuse = 0b1, .pointwise = true}};
+const OpDef op::sigmoid_back{k_sigmoid_back, "sigmoid_back", plan_unary_back<3>, vjp_sigmoid_back, {.in = 0b11}, {.reuse = 0b1, .pointwise = true}};
+const OpDef op::relu_back{k_relu_back, "relu_back", plan_unary_back<1>, vjp_relu_back, {.in = 0b10}, {.reuse = 0b1, .pointwise = true}};
+const OpDef op::gelu_back{k_gelu_back, "gelu_back", plan_unary_back<19>, vjp_gelu_back, {.in = 0b11}, {.reuse = 0b11, .pointwise = true}};
+const OpDef op::silu_back{k_silu_back, "silu_back", plan_unary_back<9>, vjp_silu_back, {.in = 0b11}, {.reuse = 0b11, .pointwise = true}};
 const OpDef op::equal{k_equal, "equal", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1, .pointwise = true}};
 const OpDef op::less{k_less, "less", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1, .pointwise = true}};
 const OpDef op::less_equal{k_less_equal, "less_equal", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1, .pointwise = true}};
 const OpDef op::where{k_where, "where", plan_where, vjp_where, {.in = 0b1}, {.any_stride = 0b111, .pointwise = true}};
 const OpDef op::swiglu{k_swiglu, "swiglu", plan_swiglu, vjp_swiglu, {.in = 0b1}};
-const OpDef op::swiglu_back{k_swiglu_back, "swiglu_back", plan_swiglu_back, nullptr, {}, {.reuse = 0b10}};
+const OpDef op::swiglu_back{k_swiglu_back, "swiglu_back", plan_swiglu_back, vjp_swiglu_back, {.in = 0b11}, {.reuse = 0b10}};
 
 Tensor add(Tensor a, Tensor b) {
   const DType dtype = result_dtype_for(op::add, a, b);

@@ -1,8 +1,10 @@
 // ops/loss: cross-entropy of logits, and of logits that are made and used a tile at a time inside the operation.
+#include <cmath>
+
 #include "reckon/engine/context.h"
 #include "reckon/ops/dtypes.h"
+#include "reckon/ops/fallback.h"
 #include "reckon/ops/ops.h"
-#include "reckon/ops/rows.h"
 
 namespace reckon {
 namespace {
@@ -48,6 +50,33 @@ Tensors vjp_cross_entropy(Vjp& v) {
   Tensor logits = v.in(0);
   Tensors in = tensors(v.dy[0], std::move(logits), v.in(1), v.out(1), v.out(2));
   return {call(op::cross_entropy_back, std::move(in), v.as<LossParams>())[0], Tensor()};
+}
+
+// ---- the same by public operations, for gradients of gradients; count [] of targets that are not ignored
+Tensor plain_cross_entropy(const Tensor& logits, const Tensor& targets, const Tensor& count, const Options& o) {
+  Device& device = logits.device();
+  const DType dtype = statistics_dtype(logits.dtype());
+  const auto number = [&](double value) { return full(device, {Shape{}, dtype}, value); };
+  const auto label = [&](int64_t value) { return full(device, {Shape{}, DType::i32}, double(value)); };
+  const int64_t V = logits.shape().last();
+  const Tensor x = cast(logits, dtype), most = max(x, {-1}, true).detached();
+  const Tensor lse = squeeze(add(log(sum(exp(sub(x, most)), {-1}, true)), most), -1);
+  const Tensor hot = equal(unsqueeze(targets, -1), arange(device, V, DType::i32));
+  Tensor row = sub(lse, affine(sum(where(hot, x, number(0)), {-1}), 1 - o.label_smoothing));
+  if (o.label_smoothing > 0) row = sub(row, affine(mean(x, {-1}), o.label_smoothing));
+  if (o.z_loss != 0) row = add(row, affine(square(lse), o.z_loss));
+  // A target that is no class gives NaN, in the loss and in its gradient; one that is ignored gives nothing.
+  const Tensor factor = where(less(targets, label(0)), number(NAN), where(less(targets, label(V)), number(1), number(NAN)));
+  row = where(equal(targets, label(o.ignore_index)), number(0), mul(row, factor));
+  if (o.reduction == Reduction::none) return row;
+  return o.reduction == Reduction::sum ? sum(row) : div(sum(row), count);
+}
+Tensors cross_entropy_fallback(Vjp& v) {
+  const Options o = v.as<LossParams>().options;
+  const Tensor targets = v.in(1), count = v.out(2);
+  Tensors d = differentiated({v.in(0)}, v.dy[0], v.needs, [=](const Tensors& in) { return plain_cross_entropy(in[0], targets, count, o); });
+  d.resize(2);
+  return d;
 }
 
 // ---- linear_cross_entropy. x [..., K], w [V, K], targets i32 [...]
@@ -117,13 +146,24 @@ Tensors vjp_linear_cross_entropy(Vjp& v) {
   if (v.needs_in(1) && !slot.defined()) dx[1] = cast(out[next], w_dtype);
   return dx;
 }
+// While backward is recorded, the logits are made after all.
+Tensors linear_cross_entropy_fallback(Vjp& v) {
+  const Options o = v.as<LossParams>().options;
+  const Tensor targets = v.in(2), count = v.out(2);
+  Tensors d = differentiated({v.in(0), v.in(1)}, v.dy[0], v.needs,
+                             [=](const Tensors& in) { return plain_cross_entropy(linear(in[0], in[1]), targets, count, o); });
+  d.resize(3);
+  return d;
+}
 }  // namespace
 
 const OpDef op::cross_entropy{
-    k_cross_entropy, "cross_entropy", plan_cross_entropy, vjp_cross_entropy, {.in = 0b11, .out = 0b110}, {.detached_outputs = 0b110}};
+    k_cross_entropy,       "cross_entropy", plan_cross_entropy, vjp_cross_entropy, {.in = 0b11, .out = 0b110},
+    {.detached_outputs = 0b110, .fallback = cross_entropy_fallback}};
 const OpDef op::cross_entropy_back{k_cross_entropy_back, "cross_entropy_back", plan_cross_entropy_back, nullptr, {}, {.reuse = 0b10}};
 const OpDef op::linear_cross_entropy{k_linear_cross_entropy,   "linear_cross_entropy",      plan_linear_cross_entropy,
-                                     vjp_linear_cross_entropy, {.in = 0b111, .out = 0b110}, {.detached_outputs = 0b110}};
+                                     vjp_linear_cross_entropy, {.in = 0b111, .out = 0b110},
+                                     {.detached_outputs = 0b110, .fallback = linear_cross_entropy_fallback}};
 const OpDef op::linear_cross_entropy_back{
     k_linear_cross_entropy_back, "linear_cross_entropy_back", plan_linear_cross_entropy_back, nullptr, {}, {.mutates = 0b1000000}};
 const OpDef op::linear_cross_entropy_step{

@@ -109,13 +109,36 @@ Tensors vjp_linear(Vjp& v) {
   if (v.needs_in(0)) dx[0] = call(op::linear_back_x, tensors(dy, v.in(1)))[0];
   return dx;
 }
+
+// The three products of a linear layer are each other's gradients. g: the gradient of what a backward row gives. A row that writes a slot is
+// outside of graphs.
+Tensors vjp_linear_back_x(Vjp& v) {  // dx = dy w
+  const Tensor dy = v.in(0), w = v.in(1), g = v.dy[0];
+  Tensors d(2);
+  if (v.needs_in(0)) d[0] = linear(g, w);
+  if (v.needs_in(1)) d[1] = call(op::linear_back_w, tensors(dy, g), LinearParams{false, w.dtype()})[0];
+  return d;
+}
+Tensors vjp_linear_back_w(Vjp& v) {  // dw = dy^T x
+  const Tensor dy = v.in(0), x = v.in(1), g = cast(v.dy[0], x.dtype());
+  Tensors d(v.node.in_specs().size());
+  if (v.needs_in(0)) d[0] = linear(x, g);
+  if (v.needs_in(1)) d[1] = call(op::linear_back_x, tensors(dy, g))[0];
+  return d;
+}
+Tensors vjp_linear_back_b(Vjp& v) {  // db = the sum of dy's rows
+  const TensorSpec dy = v.node.in_specs()[0];
+  Tensors d(v.node.in_specs().size());
+  d[0] = expand(cast(v.dy[0], dy.dtype), dy.shape);
+  return d;
+}
 }  // namespace
 
 const OpDef op::matmul{k_matmul, "matmul", plan_matmul, vjp_matmul, {.in = 0b11}};
 const OpDef op::linear{k_linear, "linear", plan_linear, vjp_linear, {.in = 0b11}};
-const OpDef op::linear_back_x{k_linear_back_x, "linear_back_x", plan_linear_back_x};
-const OpDef op::linear_back_w{k_linear_back_w, "linear_back_w", plan_linear_back_w, nullptr, {}, {.mutates = 0b100}};
-const OpDef op::linear_back_b{k_linear_back_b, "linear_back_b", plan_linear_back_b, nullptr, {}, {.mutates = 0b10}};
+const OpDef op::linear_back_x{k_linear_back_x, "linear_back_x", plan_linear_back_x, vjp_linear_back_x, {.in = 0b11}};
+const OpDef op::linear_back_w{k_linear_back_w, "linear_back_w", plan_linear_back_w, vjp_linear_back_w, {.in = 0b11}, {.mutates = 0b100}};
+const OpDef op::linear_back_b{k_linear_back_b, "linear_back_b", plan_linear_back_b, vjp_linear_back_b, {}, {.mutates = 0b10}};
 
 namespace {
 // A matrix whose last two axes are swapped views of contiguous ones is passed as "transposed" instead of being copied.

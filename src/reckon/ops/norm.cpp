@@ -1,6 +1,6 @@
 // ops/norm: LayerNorm, RMSNorm and QK-norm, over the last axis.
+#include "reckon/ops/fallback.h"
 #include "reckon/ops/ops.h"
-#include "reckon/ops/rows.h"
 
 namespace reckon {
 namespace {
@@ -108,6 +108,42 @@ Tensors vjp_add_rms_norm(Vjp& v) {
   return add_norm_gradients(v, op::rms_norm_back, tensors(std::move(v.dy[1]), v.out(0), v.in(2), v.out(2), std::move(v.dy[0])));
 }
 
+// ---- the same by public operations, for gradients of gradients. Without weight and bias, in the dtype of the statistics.
+Tensor plain_norm(const Tensor& x, double eps, bool layer) {
+  const Tensor wide = cast(x, statistics_dtype(x.dtype())), centred = layer ? sub(wide, mean(wide, {-1}, true)) : wide;
+  return mul(centred, rsqrt(affine(mean(square(centred), {-1}, true), 1, eps)));
+}
+Tensor plain_norm(const Tensor& x, const Tensor& weight, double eps, bool layer) {
+  const Tensor y = plain_norm(x, eps, layer);
+  return cast(mul(y, cast(weight, y.dtype())), x.dtype());
+}
+// needs: bits of x and weight
+Tensors plain_norm_gradients(const Vjp& v, const Tensor& x, const Tensor& weight, const Tensor& dy, uint32_t needs, bool layer) {
+  const double eps = v.as<NormParams>().eps;
+  return differentiated({x, weight}, dy, needs, [=](const Tensors& in) { return plain_norm(in[0], in[1], eps, layer); });
+}
+Tensors norm_fallback(Vjp& v, bool layer) {
+  Tensors d = plain_norm_gradients(v, v.in(0), v.in(1), v.dy[0], v.needs, layer);
+  d.resize(v.node.in_specs().size());
+  if (d.size() > 2 && v.needs_in(2)) d[2] = sum_to(v.dy[0], v.node.in_specs()[2].shape);
+  return d;
+}
+Tensors layer_norm_fallback(Vjp& v) { return norm_fallback(v, true); }
+Tensors rms_norm_fallback(Vjp& v) { return norm_fallback(v, false); }
+
+// dy: of the sum, and of its norm
+Tensors add_norm_fallback(Vjp& v, bool layer) {
+  const bool sum_needed = v.needs & 0b11u;
+  const Tensors g = plain_norm_gradients(v, v.out(0), v.in(2), v.dy[1], uint32_t(sum_needed) | (v.needs >> 2 & 1u) << 1, layer);
+  Tensors d(v.node.in_specs().size());
+  if (sum_needed) d[0] = d[1] = add(v.dy[0], g[0]);
+  d[2] = g[1];
+  if (d.size() > 3 && v.needs_in(3)) d[3] = sum_to(v.dy[1], v.node.in_specs()[3].shape);
+  return d;
+}
+Tensors add_layer_norm_fallback(Vjp& v) { return add_norm_fallback(v, true); }
+Tensors add_rms_norm_fallback(Vjp& v) { return add_norm_fallback(v, false); }
+
 // ---- QK-norm. in: qkv [..., (H + 2 KV) D], wq [D], wk [D] -> y, rstd [rows, H + KV]
 void plan_qk_norm(Plan& p) {
   const auto q = p.params.as<QkNormParams>();
@@ -133,17 +169,32 @@ Tensors vjp_qk_norm(Vjp& v) {
   const uint32_t needs = v.needs & 0b111u;
   return scatter(v, needs, call(op::qk_norm_back, tensors(std::move(v.dy[0]), v.in(0), v.in(1), v.in(2), v.out(1)), {v.as<QkNormParams>(), needs}));
 }
+Tensor plain_qk_norm(const Tensors& in, const QkNormParams& q) {
+  const int64_t heads = int64_t(q.heads) + 2 * int64_t(q.kv_heads), keys = int64_t(q.heads) + q.kv_heads;
+  const Tensor split = reshape(in[0], {in[0].shape().rows(), heads, q.head_dim});
+  const auto placed = [&](const Tensor& part, int64_t first, int64_t last) {
+    return call(op::slice_back, tensors(part), SliceParams{1, heads, first, last, 1})[0];
+  };
+  const Tensor queries = plain_norm(slice(split, 1, 0, q.heads), in[1], q.eps, false);
+  const Tensor normed_keys = plain_norm(slice(split, 1, q.heads, keys), in[2], q.eps, false);
+  const Tensor all = add(add(placed(queries, 0, q.heads), placed(normed_keys, q.heads, keys)), placed(slice(split, 1, keys, heads), keys, heads));
+  return reshape(all, in[0].shape());
+}
+Tensors qk_norm_fallback(Vjp& v) {
+  const auto q = v.as<QkNormParams>();
+  return differentiated({v.in(0), v.in(1), v.in(2)}, v.dy[0], v.needs, [=](const Tensors& in) { return plain_qk_norm(in, q); });
+}
 }  // namespace
 
-const OpDef op::layer_norm{k_layer_norm, "layer_norm", plan_layer_norm, vjp_layer_norm, {.in = 0b011, .out = 0b110}, {.detached_outputs = 0b110}};
+const OpDef op::layer_norm{k_layer_norm, "layer_norm", plan_layer_norm, vjp_layer_norm, {.in = 0b011, .out = 0b110}, {.detached_outputs = 0b110, .fallback = layer_norm_fallback}};
 const OpDef op::layer_norm_back{k_layer_norm_back, "layer_norm_back", plan_layer_norm_back};
-const OpDef op::rms_norm{k_rms_norm, "rms_norm", plan_rms_norm, vjp_rms_norm, {.in = 0b11, .out = 0b10}, {.detached_outputs = 0b10}};
+const OpDef op::rms_norm{k_rms_norm, "rms_norm", plan_rms_norm, vjp_rms_norm, {.in = 0b11, .out = 0b10}, {.detached_outputs = 0b10, .fallback = rms_norm_fallback}};
 const OpDef op::rms_norm_back{k_rms_norm_back, "rms_norm_back", plan_rms_norm_back};
 const OpDef op::add_layer_norm{
-    k_add_layer_norm, "add_layer_norm", plan_add_layer_norm, vjp_add_layer_norm, {.in = 0b0100, .out = 0b1101}, {.reuse = 0b11, .detached_outputs = 0b1100}};
+    k_add_layer_norm, "add_layer_norm", plan_add_layer_norm, vjp_add_layer_norm, {.in = 0b0100, .out = 0b1101}, {.reuse = 0b11, .detached_outputs = 0b1100, .fallback = add_layer_norm_fallback}};
 const OpDef op::add_rms_norm{
-    k_add_rms_norm, "add_rms_norm", plan_add_rms_norm, vjp_add_rms_norm, {.in = 0b100, .out = 0b101}, {.reuse = 0b11, .detached_outputs = 0b100}};
-const OpDef op::qk_norm{k_qk_norm, "qk_norm", plan_qk_norm, vjp_qk_norm, {.in = 0b111, .out = 0b10}, {.detached_outputs = 0b10}};
+    k_add_rms_norm, "add_rms_norm", plan_add_rms_norm, vjp_add_rms_norm, {.in = 0b100, .out = 0b101}, {.reuse = 0b11, .detached_outputs = 0b100, .fallback = add_rms_norm_fallback}};
+const OpDef op::qk_norm{k_qk_norm, "qk_norm", plan_qk_norm, vjp_qk_norm, {.in = 0b111, .out = 0b10}, {.detached_outputs = 0b10, .fallback = qk_norm_fallback}};
 const OpDef op::qk_norm_back{k_qk_norm_back, "qk_norm_back", plan_qk_norm_back};
 
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {

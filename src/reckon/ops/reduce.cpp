@@ -54,6 +54,22 @@ void plan_softmax_back(Plan& p) {  // dy, y
 Tensors vjp_softmax(Vjp& v) { return {call(op::softmax_back, tensors(std::move(v.dy[0]), v.out(0)))[0]}; }
 Tensors vjp_log_softmax(Vjp& v) { return {call(op::log_softmax_back, tensors(std::move(v.dy[0]), v.out(0)))[0]}; }
 
+// Both are linear in dy. g: the gradient of their result.
+Tensors vjp_softmax_back(Vjp& v) {  // y (dy - sum(dy y))
+  const Tensor dy = v.in(0), y = v.in(1), g = v.dy[0];
+  Tensors d(2);
+  if (v.needs_in(0)) d[0] = call(op::softmax_back, tensors(g, y))[0];
+  if (v.needs_in(1)) d[1] = sub(mul(g, sub(dy, sum(mul(dy, y), {-1}, true))), mul(dy, sum(mul(g, y), {-1}, true)));
+  return d;
+}
+Tensors vjp_log_softmax_back(Vjp& v) {  // dy - exp(y) sum(dy)
+  const Tensor dy = v.in(0), g = v.dy[0], spread = mul(g, exp(v.in(1)));
+  Tensors d(2);
+  if (v.needs_in(0)) d[0] = sub(g, sum(spread, {-1}, true));
+  if (v.needs_in(1)) d[1] = neg(mul(spread, sum(dy, {-1}, true)));
+  return d;
+}
+
 ReduceParams reduce_params(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
   ReduceParams r{0, keepdim};
   for (const int axis : axes) r.axes |= 1u << x.shape().resolve(axis);
@@ -65,9 +81,9 @@ ReduceParams reduce_params(const Tensor& x, std::initializer_list<int> axes, boo
 const OpDef op::sum{k_sum, "sum", plan_sum, vjp_sum, {}, {.any_stride = 0b1, .sums = summed_axes}};
 const OpDef op::max{k_max, "max", plan_max, vjp_max, {.in = 0b1, .out = 0b1}, {.any_stride = 0b1}};
 const OpDef op::softmax{k_softmax, "softmax", plan_softmax, vjp_softmax, {.out = 0b1}, {.reuse = 0b1}};
-const OpDef op::softmax_back{k_softmax_back, "softmax_back", plan_softmax_back, nullptr, {}, {.reuse = 0b1}};
+const OpDef op::softmax_back{k_softmax_back, "softmax_back", plan_softmax_back, vjp_softmax_back, {.in = 0b11}, {.reuse = 0b1}};
 const OpDef op::log_softmax{k_log_softmax, "log_softmax", plan_softmax, vjp_log_softmax, {.out = 0b1}, {.reuse = 0b1}};
-const OpDef op::log_softmax_back{k_log_softmax_back, "log_softmax_back", plan_softmax_back, nullptr, {}, {.reuse = 0b1}};
+const OpDef op::log_softmax_back{k_log_softmax_back, "log_softmax_back", plan_softmax_back, vjp_log_softmax_back, {.in = 0b11}, {.reuse = 0b1}};
 
 Tensor sum(const Tensor& x, std::initializer_list<int> axes, bool keepdim) { return call(op::sum, tensors(x), reduce_params(x, axes, keepdim))[0]; }
 Tensor max(const Tensor& x, std::initializer_list<int> axes, bool keepdim) { return call(op::max, tensors(x), reduce_params(x, axes, keepdim))[0]; }

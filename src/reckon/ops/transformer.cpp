@@ -3,6 +3,7 @@
 
 #include "reckon/ops/attention_rows.h"
 #include "reckon/ops/dtypes.h"
+#include "reckon/ops/fallback.h"
 #include "reckon/ops/ops.h"
 
 namespace reckon {
@@ -41,6 +42,17 @@ Tensors vjp_embedding(Vjp& v) {
     dx[0] = cast(call(op::embedding_back, tensors(v.dy[0], v.in(1)), e)[0], v.node.in_specs()[0].dtype);
   }
   return dx;
+}
+
+// dtable is linear in dy; rows whose id is outside the table are not in it.
+Tensors vjp_embedding_back(Vjp& v) {
+  const TensorSpec dy = v.node.in_specs()[0];
+  const auto scalar = [&](DType dtype, double value) { return full(v.node.device(), {Shape{}, dtype}, value); };
+  const Tensor ids = unsqueeze(v.in(1), -1), zero = scalar(dy.dtype, 0);
+  const Tensor rows = embedding(cast(v.dy[0], dy.dtype), v.in(1));
+  Tensors d(v.node.in_specs().size());
+  d[0] = where(less(ids, scalar(DType::i32, 0)), zero, where(less(ids, scalar(DType::i32, v.as<EmbeddingParams>().vocab)), rows, zero));
+  return d;
 }
 
 // ---- rope. in: x [B, T, heads D] (, position i64 [1]) -> y
@@ -113,6 +125,17 @@ Tensors vjp_attention(Vjp& v) {
   return dx;
 }
 
+// While backward is recorded, the T x T scores are made after all.
+Tensors attention_fallback(Vjp& v) {
+  const auto a = v.as<AttentionParams>();
+  Tensors d(v.node.in_specs().size());
+  const Tensor documents = d.size() > 1 ? v.in(1) : Tensor();
+  d[0] = differentiated({v.in(0)}, v.dy[0], v.needs, [=](const Tensors& in) {
+    return attention_plain(in[0], a.heads, a.kv_heads, a.head_dim, a.causal, a.scale, a.window, documents);
+  })[0];
+  return d;
+}
+
 // ---- generation: caches [B, KV, max_T, D], position i64 [1]
 void check_cache(const Plan& p, const AttentionParams& a, size_t k, size_t v, size_t position) {
   check_qkv(p.in[0], a);
@@ -135,9 +158,9 @@ void plan_attention_cached(Plan& p) {                                           
 }  // namespace
 
 const OpDef op::embedding{k_embedding, "embedding", plan_embedding, vjp_embedding, {.in = 0b10}};
-const OpDef op::embedding_back{k_embedding_back, "embedding_back", plan_embedding_back, nullptr, {}, {.mutates = 0b100}};
+const OpDef op::embedding_back{k_embedding_back, "embedding_back", plan_embedding_back, vjp_embedding_back, {.in = 0b10}, {.mutates = 0b100}};
 const OpDef op::rope{k_rope, "rope", plan_rope, vjp_rope, {.in = 0b10}, {.reuse = 0b1}};
-const OpDef op::attention{k_attention, "attention", plan_attention, vjp_attention, {.in = 0b11, .out = 0b11}, {.detached_outputs = 0b10}};
+const OpDef op::attention{k_attention, "attention", plan_attention, vjp_attention, {.in = 0b11, .out = 0b11}, {.detached_outputs = 0b10, .fallback = attention_fallback}};
 const OpDef op::attention_back{k_attention_back, "attention_back", plan_attention_back};
 const OpDef op::kv_append{k_kv_append, "kv_append", plan_kv_append, nullptr, {}, {.mutates = 0b110}};
 const OpDef op::attention_cached{k_attention_cached, "attention_cached", plan_attention_cached};

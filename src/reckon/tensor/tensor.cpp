@@ -145,7 +145,10 @@ Tensor& Tensor::set_requires_grad(bool on) {
   return *this;
 }
 
-Tensor Tensor::grad() const { return state().grad_filled ? Tensor(state().grad) : Tensor(); }
+Tensor Tensor::grad() const {
+  if (state().retained) return Tensor(static_cast<RetainedGradient&>(*state().retained).grad);
+  return state().grad_filled ? Tensor(state().grad) : Tensor();
+}
 
 void TensorState::note_gradient() {
   // What the rehearsal made itself is gone after it: nothing to put back, and the journal would hold it until then.
@@ -185,6 +188,7 @@ Tensor Tensor::grad_slot() const {
 }
 
 void Tensor::zero_grad() {
+  if (state().retained) static_cast<RetainedGradient&>(*state().retained).grad = {};
   state().note_gradient();
   state().grad_filled = false;
   if (!state().grad_is_slot || state().slot_source) state().grad = {};

@@ -65,9 +65,16 @@ struct TensorState : RefCounted {
   Ref<RefCounted> grad_fn;    // the Node that made it, or null for a leaf
   Ref<TensorState> grad;      // of a leaf; a parameter's is a slot of a gradient bucket
   Ref<SlotSource> slot_source;
+  Ref<RefCounted> hooks;                // of a leaf: what is called with its gradient
+  Ref<RefCounted> retained;             // of a result: a RetainedGradient
 
   /// To be called before grad or grad_filled change: a rehearsal puts them back.
   void note_gradient();
+};
+
+/// The gradient of a result that somebody asked to keep: the result and the node that made it share this place.
+struct RetainedGradient : RefCounted {
+  Ref<TensorState> grad;
 };
 
 /// Gradients as they were before a rehearsal.
@@ -126,7 +133,7 @@ class Tensor {
   Tensor& set_requires_grad(bool on = true);
   bool is_leaf() const { return !state().grad_fn; }
   const Ref<RefCounted>& grad_fn() const { return state().grad_fn; }
-  /// The accumulated gradient of a leaf; undefined before the first contribution.
+  /// The accumulated gradient of a leaf, or of a result whose gradient is retained; undefined before the first contribution.
   Tensor grad() const;
   /// Fixes where this leaf's gradient is accumulated: same shape, float; empty until the first contribution.
   void set_grad_slot(const Tensor& slot);

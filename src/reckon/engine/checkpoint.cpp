@@ -1,0 +1,73 @@
+// engine/checkpoint: a node that keeps the inputs of a segment and runs it again.
+#include "reckon/engine/backward_pass.h"
+#include "reckon/engine/context.h"
+
+namespace reckon {
+namespace {
+void plan_checkpoint(Plan&) {}  // never called: the segment's own operations are planned
+
+// Runs the segment; its operations may write only what it makes itself.
+Tensor run_segment(const detail::Segment& segment, const Tensors& in) {
+  const int64_t begin = in.empty() ? -1 : in[0].device().allocator().ledger().allocations;  // the number of the next block
+  const detail::Restore<int64_t> scope(context().segment_begin, begin);
+  return segment.run(in);
+}
+Tensor run_recorded(const detail::Segment& segment, const Tensors& in) {
+  const EnableGrad guard;
+  const detail::Restore<bool> recomputing(context().recomputing, true);
+  return run_segment(segment, in);
+}
+
+// grad() and create_graph: the segment is recorded on the inputs themselves, and the pass goes on through that. So it finds captured
+// tensors that are asked for, and what is recorded on the way can be differentiated.
+Tensors splice(Vjp& v, const detail::Segment& segment) {
+  Tensors inputs;
+  {
+    const EnableGrad guard;
+    for (size_t i = 0; i < v.node.in_specs().size(); ++i) inputs.push_back(v.in(i));
+  }
+  const Tensor again = run_recorded(segment, inputs);
+  if (again.requires_grad()) detail::continue_at(*v.pass, gradient_edge(again), std::move(v.dy[0]));
+  return {};
+}
+
+Tensors vjp_checkpoint(Vjp& v) {
+  const auto* segment = static_cast<const detail::Segment*>(v.node.payload());
+  if (!v.use_slots) return splice(v, *segment);
+  Tensors inputs;
+  for (size_t i = 0; i < v.node.in_specs().size(); ++i) {
+    Tensor copy = v.in(i).detached();
+    copy.set_requires_grad(v.needs_in(int(i)) && is_float(copy.dtype()));
+    inputs.push_back(std::move(copy));
+  }
+  const Tensor again = run_recorded(*segment, inputs);
+  Tensors dx(inputs.size());
+  if (!again.requires_grad()) return dx;  // what required a gradient in the first pass was frozen since
+  detail::run_inner_pass(*v.pass, again, v.dy[0]);
+  for (size_t i = 0; i < inputs.size(); ++i)
+    if (v.needs_in(int(i))) dx[i] = inputs[i].grad();
+  return dx;
+}
+const OpDef checkpoint_row{-1, "checkpoint", plan_checkpoint, vjp_checkpoint, {.in = ~0u}};
+}  // namespace
+
+bool detail::is_checkpoint(const Node& node) { return &node.op() == &checkpoint_row; }
+
+Tensor detail::checkpoint(Ref<Segment> segment, Tensors in) {
+  if (!context().grad_enabled && !context().marking) return segment->run(in);  // it will not run again
+  if (!context().grad_enabled) return run_segment(*segment, in);               // inside another segment's first pass
+  Tensor out;
+  {
+    const NoGrad guard;
+    const detail::Restore<bool> marking(context().marking, true);
+    out = run_segment(*segment, in);
+  }
+  if (!out.requires_grad()) return out;
+  const Ref<Node> node(new Node(checkpoint_row, {}, in, {out}, Ref<NodePayload>(segment)));
+  Tensor result = out.detached();
+  TensorState& state = result.state();
+  state.requires_grad = true;
+  state.grad_fn = Ref<RefCounted>(node);
+  return result;
+}
+}  // namespace reckon
