@@ -1,4 +1,6 @@
 // Gradients arrive where they should: leaves, slots, results; once or summed.
+#include <cmath>
+
 #include "tests/engine/support.h"
 
 namespace reckon {
@@ -210,9 +212,56 @@ TEST_F(Autograd, GradLeavesSlotsAlone) {
   EXPECT_FALSE(w.grad().defined());
 }
 
-TEST_F(Autograd, GradOfSomethingElseIsUndefined) {
-  const Tensor x = scalar_leaf(3), other = scalar_leaf(1);
-  EXPECT_FALSE(grad(square(x), {other})[0].defined());
+TEST_F(Autograd, GradOfSomethingElseIsAnErrorUnlessItIsAllowed) {
+  const Tensor x = scalar_leaf(3), other = scalar_leaf(1), plain = scalar(2), y = square(x);
+  EXPECT_THAT(error_of([&] { grad(y, {x, other}, {}, {.retain_graph = true}); }),
+              AllOf(HasSubstr("grad: input 1, f64[], is not reached from f64[]"), HasSubstr("allow_unused")));
+  EXPECT_THAT(error_of([&] { grad(y, {plain}); }), HasSubstr("grad: input 0, f64[], does not require a gradient"));
+  const Tensors g = grad(y, {other, x, plain}, {}, {.allow_unused = true});
+  EXPECT_FALSE(g[0].defined());
+  EXPECT_EQ(g[1].item(), 6);
+  EXPECT_FALSE(g[2].defined());
+}
+
+TEST_F(Autograd, GradOfSeveralRootsIsTheSumOverThem) {
+  const Tensor x = leaf({2}, {3, 4}), w = leaf({2}, {1, 2}), y = mul(x, w), z = square(x);
+  const Tensors g = grad({y, z}, {x, w}, {tensor({2}, {1, 10}), tensor({2}, {1, 1})});
+  EXPECT_THAT(g[0].to_vector(), ElementsAre(1 + 6, 20 + 8));
+  EXPECT_THAT(g[1].to_vector(), ElementsAre(3, 40));
+  EXPECT_FALSE(x.grad().defined());
+  EXPECT_THAT(error_of([&] { grad({sum(x), sum(w)}, {x}, {scalar(1)}); }), HasSubstr("1 seeds for 2 tensors"));
+  EXPECT_THAT(error_of([&] { grad({sum(x), square(x)}, {x}); }), HasSubstr("give the gradient of each element as seed"));
+  // One of them inside the other's graph.
+  const Tensor a = square(x), b = mul(a, a);
+  EXPECT_THAT(grad({b, a}, {x}, {ones(*device_, b.spec()), ones(*device_, a.spec())})[0].to_vector(), ElementsAre(4 * 27 + 6, 4 * 64 + 8));
+}
+
+TEST_F(Autograd, BackwardOfSeveralRootsAccumulatesTheirSum) {
+  const Tensor x = scalar_leaf(3);
+  backward({square(x), affine(x, 10)});
+  EXPECT_EQ(x.grad().item(), 16);
+}
+
+TEST_F(Autograd, GradVisitsOnlyWhatLeadsToItsInputs) {
+  const Tensor x = scalar_leaf(3), w = scalar_leaf(2), side = exp(w), y = mul(square(x), side);
+  Meter meter;
+  {
+    const MeterScope scope(meter);
+    grad(y, {x});
+  }
+  // dy, dy side, 2 x and the product: nothing for exp, and no gradient of its result.
+  int64_t products = 0;
+  for (const MeterRow& row : meter.rows()) products += std::string_view(row.op) == "mul" ? row.calls : 0;
+  EXPECT_EQ(products, 2);
+  backward(side);  // so its graph is still there
+  EXPECT_DOUBLE_EQ(w.grad().item(), std::exp(2.0));
+}
+
+TEST_F(Autograd, GradStopsAtResultsThatNothingIsAskedBehind) {
+  const Tensor x = scalar_leaf(3), y = exp(x), z = square(y);
+  EXPECT_DOUBLE_EQ(grad(z, {y})[0].item(), 2 * std::exp(3.0));
+  backward(y);  // y's own node was not run, and is not released
+  EXPECT_DOUBLE_EQ(x.grad().item(), std::exp(3.0));
 }
 
 // ---- a graph is used once

@@ -1,6 +1,7 @@
 // Recomputation: the same bits, less memory, and its work counted as hardware work only.
 #include <cmath>
 
+#include "reckon/ops/functional.h"
 #include "tests/engine/support.h"
 
 namespace reckon {
@@ -97,10 +98,64 @@ TEST_F(Checkpoint, Nests) {
   EXPECT_NEAR(x.grad().item(), std::exp(1.5) * 2.5, 1e-14);
 }
 
-TEST_F(Checkpoint, RefusesHigherOrder) {
-  const Tensor x = scalar_leaf(1.5);
-  const Tensor y = checkpoint([](const Tensors& in) { return exp(in[0]); }, {x});
-  EXPECT_THAT(error_of([&] { grad(y, {x}); }), HasSubstr("use backward()"));
+TEST_F(Checkpoint, GradPassesThroughToInputsAndToWhatItCaptures) {
+  const Tensor x = leaf({2}, {1, 2}), w = leaf({2}, {3, 5}), unused = leaf({2}, {0, 0});
+  const Tensor inner = exp(x);  // a result that the segment captures
+  const auto segment = [&](const Tensors& in) { return mul(mul(square(in[0]), w), inner); };
+  const auto loss = [&](bool recompute) { return sum(recompute ? checkpoint(segment, {affine(x, 2)}) : segment({affine(x, 2)})); };
+  const Tensors plain = grad(loss(false), {x, w, inner}, {}, {.retain_graph = true});
+  const Tensor root = loss(true);
+  const Tensors again = grad(root, {x, w, inner}, {}, {.retain_graph = true});
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(again[i].to_vector(), plain[i].to_vector()) << i;
+  EXPECT_FALSE(x.grad().defined() || w.grad().defined());
+  EXPECT_THAT(error_of([&] { grad(root, {unused}, {}, {.retain_graph = true}); }), HasSubstr("is not reached"));
+  EXPECT_EQ(grad(root, {w})[0].to_vector(), plain[1].to_vector()) << "a captured leaf alone";
+}
+
+TEST_F(Checkpoint, CanBeDifferentiatedAgain) {
+  const Tensor w = leaf({3}, {0.3, -0.5, 0.7});
+  const auto segment = [&](const Tensors& in) { return tanh(mul(in[0], w)); };
+  const auto nested = [&](const Tensors& in) { return exp(checkpoint(segment, {square(in[0])})); };
+  const Tensor x = tensor({3}, {0.4, 1.1, -0.6});
+  for (const bool is_nested : {false, true}) {
+    const auto plain = [&](const Tensor& t) { return is_nested ? exp(segment({square(t)})) : segment({t}); };
+    const auto recomputed = [&](const Tensor& t) { return is_nested ? checkpoint(nested, {t}) : checkpoint(segment, {t}); };
+    EXPECT_EQ(gradgradcheck(recomputed, {x}), "");
+    // The penalty on a gradient: its own gradients in the input and in the captured weight.
+    const auto penalty = [&](const auto& f) {
+      const Tensor at = x.detached().set_requires_grad();
+      const Tensor g = grad(sum(f(at)), {at}, {}, {.create_graph = true})[0];
+      Values all;
+      for (const Tensor& second : grad(sum(square(g)), {at, w}))
+        for (const double v : second.to_vector()) all.push_back(v);
+      return all;
+    };
+    EXPECT_EQ(penalty(recomputed), penalty(plain));
+  }
+}
+
+TEST_F(Checkpoint, LeavesNothingBehindWhenItIsDifferentiatedAgain) {
+  const Tensor w = leaf({100}, Values(100, 0.5));
+  const int64_t before = live();
+  {
+    const Tensor x = leaf({100}, Values(100, 0.2));
+    const Tensor y = sum(checkpoint([&](const Tensors& in) { return exp(mul(in[0], w)); }, {square(x)}));
+    const Tensor g = grad(y, {x}, {}, {.create_graph = true})[0];
+    EXPECT_TRUE(grad(sum(g), {w})[0].defined());
+  }
+  EXPECT_EQ(live(), before);
+}
+
+TEST_F(Checkpoint, RecomputedWorkOfGradIsHardwareWorkOnly) {
+  const Tensor x = leaf({2, 3}, Values(6, 0.5)), w = leaf({4, 3}, Values(12, 0.2));
+  Meter meter;
+  {
+    const MeterScope scope(meter);
+    grad(sum(checkpoint([&](const Tensors& in) { return linear(in[0], w); }, {x})), {x, w});
+  }
+  const int64_t product = 2 * 2 * 3 * 4;
+  EXPECT_EQ(meter.total().model, 3 * product);
+  EXPECT_EQ(meter.total().matmul, 4 * product);
 }
 }  // namespace
 }  // namespace reckon

@@ -14,10 +14,8 @@ class Ops : public OnCpu {
   Tensor ids(const std::vector<int32_t>& values) { return from_values<int32_t>(*device_, {int64_t(values.size())}, values); }
 };
 
-TEST_F(Ops, BackwardRowsHaveNoRuleAndSaySo) {
-  const Tensor x = leaf({2}, {1, 2}), y = tensor({2}, {1, 2});
-  for (const OpDef* row : {&op::gelu_back, &op::silu_back, &op::tanh_back, &op::sigmoid_back, &op::relu_back})
-    EXPECT_THAT(error_of([&] { call(*row, {y, x}); }), HasSubstr("has no gradient rule"));
+TEST_F(Ops, RowsWithoutARuleSaySo) {
+  const Tensor x = leaf({2}, {1, 2});
   EXPECT_THAT(error_of([&] { sum_of_squares(x); }), HasSubstr("sum_of_squares: has no gradient rule"));
   const NoGrad guard;
   EXPECT_EQ(sum_of_squares(x).item(), 5);
@@ -107,8 +105,6 @@ TEST_F(Ops, LossesRefuseOptionsAndOperandsThatTheyDoNotTake) {
   const Tensor frozen = w.detached();
   EXPECT_THAT(error_of([&] { linear_cross_entropy_step(x, frozen, targets, tensor({2}, {1, 1})); }),
               HasSubstr("the seed f64[2] does not match the loss f64[]"));
-  EXPECT_THAT(error_of([&] { grad(linear_cross_entropy(x, w, targets), {x, w}, {}, {.create_graph = true}); }),
-              HasSubstr("linear_cross_entropy_back: has no gradient rule"));
 }
 
 // A weight that is not trained gets no gradient and costs no product.

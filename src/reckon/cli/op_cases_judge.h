@@ -24,7 +24,7 @@ std::string judge_narrow_gradients(const OpCase& c, Device& device, DType dtype)
 /// The gradient that a leaf accumulates in a slot over two passes, and after it was emptied, is the one that it gets without.
 std::string judge_slots(const OpCase& c, Device& device);
 
-/// Gradients of gradients of small inputs against differences of gradients; "" also if the operation refuses with "has no gradient rule".
+/// Gradients of gradients of small inputs against differences of gradients, which run the fused rules.
 std::string judge_second_order(const OpCase& c, Device& device);
 
 /// Trace hash, ledger, FLOPs, bytes and results' shapes of the forward and backward pass on meta and on the real device.

@@ -189,7 +189,7 @@ void detail::check_gradients(const Node& node, const Tensors& gradients, const c
     std::string calls;
     for (const std::string& call : site.calls) calls += "  " + call + "\n";
     const std::string module = module_path(node.module());
-    throw Error(text("anomaly: {} {} {}{}, {}, has {} NaN or infinite {} of {}; the operation{}{} was called at {}",
+    throw Error(text("anomaly: {} {} {}{}, {}, that has {} NaN or infinite {} of {}; the operation{}{} was called at {}",
                      made_by_rule ? "the rule of" : "at", node.name(), what, i, to_string(g.spec()), bad, bad == 1 ? "value" : "values",
                      g.numel(), module.empty() ? "" : " of module ", module, site.line),
                 Failure::failed, calls.empty() ? "" : text("{} was called by (innermost first):\n{}", node.name(), calls));

@@ -95,7 +95,7 @@ class BackwardPass {
     for (size_t i = 0; i < dy.size(); ++i)
       if (!dy[i].defined() && !(node.detached_outputs() >> i & 1u)) dy[i] = filled(node.device(), node.out_specs()[i], 0.0);
     if (node.has_hooks()) run_hooks(node, dy);
-    if (context().anomaly) check_gradients(node, dy, "the gradient of its output ", false);
+    if (context().anomaly) check_gradients(node, dy, "arrived a gradient of output ", false);
     collect(node, dy);
     if (!goes_on) return;
     const std::vector<Edge> edges = node.next_functions();

@@ -1,0 +1,144 @@
+// Hooks: what users see and change of gradients on their way.
+#include "reckon/engine/hooks.h"
+
+#include "tests/engine/support.h"
+
+namespace reckon {
+namespace {
+
+class Hooks : public OnCpu {};
+
+TEST_F(Hooks, ATensorsHookSeesItsWholeGradientOnce) {
+  const Tensor x = scalar_leaf(3), y = square(x);
+  Values seen;
+  register_hook(y, [&](const Tensor& g) { seen.push_back(g.item()); });
+  backward(add(affine(y, 5), mul(y, scalar(2))));
+  EXPECT_THAT(seen, ElementsAre(7));
+  EXPECT_EQ(x.grad().item(), 7 * 6);
+}
+
+TEST_F(Hooks, MayReplaceAndBeRemoved) {
+  const Tensor x = scalar_leaf(3), y = square(x), z = affine(y, 5);
+  const auto keep = register_hook(y, [](const Tensor& g) { return affine(g, 10); });
+  HookHandle second = register_hook(y, [](const Tensor& g) { return affine(g, 1, 1); });
+  const auto slope = [&] { return grad(z, {x}, {}, {.retain_graph = true})[0].item(); };
+  EXPECT_EQ(slope(), (5 * 10 + 1) * 6) << "in the order of their registration";
+  second.remove();
+  second.remove();
+  EXPECT_EQ(slope(), 5 * 10 * 6);
+  register_hook(y, [](const Tensor&) { return Tensor(); });
+  EXPECT_EQ(slope(), 5 * 10 * 6) << "an undefined tensor changes nothing";
+  register_hook(y, [](const Tensor& g) { return cast(g, DType::f32); });
+  EXPECT_THAT(error_of(slope), HasSubstr("square: a hook gave f32[] as a gradient of f64[]"));
+}
+
+TEST_F(Hooks, ALeafsHookSeesTheSumOfThePass) {
+  for (const bool slot : {false, true}) {
+    Tensor x = leaf({2, 2}, {1, 2, 3, 4});
+    if (slot) x.set_grad_slot(zeros(*device_, x.spec()));
+    std::vector<Values> seen, accumulated;
+    register_hook(x, [&](const Tensor& g) {
+      seen.push_back(g.to_vector());
+      return affine(g, 2);
+    });
+    register_post_accumulate_grad_hook(x, [&](const Tensor& leaf) { accumulated.push_back(leaf.grad().to_vector()); });
+    const Tensor id = tensor({2, 2}, {1, 0, 0, 1});
+    const auto loss = [&] { return add(sum(linear(id, x)), sum(square(x))); };  // two rules, one of which would write the slot itself
+    backward(loss());
+    EXPECT_THAT(seen, ElementsAre(Values{3, 5, 7, 9}));
+    EXPECT_THAT(accumulated, ElementsAre(Values{6, 10, 14, 18}));
+    backward(loss());
+    EXPECT_EQ(seen.size(), 2u);
+    EXPECT_EQ(accumulated.back(), (Values{12, 20, 28, 36}));
+    EXPECT_THAT(grad(loss(), {x})[0].to_vector(), ElementsAre(6, 10, 14, 18)) << "grad() too";
+    EXPECT_EQ(accumulated.size(), 2u) << "but it accumulates nothing";
+  }
+}
+
+TEST_F(Hooks, ALeafInCheckpointsHasOnePass) {
+  const Tensor w = scalar_leaf(2), x = scalar_leaf(3);
+  Values seen;
+  register_hook(w, [&](const Tensor& g) { seen.push_back(g.item()); });
+  const auto segment = [&](const Tensors& in) { return mul(in[0], w); };
+  backward(mul(checkpoint(segment, {checkpoint(segment, {x})}), w));  // x w^3
+  EXPECT_THAT(seen, ElementsAre(3 * 3 * 4));
+  EXPECT_EQ(w.grad().item(), 36);
+}
+
+TEST_F(Hooks, NodesHaveThemBeforeAndAfter) {
+  const Tensor x = scalar_leaf(3), y = square(x), z = affine(y, 5);
+  std::vector<std::string> order;
+  HookHandle before = register_prehook(*node_of(y), [&](const Node& node, Tensors& dy) {
+    order.push_back(std::string("before ") + node.name());
+    dy[0] = affine(dy[0], 2);
+  });
+  register_posthook(*node_of(y), [&](const Node& node, Tensors& dx) {
+    order.push_back(std::string("after ") + node.name());
+    EXPECT_EQ(dx[0].item(), 60);
+    dx[0] = affine(dx[0], 1, 1);
+  });
+  EXPECT_EQ(grad(z, {x}, {}, {.retain_graph = true})[0].item(), 61);
+  EXPECT_THAT(order, ElementsAre("before square", "after square"));
+  before.remove();
+  register_posthook(*node_of(y), [&](const Node&, Tensors& dx) { EXPECT_EQ(dx[0].item(), 31); });
+  node_of(y)->add_hook([](const Node&, Tensors& dy, void*) { dy[0] = affine(dy[0], 2); }, nullptr);
+  EXPECT_EQ(grad(z, {x})[0].item(), 61);
+}
+
+TEST_F(Hooks, RetainedGradientsOfResults) {
+  const Tensor x = scalar_leaf(3);
+  Tensor y = square(x);
+  EXPECT_FALSE(y.grad().defined());
+  retain_grad(y);
+  retain_grad(y);
+  retain_grad(x);
+  const Tensor z = add(affine(y, 5), y);
+  EXPECT_FALSE(y.grad().defined());
+  backward(z, {}, {.retain_graph = true});
+  EXPECT_EQ(y.grad().item(), 6);
+  EXPECT_EQ(x.grad().item(), 36);
+  backward(z);
+  EXPECT_EQ(y.grad().item(), 12) << "it accumulates, as a leaf's does";
+  y.zero_grad();
+  EXPECT_FALSE(y.grad().defined());
+}
+
+TEST_F(Hooks, ARetainedGradientIsNotOverwrittenByWhatFollows) {
+  const Tensor x = leaf({64}, Values(64, 0.5));
+  const Tensor y = exp(x);
+  retain_grad(y);
+  backward(sum(affine(y, 3)));
+  EXPECT_EQ(y.grad().to_vector(), Values(64, 3));
+}
+
+TEST_F(Hooks, MakeNoCycles) {
+  const int64_t before = live();
+  {
+    const Tensor x = leaf({100}, Values(100, 0.5)), y = exp(x);
+    retain_grad(y);
+    register_hook(y, [](const Tensor& g) { return affine(g, 2); });
+    register_hook(x, [](const Tensor& g) { return affine(g, 2); });
+    register_post_accumulate_grad_hook(x, [](const Tensor& leaf) { Tensor(leaf).zero_grad(); });
+    backward(sum(y));
+    EXPECT_FALSE(x.grad().defined());
+  }
+  EXPECT_EQ(live(), before);
+}
+
+TEST_F(Hooks, AreRecordedUnderCreateGraph) {
+  const Tensor x = scalar_leaf(3), y = square(x);
+  register_hook(y, [](const Tensor& g) { return square(g); });
+  const Tensor g = grad(mul(y, y), {x}, {}, {.create_graph = true})[0];  // (2 x^2)^2 2 x
+  EXPECT_EQ(g.item(), 8 * 243);
+  EXPECT_EQ(grad(g, {x})[0].item(), 40 * 81);
+}
+
+TEST_F(Hooks, NeedAGradient) {
+  const Tensor plain = scalar(3);
+  EXPECT_THAT(error_of([&] { register_hook(plain, [](const Tensor&) {}); }), HasSubstr("register_hook: f64[] does not require a gradient"));
+  EXPECT_THAT(error_of([&] { retain_grad(plain); }), HasSubstr("does not require a gradient"));
+  EXPECT_THAT(error_of([&] { register_post_accumulate_grad_hook(square(scalar_leaf(1)), [](const Tensor&) {}); }),
+              HasSubstr("is not a leaf"));
+}
+}  // namespace
+}  // namespace reckon
