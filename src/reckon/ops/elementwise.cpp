@@ -28,6 +28,7 @@ void plan_number_unary(Plan& p) {
 // dy and the kept tensor -> dx
 template <int kCost>
 void plan_unary_back(Plan& p) {
+  check_float(p);
   check(p.in[0] == p.in[1], "dy {} does not match {}", p.in[0], p.in[1]);
   p.output(p.in[1]);
   p.vector_flops({kCost, p.in[1].numel()});
@@ -251,7 +252,7 @@ Tensor padded_half(const Tensor& x, int h) {
   return call(op::slice_back, tensors(x), SliceParams{x.rank() - 1, 2 * width, h * width, (h + 1) * width, 1})[0];
 }
 Tensors vjp_swiglu_back(Vjp& v) {  // dy, x = (gate | up) -> (dy up silu'(gate) | dy silu(gate))
-  const Tensor dy = v.in(0), gate = contiguous(half(v.in(1), 0)), up = half(v.in(1), 1);
+  const Tensor dy = v.in(0), x = v.in(1), gate = contiguous(half(x, 0)), up = half(x, 1);
   const Tensor to_gate = half(v.dy[0], 0), to_up = half(v.dy[0], 1);
   Tensors d(2);
   if (v.needs_in(0)) d[0] = add(call(op::silu_back, tensors(mul(to_gate, up), gate))[0], mul(to_up, silu(gate)));

@@ -165,9 +165,10 @@ Tensors float_results(const Tensors& out) {
     if (is_float(t.dtype())) kept.push_back(t);
   return kept;
 }
-// The first element whose derivative is not what the gradient says. h: the error of the differences is h^4 f'''''/30, and about eps f / h.
-template <class F>
-std::string compare(const F& f, const Tensors& at, const char* what) {
+// The first element whose derivative, by differences of plain_f, is not what the gradient of f says. h: the error of the differences is
+// h^4 f'''''/30, and about eps f / h.
+template <class F, class Plain>
+std::string compare(const F& f, const Plain& plain_f, const Tensors& at, const char* what) {
   constexpr double h = 1e-3;
   const Tensors values = float_results(f(at)), weights = random_like(values);
   Tensors g = gradients(values, at, weights, {.allow_unused = true});
@@ -181,7 +182,7 @@ std::string compare(const F& f, const Tensors& at, const char* what) {
       moved[k] = start[k] + distance;
       at[i].write(moved.data(), int64_t(moved.size() * sizeof(double)));
       moved[k] = start[k];
-      return weighted(float_results(f(at)), weights);
+      return weighted(float_results(plain_f(at)), weights);
     };
     for (size_t k = 0; k < start.size(); ++k) {
       const double difference = (8 * (value(k, h) - value(k, -h)) - (value(k, 2 * h) - value(k, -2 * h))) / (12 * h);
@@ -196,7 +197,7 @@ std::string compare(const F& f, const Tensors& at, const char* what) {
 }  // namespace
 
 std::string detail::gradcheck(const Function& f, const Tensors& inputs, bool second) {
-  const EnableGrad recorded;
+  const EnableGrad guard;
   Tensors at;
   for (const Tensor& t : inputs) {
     check(t.defined() && t.dtype() == DType::f64 && !t.device().is_meta(), "gradcheck: input {}, {}, is not float64 with data", at.size(),
@@ -205,14 +206,15 @@ std::string detail::gradcheck(const Function& f, const Tensors& inputs, bool sec
     at.push_back(from_bytes(t.device(), t.spec(), values.data(), int64_t(values.size() * sizeof(double))).set_requires_grad());
   }
   check(!at.empty(), "gradcheck: needs at least one input");
-  if (!second) return compare(f, at, "gradient");
+  if (!second) return compare(f, f, at, "gradient");
   const Tensors weights = random_like(float_results(f(at)));
-  return compare(
-      [&](const Tensors& in) {
-        Tensors g = gradients(float_results(f(in)), in, weights, {.create_graph = true, .allow_unused = true});
-        fill_undefined(g, in);
-        return g;
-      },
-      at, "second derivative");
+  const auto slopes = [&](bool recorded) {
+    return [&, recorded](const Tensors& in) {
+      Tensors g = gradients(float_results(f(in)), in, weights, {.create_graph = recorded, .allow_unused = true});
+      fill_undefined(g, in);
+      return g;
+    };
+  };
+  return compare(slopes(true), slopes(false), at, "second derivative");
 }
 }  // namespace reckon

@@ -91,7 +91,7 @@ template <class F>
 std::string gradcheck(F f, const Tensors& inputs) {
   return detail::gradcheck(detail::TensorFunction(f), inputs, false);
 }
-/// The same of the gradients' own gradients.
+/// The same of the gradients' own gradients; the differences are of gradients that are not recorded.
 template <class F>
 std::string gradgradcheck(F f, const Tensors& inputs) {
   return detail::gradcheck(detail::TensorFunction(f), inputs, true);

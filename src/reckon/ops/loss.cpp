@@ -66,8 +66,9 @@ Tensor plain_cross_entropy(const Tensor& logits, const Tensor& targets, const Te
   if (o.label_smoothing > 0) row = sub(row, affine(mean(x, {-1}), o.label_smoothing));
   if (o.z_loss != 0) row = add(row, affine(square(lse), o.z_loss));
   // A target that is no class gives NaN, in the loss and in its gradient; one that is ignored gives nothing.
-  const Tensor factor = where(less(targets, label(0)), number(NAN), where(less(targets, label(V)), number(1), number(NAN)));
-  row = where(equal(targets, label(o.ignore_index)), number(0), mul(row, factor));
+  const Tensor is_ignored = equal(targets, label(o.ignore_index)), one = number(1), nan = number(NAN);
+  const Tensor factor = where(is_ignored, one, where(less(targets, label(0)), nan, where(less(targets, label(V)), one, nan)));
+  row = where(is_ignored, number(0), mul(row, factor));
   if (o.reduction == Reduction::none) return row;
   return o.reduction == Reduction::sum ? sum(row) : div(sum(row), count);
 }

@@ -48,8 +48,8 @@ Tensors vjp_embedding(Vjp& v) {
 Tensors vjp_embedding_back(Vjp& v) {
   const TensorSpec dy = v.node.in_specs()[0];
   const auto scalar = [&](DType dtype, double value) { return full(v.node.device(), {Shape{}, dtype}, value); };
-  const Tensor ids = unsqueeze(v.in(1), -1), zero = scalar(dy.dtype, 0);
-  const Tensor rows = embedding(cast(v.dy[0], dy.dtype), v.in(1));
+  const Tensor list = v.in(1), ids = unsqueeze(list, -1), zero = scalar(dy.dtype, 0);
+  const Tensor rows = embedding(cast(v.dy[0], dy.dtype), list);
   Tensors d(v.node.in_specs().size());
   d[0] = where(less(ids, scalar(DType::i32, 0)), zero, where(less(ids, scalar(DType::i32, v.as<EmbeddingParams>().vocab)), rows, zero));
   return d;
