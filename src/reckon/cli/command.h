@@ -47,6 +47,7 @@ int run_report(const CommandLine& line);
 int run_inspect(const CommandLine& line);
 int run_bench_train(const CommandLine& line);
 int run_bench_device(const CommandLine& line);
+int run_bench_ops(const CommandLine& line);
 int run_check(const CommandLine& line);
 int run_check_signals(const CommandLine& line);
 int run_plan(const CommandLine& line);
