@@ -137,6 +137,7 @@ TEST(Coverage, EveryPublicOperationHasCases) {
                            "argmax",
                            "argmin",
                            "cumsum",
+                           "cumprod",
                            "sin",
                            "cos",
                            "erf",

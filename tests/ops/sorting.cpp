@@ -84,6 +84,18 @@ TEST_F(Sorting, RunningSumsAreKeptInDouble) {
   EXPECT_THAT(cumsum(x, 0).to_vector(), ElementsAre(INT32_MAX, INT32_MIN));
 }
 
+// Around a mean that 8 bits cannot hold beside the differences.
+TEST_F(Sorting, ReductionsOfHalvesAreTakenInFloat32) {
+  Values values;
+  for (int i = 0; i < 100; ++i) values.push_back(200 + i % 2);
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    const Tensor x = cast(tensor({100}, values), dtype);
+    EXPECT_EQ(variance(x, {}, 0).item(), 0.25);
+    EXPECT_EQ(norm(full(*device_, {{10000}, dtype}, 4)).item(), 400);  // in float16 the sum of squares would be infinite
+    EXPECT_EQ(logsumexp(full(*device_, {{4096}, dtype}, 0)).item(), cast(scalar(std::log(4096.0)), dtype).item());
+  }
+}
+
 TEST_F(Sorting, FunctionsAtTheEdgesOfTheirDomains) {
   for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::f16}) {
     SCOPED_TRACE(name_of(dtype));

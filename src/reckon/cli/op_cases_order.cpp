@@ -160,10 +160,36 @@ void add_cumsum(CaseList& list) {
           {CaseInput::of({2, 3}, dtype, {1, -2, 3, 40, 500, 0})}, [=](const Tensors& x) { return cumsum(x[0], axis); },
           [=](const Arrays& x) { return reference(x[0], axis, false, false); });
 }
+
+void add_cumprod(CaseList& list) {
+  list.op("cumprod");
+  const auto reference = [](const Array& x, int axis) {
+    Array y(x.shape);
+    each_line(x, axis, [&](const std::vector<Real>& line, Place p) {
+      Real product = Real(1);
+      for (p[axis] = 0; p[axis] < int64_t(line.size()); ++p[axis]) y[y.index(p)] = product = product * line[size_t(p[axis])];
+    });
+    return y;
+  };
+  // Near 1, so that thousands of factors neither vanish nor overflow; with more, differences are no derivatives.
+  for (const Lines& s : lines()) {
+    if (s.x.shape[s.axis] > 3000) continue;
+    list.add(
+        {CaseInput(s.x.shape, s.x.lay).range(0.99, 1.01)}, [=](const Tensors& x) { return cumprod(x[0], s.axis); },
+        [=](const Arrays& x) { return reference(x[0], x[0].shape.resolve(s.axis)); });
+  }
+  list.add(
+      {CaseInput::of({6}, {2, 0.5, 0, 3, 0, 1})}, [](const Tensors& x) { return cumprod(x[0], 0); },
+      [=](const Arrays& x) { return reference(x[0], 0); });
+  list.add(
+      {CaseInput::of({2, 3}, DType::i64, {2, -3, 4, 5, 0, 7})}, [](const Tensors& x) { return cumprod(x[0], 1); },
+      [=](const Arrays& x) { return reference(x[0], 1); });
+}
 }  // namespace
 
 void add_order_cases(CaseList& list) {
   add_sort(list);
   add_cumsum(list);
+  add_cumprod(list);
 }
 }  // namespace reckon

@@ -25,6 +25,8 @@ Tensor dropped(Tensor x, uint32_t mask) {
     if (mask >> axis & 1u) x = squeeze(x, axis);
   return x;
 }
+// 16-bit floats as float32.
+Tensor widened(const Tensor& x) { return is_float(x.dtype()) && size_of(x.dtype()) == 2 ? cast(x, DType::f32) : x; }
 void check_bool(const Tensor& x, const char* name) { check(x.dtype() == DType::boolean, "{}: wants bool, got {}", name, x); }
 
 // Halves of the axis are multiplied until one element is left; odd ones are multiplied at the end.
@@ -48,10 +50,10 @@ Tensor min(const Tensor& x, std::initializer_list<int> axes, bool keepdim) { ret
 
 Tensor prod(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
   const uint32_t mask = chosen(x, axes);
-  Tensor y = x;
+  Tensor y = widened(x);
   for (int axis = 0; axis < x.rank(); ++axis)
     if (mask >> axis & 1u) y = prod_along(y, axis);
-  return keepdim ? y : dropped(y, mask);
+  return cast(keepdim ? y : dropped(y, mask), x.dtype());
 }
 
 Tensor any(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
@@ -68,26 +70,27 @@ Tensor variance(const Tensor& x, std::initializer_list<int> axes, double correct
   const uint32_t mask = chosen(x, axes);
   const double n = double(elements(x, mask));
   check(n > correction, "variance: {} elements of {} are too few for a correction of {}", n, x.shape(), correction);
-  const Tensor squares = sum(square(sub(x, mean(x, axes, true))), axes, true);
+  const Tensor wide = widened(x), squares = sum(square(sub(wide, mean(wide, axes, true))), axes, true);
   const Tensor y = affine(squares, 1 / (n - correction));
-  return keepdim ? y : dropped(y, mask);
+  return cast(keepdim ? y : dropped(y, mask), x.dtype());
 }
 
 Tensor norm(const Tensor& x, double p, std::initializer_list<int> axes, bool keepdim) {
   check(p >= 1, "norm: p must be at least 1, got {}", p);
   if (std::isinf(p)) return max(abs(x), axes, keepdim);
   if (p == 1) return sum(abs(x), axes, keepdim);
-  const Tensor total = sum(p == 2 ? square(x) : pow(abs(x), constant(x, p)), axes, keepdim), zero = constant(total, 0);
+  const Tensor wide = widened(x);
+  const Tensor total = sum(p == 2 ? square(wide) : pow(abs(wide), constant(wide, p)), axes, keepdim), zero = constant(total, 0);
   // The slope of a root is infinite at 0: there the root of 1 is taken, and not used.
   const Tensor at_zero = equal(total, zero), safe = where(at_zero, constant(total, 1), total);
-  return where(at_zero, zero, p == 2 ? sqrt(safe) : pow(safe, constant(total, 1 / p)));
+  return cast(where(at_zero, zero, p == 2 ? sqrt(safe) : pow(safe, constant(total, 1 / p))), x.dtype());
 }
 
 Tensor logsumexp(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
   const uint32_t mask = chosen(x, axes);
-  const Tensor most = max(x.detached(), axes, true);
+  const Tensor wide = widened(x), most = max(wide.detached(), axes, true);
   const Tensor shift = where(isinf(most), constant(most, 0), most);  // infinity minus itself would be NaN
-  const Tensor y = add(log(sum(exp(sub(x, shift)), axes, true)), shift);
-  return keepdim ? y : dropped(y, mask);
+  const Tensor y = add(log(sum(exp(sub(wide, shift)), axes, true)), shift);
+  return cast(keepdim ? y : dropped(y, mask), x.dtype());
 }
 }  // namespace reckon

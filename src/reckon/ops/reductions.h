@@ -1,5 +1,6 @@
 // ops/reductions: further reductions, composed of the rows of ops/reduce.cpp and others. Users include it beside ops/ops.h.
 // Axes: none means all. Each is planned like any other composition: what it makes on the way is memory that the plan shows.
+// What adds or multiplies does it in float32 for the 16-bit floats, and rounds once.
 #pragma once
 #include "reckon/tensor/tensor.h"
 

@@ -1,5 +1,6 @@
 #include "reckon/ops/scan.h"
 
+#include "reckon/ops/joining.h"
 #include "reckon/ops/ops.h"
 #include "reckon/ops/rows.h"
 
@@ -25,5 +26,17 @@ Tensor cumsum(Tensor x, int axis, bool reverse, bool exclusive) {
   check(x.rank() >= 1, "cumsum: a scalar has no axis");
   const ScanParams p{x.shape().resolve(axis), reverse, exclusive};
   return call(op::cumsum, tensors(std::move(x)), p)[0];
+}
+
+// After the step of `distance` each element is the product of up to twice as many up to it. Hillis & Steele 1986.
+Tensor cumprod(const Tensor& x, int axis) {
+  check(x.rank() >= 1, "cumprod: a scalar has no axis");
+  axis = x.shape().resolve(axis);
+  const int64_t extent = x.shape()[axis];
+  const bool half = is_float(x.dtype()) && size_of(x.dtype()) == 2;
+  Tensor y = half ? cast(x, DType::f32) : x;
+  for (int64_t distance = 1; distance < extent; distance *= 2)
+    y = concatenate({slice(y, axis, 0, distance), mul(slice(y, axis, distance, extent), slice(y, axis, 0, extent - distance))}, axis);
+  return half ? cast(y, x.dtype()) : y;
 }
 }  // namespace reckon
