@@ -62,10 +62,7 @@ TEST_F(Sorting, RefusesWhatItCannotOrder) {
   EXPECT_THAT(error_of([&] { sort(x, 2); }), HasSubstr("axis 2 is out of range for shape [2, 3]"));
   EXPECT_THAT(error_of([&] { sort(scalar(1)); }), HasSubstr("a scalar has no axis"));
   EXPECT_THAT(error_of([&] { argmax(ones(*device_, {{2, 0}, DType::f32}), 1); }), HasSubstr("axis 1 of [2, 0] is empty"));
-  EXPECT_THAT(error_of([&] {
-                cumsum(ones(*device_, {{2}, DType::boolean}), 0);
-              }),
-              HasSubstr("wants floats, i32 or i64, got bool; cast it to i64"));
+  EXPECT_THAT(error_of([&] { cumsum(cast(x, DType::f8e5m2), 0); }), HasSubstr("f8e5m2 is for storage"));
   EXPECT_THAT(error_of([&] { clamp(x, 2, 1); }), HasSubstr("the lower bound 2 is above the upper bound 1"));
   EXPECT_THAT(error_of([&] { sin(ones(*device_, {{2}, DType::i32})); }), HasSubstr("wants a floating-point tensor, got i32"));
   EXPECT_THAT(error_of([&] { variance(x, {0}, 2); }), HasSubstr("2 elements of [2, 3] are too few for a correction of 2"));
@@ -81,7 +78,16 @@ TEST_F(Sorting, RunningSumsAreKeptInDouble) {
   const double exact = double(0.1f) * double(n);
   EXPECT_NEAR(index(cumsum(small, 0), {-1}).item(), exact, exact * 0x1p-24);
   const Tensor x = from_values<int32_t>(*device_, {2}, std::vector<int32_t>{INT32_MAX, 1});
-  EXPECT_THAT(cumsum(x, 0).to_vector(), ElementsAre(INT32_MAX, INT32_MIN));
+  EXPECT_THAT(cumsum(x, 0).to_vector(), ElementsAre(INT32_MAX, 2147483648.0));  // i64
+}
+
+TEST_F(Sorting, ExtremesOfWholeNumbersAreExact) {
+  const std::vector<int64_t> values{INT64_MIN, 7, INT64_MAX, -1};
+  const Tensor x = from_values<int64_t>(*device_, {2, 2}, values);
+  EXPECT_EQ(min(x).data<int64_t>()[0], INT64_MIN);
+  EXPECT_EQ(min(x, {0}, true).data<int64_t>()[1], -1);
+  EXPECT_EQ(prod(from_values<int32_t>(*device_, {3}, std::vector<int32_t>{1 << 20, 1 << 20, 3})).item(), 3.0 * double(int64_t(1) << 40));
+  EXPECT_THAT(isinf(x).to_vector(), ElementsAre(0, 0, 0, 0));
 }
 
 // Around a mean that 8 bits cannot hold beside the differences.

@@ -226,6 +226,12 @@ void add_reductions(CaseList& list) {
         for (const Real& r : v) least = r.value < least.value ? r : least;
         return least;
       });
+  for (const DType dtype : {DType::i32, DType::i64, DType::u8, DType::boolean})
+    list.add(
+        {CaseInput::of({2, 3}, dtype, {1, 0, 1, 1, 1, 1})}, [](const Tensors& x) { return min(x[0], {1}); },
+        [](const Arrays&) {
+          return Array({2}, {Real(0), Real(1)});
+        });
   // Partial products are about 1 at most: the gradient's terms are those, and a judge of narrow types expects no larger ones.
   add_reduction(
       list, "prod", true, [](const CaseInput& in) { return in.range(0.7, 1.1); },

@@ -154,11 +154,12 @@ void add_cumsum(CaseList& list) {
           [=](const Arrays& x) { return reference(x[0], axis, reverse, exclusive); });
     }
   }
-  for (const DType dtype : {DType::i32, DType::i64})
+  for (const DType dtype : {DType::i32, DType::i64, DType::u8, DType::boolean})
     for (const int axis : {0, 1})
       list.add(
-          {CaseInput::of({2, 3}, dtype, {1, -2, 3, 40, 500, 0})}, [=](const Tensors& x) { return cumsum(x[0], axis); },
-          [=](const Arrays& x) { return reference(x[0], axis, false, false); });
+          {CaseInput::of({2, 3}, dtype,
+                         dtype == DType::boolean ? std::vector<double>{1, 0, 1, 1, 1, 0} : std::vector<double>{1, 2, 3, 200, 250, 0})},
+          [=](const Tensors& x) { return cumsum(x[0], axis); }, [=](const Arrays& x) { return reference(x[0], axis, false, false); });
 }
 
 void add_cumprod(CaseList& list) {

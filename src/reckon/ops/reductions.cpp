@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "reckon/ops/ops.h"
+#include "reckon/ops/sorting.h"
 #include "reckon/ops/unary.h"
 
 namespace reckon {
@@ -46,14 +47,22 @@ Tensor prod_along(Tensor x, int axis) {
 }
 }  // namespace
 
-Tensor min(const Tensor& x, std::initializer_list<int> axes, bool keepdim) { return neg(max(neg(x), axes, keepdim)); }
+Tensor min(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
+  if (is_float(x.dtype())) return neg(max(neg(x), axes, keepdim));
+  const uint32_t mask = chosen(x, axes);  // the least whole number has no negative
+  Tensor y = x;
+  for (int axis = 0; axis < x.rank(); ++axis)
+    if (mask >> axis & 1u) y = top_k(y, 1, axis, false).values;
+  return keepdim ? y : dropped(y, mask);
+}
 
 Tensor prod(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
   const uint32_t mask = chosen(x, axes);
-  Tensor y = widened(x);
+  const bool real = is_float(x.dtype()) || is_float8(x.dtype());
+  Tensor y = real ? widened(x) : cast(x, DType::i64);
   for (int axis = 0; axis < x.rank(); ++axis)
     if (mask >> axis & 1u) y = prod_along(y, axis);
-  return cast(keepdim ? y : dropped(y, mask), x.dtype());
+  return cast(keepdim ? y : dropped(y, mask), real ? x.dtype() : DType::i64);
 }
 
 Tensor any(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {

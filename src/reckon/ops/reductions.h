@@ -6,9 +6,9 @@
 
 namespace reckon {
 
-/// Equal minima share the gradient evenly. Throws Error for an empty axis.
+/// Equal minima share the gradient evenly. Any dtype. Throws Error for an empty axis.
 Tensor min(const Tensor& x, std::initializer_list<int> axes = {}, bool keepdim = false);
-/// By halves, so that its gradient is exact where factors are 0. Floats, i32 and i64 (which wrap); 1 for an empty axis.
+/// By halves, so that its gradient is exact where factors are 0. Whole numbers and bool give i64; 1 for an empty axis.
 Tensor prod(const Tensor& x, std::initializer_list<int> axes = {}, bool keepdim = false);
 /// Of bool tensors: whether one element is true (false for an empty axis), whether all are (true for an empty axis).
 Tensor any(const Tensor& x, std::initializer_list<int> axes = {}, bool keepdim = false);

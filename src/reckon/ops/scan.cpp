@@ -8,7 +8,7 @@ namespace reckon {
 namespace {
 void plan_cumsum(Plan& p) {
   const DType dtype = p.in[0].dtype;
-  check(is_float(dtype) || dtype == DType::i32 || dtype == DType::i64, "wants floats, i32 or i64, got {}; cast it to i64", dtype);
+  check(is_float(dtype) || dtype == DType::i64, "wants floats or i64, got {}", dtype);
   p.output(p.in[0]);
   p.vector_flops({1, p.in[0].numel()});
 }
@@ -25,6 +25,7 @@ const OpDef op::cumsum{k_cumsum, "cumsum", plan_cumsum, vjp_cumsum, {}, {.reuse 
 Tensor cumsum(Tensor x, int axis, bool reverse, bool exclusive) {
   check(x.rank() >= 1, "cumsum: a scalar has no axis");
   const ScanParams p{x.shape().resolve(axis), reverse, exclusive};
+  if (!is_float(x.dtype()) && !is_float8(x.dtype())) x = cast(x, DType::i64);
   return call(op::cumsum, tensors(std::move(x)), p)[0];
 }
 
@@ -34,7 +35,7 @@ Tensor cumprod(const Tensor& x, int axis) {
   axis = x.shape().resolve(axis);
   const int64_t extent = x.shape()[axis];
   const bool half = is_float(x.dtype()) && size_of(x.dtype()) == 2;
-  Tensor y = half ? cast(x, DType::f32) : x;
+  Tensor y = is_float(x.dtype()) || is_float8(x.dtype()) ? cast(x, half ? DType::f32 : x.dtype()) : cast(x, DType::i64);
   for (int64_t distance = 1; distance < extent; distance *= 2)
     y = concatenate({slice(y, axis, 0, distance), mul(slice(y, axis, distance, extent), slice(y, axis, 0, extent - distance))}, axis);
   return half ? cast(y, x.dtype()) : y;

@@ -129,5 +129,5 @@ Tensor logical_not(const Tensor& x) {
   return equal(x, constant(x, 0));
 }
 Tensor isnan(const Tensor& x) { return not_equal(x, x); }
-Tensor isinf(const Tensor& x) { return equal(abs(x), constant(x, INFINITY)); }
+Tensor isinf(const Tensor& x) { return is_float(x.dtype()) ? equal(abs(x), constant(x, INFINITY)) : not_equal(x, x); }
 }  // namespace reckon

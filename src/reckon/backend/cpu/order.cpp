@@ -187,11 +187,6 @@ void cumsum_of_floats(const Shape& shape, int axis, bool reverse, bool exclusive
           to = T(sum);
       });
 }
-template <class T, class U>
-void cumsum_of_integers(const Shape& shape, int axis, bool reverse, bool exclusive, Strided x, void* y) {
-  cumsum_as<T, U>(
-      shape, axis, reverse, exclusive, x, y, [](T v) { return U(v); }, [](U sum, T& to) { to = T(sum); });
-}
 }  // namespace
 
 int64_t order_workspace(int64_t extent, int64_t k, int lanes) {
@@ -233,10 +228,10 @@ void cumsum(DType dtype, const Shape& shape, int axis, bool reverse, bool exclus
       return cumsum_of_floats<bfloat16>(shape, axis, reverse, exclusive, x, y);
     case DType::f16:
       return cumsum_of_floats<float16>(shape, axis, reverse, exclusive, x, y);
-    case DType::i32:
-      return cumsum_of_integers<int32_t, uint32_t>(shape, axis, reverse, exclusive, x, y);
     case DType::i64:
-      return cumsum_of_integers<int64_t, uint64_t>(shape, axis, reverse, exclusive, x, y);
+      return cumsum_as<int64_t, uint64_t>(
+          shape, axis, reverse, exclusive, x, y, [](int64_t v) { return uint64_t(v); },
+          [](uint64_t sum, int64_t& to) { to = int64_t(sum); });
     default:
       fail("cumsum: {} is not added", name_of(dtype));
   }

@@ -22,6 +22,6 @@ int64_t order_workspace(int64_t extent, int64_t k, int lanes);
 void order(const Order& args, void* workspace, int lanes);
 
 /// y[i] = the sum of x up to element i along the axis; reverse: from the end; exclusive: without element i. Floats are added in float64;
-/// i32 and i64 wrap. y is dense and may be x.
+/// i64 wraps. y is dense and may be x.
 void cumsum(DType dtype, const Shape& shape, int axis, bool reverse, bool exclusive, Strided x, void* y);
 }  // namespace reckon::cpu
