@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "reckon/ops/rows.h"
+#include "reckon/ops/unary.h"
 #include "tests/engine/support.h"
 
 namespace reckon {
@@ -44,6 +45,11 @@ TEST_F(DTypes, EveryTwoOperandFunctionPromotes) {
   EXPECT_EQ(less(i, h).dtype(), DType::boolean);
   for (const Tensor& y : {sqrt(i), exp(u), sigmoid(i), tanh(i), gelu(i)}) EXPECT_EQ(y.dtype(), DType::f32);
   EXPECT_EQ(sqrt(list<int64_t>({16})).item(), 4);
+  EXPECT_EQ(sign(list<int32_t>({-7, 0, 9})).to_vector(), (Values{-1, 0, 1}));
+  EXPECT_EQ(floor(i).dtype(), DType::i32);
+  EXPECT_EQ(erf(i).dtype(), DType::f32);
+  EXPECT_EQ(not_equal(i, h).to_vector(), (Values{1, 1, 1}));
+  EXPECT_EQ(greater(i, h).to_vector(), (Values{1, 0, 0}));
 }
 
 // A cast is an operation: the plan sees it, and gradients pass through it.

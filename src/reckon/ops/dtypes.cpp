@@ -25,6 +25,15 @@ DType result_dtype(const Tensor& a, const Tensor& b) {
   return kind_of(scalar.dtype()) > kind_of(with_axes.dtype()) ? both : with_axes.dtype();
 }
 
+DType result_dtype(const char* operation, const Tensor& a, const Tensor& b) {
+  check(a.defined() && b.defined(), "{}: an input is undefined  (inputs: {} {})", operation, a, b);
+  try {
+    return result_dtype(a, b);
+  } catch (const Error& error) {
+    fail("{}: {}  (inputs: {} {})", operation, error.what(), a, b);
+  }
+}
+
 Tensor to_floats(const Tensor& x) { return kind_of(x.dtype()) == Kind::floating ? x : cast(x, DType::f32); }
 
 Tensor to_ids(const Tensor& ids) {

@@ -9,6 +9,8 @@ namespace reckon {
 /// compute with a and b, by torch.result_type: promote(), but a tensor without axes only widens one with axes if it is of a higher kind
 /// (bool < whole numbers < floats). Throws Error where promote() does.
 DType result_dtype(const Tensor& a, const Tensor& b);
+/// The same for an operation, which the Error names. Throws Error for undefined tensors too.
+DType result_dtype(const char* operation, const Tensor& a, const Tensor& b);
 
 /// x itself if it is of a floating-point type, else in f32: what exp, sqrt, sigmoid and their like do with whole numbers.
 Tensor to_floats(const Tensor& x);

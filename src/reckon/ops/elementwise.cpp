@@ -58,23 +58,13 @@ void plan_where(Plan& p) {
   p.output(broadcast(p.in[0].shape, broadcast(p.in[1].shape, p.in[2].shape)), p.in[1].dtype);
 }
 
-// An operation refuses inputs that it has no common type for by its own name.
-DType result_dtype_for(const OpDef& row, const Tensor& a, const Tensor& b) {
-  if (a.defined() && b.defined() && a.dtype() == b.dtype()) return a.dtype();
-  check(a.defined() && b.defined(), "{}: an input is undefined  (inputs: {} {})", row.name, a, b);
-  try {
-    return result_dtype(a, b);
-  } catch (const Error& error) {
-    fail("{}: {}  (inputs: {} {})", row.name, error.what(), a, b);
-  }
-}
 Tensor binary(const OpDef& row, const Tensor& a, const Tensor& b) {
-  const DType dtype = result_dtype_for(row, a, b);
+  const DType dtype = result_dtype(row.name, a, b);
   return call(row, tensors(cast(a, dtype), cast(b, dtype)))[0];
 }
 // Of whole numbers the operation gives floats: f32, as in PyTorch.
 Tensor float_binary(const OpDef& row, const Tensor& a, const Tensor& b) {
-  const DType dtype = result_dtype_for(row, a, b);
+  const DType dtype = result_dtype(row.name, a, b);
   return is_float(dtype) || is_float8(dtype) ? binary(row, a, b) : call(row, tensors(to_floats(a), to_floats(b)))[0];
 }
 Tensor unary(const OpDef& row, const Tensor& x) { return call(row, tensors(x))[0]; }
@@ -311,7 +301,7 @@ const OpDef op::swiglu{k_swiglu, "swiglu", plan_swiglu, vjp_swiglu, {.in = 0b1}}
 const OpDef op::swiglu_back{k_swiglu_back, "swiglu_back", plan_swiglu_back, vjp_swiglu_back, {.in = 0b11}, {.reuse = 0b10}};
 
 Tensor add(Tensor a, Tensor b) {
-  const DType dtype = result_dtype_for(op::add, a, b);
+  const DType dtype = result_dtype("add", a, b);
   if (a.dtype() != dtype) a = cast(a, dtype);
   if (b.dtype() != dtype) b = cast(b, dtype);
   return call(op::add, tensors(std::move(a), std::move(b)))[0];
@@ -358,7 +348,7 @@ Tensor equal(const Tensor& a, const Tensor& b) { return binary(op::equal, a, b);
 Tensor less(const Tensor& a, const Tensor& b) { return binary(op::less, a, b); }
 Tensor less_equal(const Tensor& a, const Tensor& b) { return binary(op::less_equal, a, b); }
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
-  const DType dtype = result_dtype_for(op::where, a, b);
+  const DType dtype = result_dtype("where", a, b);
   return call(op::where, tensors(condition, cast(a, dtype), cast(b, dtype)))[0];
 }
 }  // namespace reckon

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "reckon/ops/dtypes.h"
 #include "reckon/ops/ops.h"
 #include "reckon/ops/rows.h"
 
@@ -76,20 +77,29 @@ UNARY(gelu_erf, 5, vjp_gelu_erf, 1, 0);
 const OpDef op::clamp{k_clamp, "clamp", plan_clamp, vjp_clamp, {.in = 1}, {.reuse = 0b1}};
 const OpDef op::not_equal{k_not_equal, "not_equal", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1}};
 
+// Of whole numbers those of their f32 values; they are whole already, and have a sign.
 #define UNARY(name) \
-  Tensor name(const Tensor& x) { return unary(op::name, x); }
+  Tensor name(const Tensor& x) { return unary(op::name, to_floats(x)); }
 UNARY(sin)
 UNARY(cos)
 UNARY(erf)
-UNARY(floor)
-UNARY(ceil)
-UNARY(round)
-UNARY(sign)
 UNARY(log1p)
 UNARY(expm1)
 UNARY(gelu_erf)
 #undef UNARY
-Tensor softplus(const Tensor& x, double beta) {
+#define UNARY(name) \
+  Tensor name(const Tensor& x) { return is_integer(x.dtype()) ? x : unary(op::name, x); }
+UNARY(floor)
+UNARY(ceil)
+UNARY(round)
+#undef UNARY
+Tensor sign(const Tensor& x) {
+  if (!is_integer(x.dtype())) return unary(op::sign, x);
+  const Tensor zero = constant(x, 0);
+  return sub(cast(less(zero, x), x.dtype()), cast(less(x, zero), x.dtype()));
+}
+Tensor softplus(const Tensor& in, double beta) {
+  const Tensor x = to_floats(in);
   if (beta == 1) return unary(op::softplus, x);
   check(beta > 0, "softplus: beta must be above 0, got {}", beta);
   return affine(unary(op::softplus, affine(x, beta)), 1 / beta);
@@ -103,7 +113,10 @@ Tensor elu(const Tensor& x, double alpha) {
 Tensor leaky_relu(const Tensor& x, double slope) { return where(less(constant(x, 0), x), x, affine(x, slope)); }
 Tensor hard_sigmoid(const Tensor& x, double alpha, double beta) { return clamp(affine(x, alpha, beta), 0, 1); }
 
-Tensor not_equal(const Tensor& a, const Tensor& b) { return call(op::not_equal, tensors(a, b))[0]; }
+Tensor not_equal(const Tensor& a, const Tensor& b) {
+  const DType dtype = result_dtype("not_equal", a, b);
+  return call(op::not_equal, tensors(cast(a, dtype), cast(b, dtype)))[0];
+}
 Tensor greater(const Tensor& a, const Tensor& b) { return less(b, a); }
 Tensor greater_equal(const Tensor& a, const Tensor& b) { return less_equal(b, a); }
 

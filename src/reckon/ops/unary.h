@@ -1,5 +1,5 @@
 // ops/unary: further element-wise functions and comparisons. Users include it beside ops/ops.h. Where nothing else is said they take the
-// four float types, compute in float32 (float64 for f64) and round once.
+// four float types, compute in float32 (float64 for f64) and round once; of whole numbers they give f32.
 #pragma once
 #include "reckon/tensor/tensor.h"
 
@@ -9,11 +9,11 @@ Tensor sin(const Tensor& x);
 Tensor cos(const Tensor& x);
 /// 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x.
 Tensor erf(const Tensor& x);
-/// To whole numbers: down, up, to the nearest with halves to the even one. The gradient is 0.
+/// To whole numbers: down, up, to the nearest with halves to the even one; integers stay. The gradient is 0.
 Tensor floor(const Tensor& x);
 Tensor ceil(const Tensor& x);
 Tensor round(const Tensor& x);
-/// -1, 0 or 1; NaN stays. The gradient is 0.
+/// -1, 0 or 1, integers included; NaN stays. The gradient is 0.
 Tensor sign(const Tensor& x);
 /// log(1 + x) and exp(x) - 1 without cancellation near 0.
 Tensor log1p(const Tensor& x);
@@ -32,7 +32,7 @@ Tensor leaky_relu(const Tensor& x, double slope = 0.01);
 /// clamp(alpha x + beta, 0, 1).
 Tensor hard_sigmoid(const Tensor& x, double alpha = 1.0 / 6, double beta = 0.5);
 
-// ---- bool results, no gradient; any two tensors of one dtype, broadcast
+// ---- bool results, no gradient; any two tensors, promoted and broadcast
 Tensor not_equal(const Tensor& a, const Tensor& b);
 Tensor greater(const Tensor& a, const Tensor& b);
 Tensor greater_equal(const Tensor& a, const Tensor& b);
