@@ -118,6 +118,28 @@ TEST_F(EinopsErrors, OfRepeat) {
          [](const Tensor& x, const RuntimePattern& p, const AxisLengths& l) { repeat(x, p, l); });
 }
 
+TEST_F(EinopsErrors, OfSizesThatNoIntegerHolds) {
+  const int64_t huge = int64_t(1) << 40;
+  const auto kind_of = [&](const char* pattern, const AxisLengths& lengths, const Shape& shape) {
+    try {
+      repeat(of(shape), runtime(pattern), lengths);
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), HasSubstr(text("in \"{}\" for f32{}", pattern, shape)));
+      return error.kind();
+    }
+    return Failure::corrupt;
+  };
+  EXPECT_EQ(kind_of("a -> a r s", {{"r", huge}, {"s", huge}}, {2}), Failure::usage);
+  EXPECT_EQ(kind_of("a -> (a r s)", {{"r", huge}, {"s", huge}}, {2}), Failure::usage);
+  EXPECT_EQ(kind_of("a b c d e -> (a r) (b s) (c t) (d u) e", {{"r", huge}, {"s", huge}, {"t", 2}, {"u", 2}}, {2, 2, 2, 2, 2}),
+            Failure::usage);
+  EXPECT_THAT(error_of([&] {
+                rearrange(of({6}), "(a b c) -> a b c", {{"a", huge}, {"b", huge}});
+              }),
+              HasSubstr("has length 6, which is not divisible by"));
+  EXPECT_EQ(live(), 0);
+}
+
 TEST_F(EinopsErrors, OfParseShape) {
   expect("parse_shape",
          {
@@ -195,6 +217,19 @@ TEST_F(EinopsErrors, OfEinsum) {
               einsum("abcde,fghij,ajabcdefghi->", {of({2, 2, 2, 2, 2})});
             }).substr(0, 45),
             "einsum: the pattern has 3 operands, 1 is give");
+}
+
+TEST_F(EinopsErrors, OfMoreLabelsThanABitMaskHas) {
+  std::string pattern;
+  Tensors operands;
+  for (int i = 0; i < 9; ++i) {
+    pattern += i ? ", " : "";
+    for (int axis = 0; axis < 8; ++axis) pattern += text("a{} ", 8 * i + axis);
+    operands.push_back(of({1, 1, 1, 1, 1, 1, 1, 1}));
+  }
+  EXPECT_THAT(error_of([&] { einsum(runtime(pattern + "->"), operands); }), HasSubstr("there are more than 64 different axes"));
+  operands.pop_back();
+  EXPECT_EQ(einsum(runtime(pattern.substr(0, pattern.rfind(',')) + "->"), operands).item(), 1);
 }
 
 TEST_F(EinopsErrors, OfUndefinedTensorsAndDevices) {

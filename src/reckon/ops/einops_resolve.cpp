@@ -85,7 +85,7 @@ class Resolver {
       const int64_t length = part.kind == Kind::number ? part.length : given_length(part.name);
       const int id = add(std::string(part.name), length);
       if (length >= 0) {
-        known = checked_multiply(known, length);
+        known = length > 0 && known > INT64_MAX / length ? INT64_MAX : known * length;  // no axis is that long
       } else {
         place_.check(unknown < 0, "the lengths of '{}' and '{}' in {} are both unknown; give one of them",
                      unknown < 0 ? "" : axes_[size_t(unknown)].name, part.name, print(group));

@@ -93,7 +93,7 @@ class Transform {
   }
   int64_t product(const Axes& axes) const {
     int64_t n = 1;
-    for (const int axis : axes) n *= length(axis);
+    for (const int axis : axes) n = checked_multiply(n, length(axis));
     return n;
   }
 
@@ -105,7 +105,7 @@ class Transform {
       const auto at = std::find(to_.begin(), to_.end(), axis);
       const bool reduced = at == to_.end();
       if (last >= 0 && (reduced ? is_reduced(last) : at != to_.begin() && *(at - 1) == last)) {
-        lengths_[size_t(last)] *= length(axis);
+        lengths_[size_t(last)] = product({last, axis});
         if (!reduced) to_.erase(at);
       } else {
         merged.push_back(axis);
@@ -115,7 +115,7 @@ class Transform {
     Axes kept;  // new axes that are neighbours
     for (const int axis : to_) {
       if (is_new(axis) && !kept.empty() && is_new(kept.back()))
-        lengths_[size_t(kept.back())] *= length(axis);
+        lengths_[size_t(kept.back())] = product({kept.back(), axis});
       else
         kept.push_back(axis);
     }
@@ -213,7 +213,7 @@ class Transform {
 }  // namespace
 
 int transform(Composition& calls, int value, const ResolvedPattern& pattern, Reducer reducer) {
-  value = Transform(calls, pattern).run(value, reducer);
-  return calls.reshape(value, pattern.result());
+  const Shape result = pattern.result();  // refuses what no tensor can hold
+  return calls.reshape(Transform(calls, pattern).run(value, reducer), result);
 }
 }  // namespace reckon
