@@ -1,12 +1,12 @@
 // Named axes: what is a view, what is copied and booked, what a plan says before it runs, and rearrangements that undo each other.
 #include "reckon/ops/einops.h"
 
+#include <algorithm>
 #include <map>
 
 #include "reckon/base/philox.h"
 #include "reckon/ops/axes.h"
-#include "reckon/ops/rows.h"
-#include "tests/engine/support.h"
+#include "tests/engine/compile_support.h"
 
 namespace reckon {
 namespace {
@@ -190,6 +190,42 @@ TEST_F(Einops, GradientsOfAViewAreAView) {
   const Tensor x = leaf({2, 3}, {1, 2, 3, 4, 5, 6});
   backward(sum(mul(rearrange(x, "a b -> b a"), tensor({3, 2}, {1, 2, 3, 4, 5, 6}))));
   EXPECT_THAT(x.grad().to_vector(), ElementsAre(1, 3, 5, 2, 4, 6));
+}
+
+TEST_F(Einops, GradientsHaveGradients) {
+  constexpr BackwardOptions kRecord{.create_graph = true};
+  const Tensor x = leaf({2, 4}, {1, 2, 3, 4, 5, 6, 7, 9});
+  const Tensor results[] = {rearrange(x, "a (b c) -> (c a) b", {{"b", 2}}), repeat(x, "a b -> (b r) a", {{"r", 2}}),
+                            reduce(x, "a (b 2) -> b", Reducer::sum),        reduce(x, "a (b 2) -> b", Reducer::mean),
+                            reduce(x, "a (b 2) -> b", Reducer::max),        reduce(x, "a (b 2) -> b", Reducer::min),
+                            reduce(x, "a (b 2) -> b", Reducer::prod)};
+  for (const Tensor& y : results) {
+    const Tensor first = grad(sum(square(y)), {x}, {}, kRecord)[0];
+    const Tensor second = grad(sum(first), {x})[0];
+    double most = 0;
+    for (const double v : second.to_vector()) most = std::max(most, v);
+    EXPECT_GT(most, 0) << to_string(y);
+  }
+  // tr(x^3): the gradient is 3 (x^2)^T, and along D it changes by 3 (x D + D x)^T.
+  const Tensor m = leaf({2, 2}, {1, 2, 3, 4}), d = tensor({2, 2}, {1, 0, 0, 0});
+  const Tensor first = grad(einsum("ij,jk,ki->", {m, m, m}), {m}, {}, kRecord)[0];
+  EXPECT_THAT(first.to_vector(), ElementsAre(21, 45, 30, 66));
+  EXPECT_THAT(grad(einsum("ij,ij", {first, d}), {m})[0].to_vector(), ElementsAre(6, 9, 6, 0));
+  const Tensor trace = grad(square(einsum("ii", {m})), {m}, {}, kRecord)[0];
+  EXPECT_THAT(trace.to_vector(), ElementsAre(10, 0, 0, 10));
+  EXPECT_THAT(grad(sum(trace), {m})[0].to_vector(), ElementsAre(4, 0, 0, 4));
+}
+
+TEST_F(Einops, ACompiledStepKeepsItsBits) {
+  const auto body = [](const Tensors& in) -> Tensors {
+    const Tensor x = mul(in[0], in[1]);
+    return {rearrange(exp(x), "a b -> (b a)"), reduce(add(x, in[0]), "a (b 2) -> b", Reducer::mean), einsum("ij,kj->ik", {x, neg(x)})};
+  };
+  const Tensors in{normal(*device_, {6, 8}, 1), normal(*device_, {6, 8}, 2)};
+  CompiledStep step = compile(*device_, body);
+  EXPECT_EQ(bytes_of(step(in)), bytes_of(body(in)));
+  EXPECT_EQ(bytes_of(step(in)), bytes_of(body(in)));
+  EXPECT_EQ(step.fallbacks(), 0) << step.last_difference();
 }
 
 TEST_F(Einops, WhiteSpaceAndNamesAreFree) {
