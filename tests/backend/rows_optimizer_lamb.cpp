@@ -98,8 +98,9 @@ TEST(RowsLamb, RatiosAreThoseOfDoubleNorms) {
           weights += p[size_t(i)] * p[size_t(i)], steps += u * u;
         }
         const double want = weights > 0 ? std::min(10.0, std::sqrt(weights)) / std::sqrt(steps) : 1;
-        // Each u is right to a few roundings; sums in double add none, so that the ratio of two norms is too, at any size.
-        EXPECT_NEAR(s.ratios[int64_t(k)], want, 8 * epsilon(dtype) * want) << k;
+        // Each u is right to a few roundings, and the roundings of sums in double, whichever their order, walk randomly: so is the ratio.
+        const double n = double(kStarts[k + 1] - kStarts[k]), tolerance = 8 * epsilon(dtype) + std::sqrt(n) * epsilon(DType::f64);
+        EXPECT_NEAR(s.ratios[int64_t(k)], want, tolerance * want) << k;
       }
     }
   });
@@ -112,7 +113,7 @@ TEST(RowsLamb, SkipsWhenNotOk) {
     auto sc = scalars(1);
     sc[kOk] = 0;
     s.run(gradient(dtype, s.p.size(), 1), sc);
-    for (int64_t k = 0; k < s.ratios.size(); ++k) EXPECT_EQ(s.ratios[k], 1), before.ratios.set(k, 1);
+    for (int64_t k = 0; k < s.ratios.size(); ++k) before.ratios.set(k, 1);
     EXPECT_TRUE(s.same(before));
   }
 }

@@ -345,6 +345,9 @@ Config random_config(Draws& draws) {
   if (draws.next() % 2) c.model.kv_heads = c.model.heads;
   if (draws.next() % 4) c.train.sequence_chunk = 0;  // many values are refused
   if (draws.next() % 4) c.data.separator = -1;
+  if (draws.next() % 4) c.optim.weight_decay_kind = DecayKind::automatic;
+  if (c.optim.phi_low > c.optim.phi_high) std::swap(c.optim.phi_low, c.optim.phi_high);
+  c.optim.groups = draws.next() % 2 ? "" : text("blocks.*.é\" lr={}; * weight_decay=0", draws.uniform());
   c.train.recompute_blocks = draws.next() % 8 ? "" : text("selective, full:{}", c.model.layers - 1);
   return c;
 }

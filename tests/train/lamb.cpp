@@ -102,7 +102,7 @@ TEST(Lamb, steps_are_as_long_as_the_weights_say) {
     parameters.materialize(*device, {DType::f64, true}, 3);
     Optimizer optimizer(*device, parameters, c);
     const std::vector<double> before = p.value.to_vector();
-    fill_normal_(parameters.buckets()[0].gradients, 1, 0, size);
+    fill_normal_(Parameters::view_of(parameters.buckets()[0].gradients, p), 1, 0, size);
     parameters.mark_gradients_filled();
     optimizer.step();
     double moved = 0, norm = 0;
