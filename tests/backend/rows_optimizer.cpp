@@ -185,6 +185,35 @@ TEST(RowsOptimizer, AVarianceOfNothingIsZero) {
     }
 }
 
+// Where an element lies, in a whole vector, a rest or another task, is nothing to its step.
+TEST(RowsOptimizer, AnElementDoesNotSeeItsPlace) {
+  on_every_target([] {
+    for (const Optimizer kind : kKinds)
+      for (const DType dtype : kFloats)
+        for (const bool coupled : {false, true}) {
+          const int64_t n = 16421;
+          const auto reversed = [](const Buffer& b) {
+            Buffer back = b;
+            const size_t size = size_t(size_of(b.dtype()));
+            for (int64_t i = 0; i < b.size(); ++i)
+              std::memcpy(back.as<char>() + size_t(i) * size, static_cast<const char*>(b.data()) + size_t(b.size() - 1 - i) * size, size);
+            return back;
+          };
+          State forward = start(dtype, n);
+          State backward{reversed(forward.p), reversed(forward.residual), forward.m, forward.v, forward.mean, reversed(forward.master)};
+          for (int step = 1; step <= 2; ++step) {
+            const Buffer g = gradient(dtype, n, step);
+            run_step(kind, forward, g, scalars(step), coupled);
+            run_step(kind, backward, reversed(g), scalars(step), coupled);
+          }
+          EXPECT_TRUE(forward.p.same_bytes(reversed(backward.p)) && forward.residual.same_bytes(reversed(backward.residual)) &&
+                      forward.m.same_bytes(reversed(backward.m)) && forward.v.same_bytes(reversed(backward.v)) &&
+                      forward.mean.same_bytes(reversed(backward.mean)) && forward.master.same_bytes(reversed(backward.master)))
+              << int(kind) << " " << name_of(dtype);
+        }
+  });
+}
+
 TEST(RowsOptimizer, SameBytesOnAnyThreads) {
   for (const Optimizer kind : kKinds)
     for (const DType dtype : kFloats) {

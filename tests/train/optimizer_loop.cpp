@@ -98,8 +98,12 @@ TEST_P(Loop, continues_from_a_state_dictionary) {
 TEST(LoopState, has_names_shapes_and_the_planes_of_narrow_weights) {
   Net net(plain(OptimizerKind::adamw), DType::bf16);
   net.step();
-  const Optimizer::StateDict dict = net.optimizer->state_dict();
-  EXPECT_EQ(dict.size(), 3u * 3 + 1);
+  const Optimizer::StateDict list = net.optimizer->state_dict();
+  const std::map<std::string, Tensor> dict(list.begin(), list.end());
+  EXPECT_EQ(list.size(), 3u * 3 + 1);
+  EXPECT_EQ(dict.size(), list.size());
+  EXPECT_TRUE(std::equal(dict.begin(), dict.end(), list.begin(), [](const auto& a, const auto& b) { return a.first == b.first; }))
+      << "sorted";
   EXPECT_EQ(dict.at("m.first.weight").spec(), (TensorSpec{{9, 7}, DType::f32}));
   EXPECT_EQ(dict.at("residual.last.weight").spec(), (TensorSpec{{1, 9}, DType::bf16}));
   EXPECT_EQ(dict.at("step").item(), 1);
@@ -119,11 +123,18 @@ TEST(LoopState, refuses_what_does_not_belong) {
   const auto before = net.values();
   Optimizer::StateDict dict = net.optimizer->state_dict();
   EXPECT_EQ(error(net, dict), "");
-  EXPECT_EQ(error(net, other.optimizer->state_dict()), "the optimizer adamw has no state \"momentum.first.bias\"");
-  dict.erase("v.first.bias");
-  EXPECT_EQ(error(net, dict), "the state \"v.first.bias\" of the optimizer adamw is missing");
-  dict.emplace("v.first.bias", zeros(*net.device, {{8}, DType::f32}));
+  EXPECT_EQ(error(net, other.optimizer->state_dict()), "the state \"m.first.bias\" of the optimizer adamw is missing");
+  EXPECT_EQ(error(other, {{"lr", zeros(*net.device, {{1}, DType::f32})}}),
+            "the state \"momentum.first.bias\" of the optimizer momentum is missing");
+  dict.emplace_back("lr", zeros(*net.device, {{1}, DType::f32}));
+  EXPECT_EQ(error(net, dict), "the optimizer adamw has no state \"lr\"");
+  dict.pop_back();
+  const auto bias = std::find_if(dict.begin(), dict.end(), [](const auto& state) { return state.first == "v.first.bias"; });
+  ASSERT_NE(bias, dict.end());
+  bias->second = zeros(*net.device, {{8}, DType::f32});
   EXPECT_EQ(error(net, dict), "the state \"v.first.bias\" is f32[8], the optimizer's is f32[9]");
+  dict.erase(bias);
+  EXPECT_EQ(error(net, dict), "the state \"v.first.bias\" of the optimizer adamw is missing");
   EXPECT_EQ(net.values(), before) << "nothing changes before all is known to fit";
 }
 

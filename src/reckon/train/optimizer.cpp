@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "reckon/base/philox.h"
 #include "reckon/engine/context.h"
@@ -265,8 +266,8 @@ void Optimizer::step() {
   ++steps_;
 }
 
-std::vector<std::pair<std::string, Tensor>> Optimizer::planes() const {
-  std::vector<std::pair<std::string, Tensor>> planes;
+Optimizer::StateDict Optimizer::planes() const {
+  StateDict planes;
   for (const Parameter& p : parameters_.all()) {
     const Bucket& bucket = parameters_.buckets()[size_t(p.bucket)];
     // With bf16 values, the 16 bits below them; together they are the f32 master weight.
@@ -280,26 +281,31 @@ std::vector<std::pair<std::string, Tensor>> Optimizer::planes() const {
 }
 
 Optimizer::StateDict Optimizer::state_dict() const {
-  StateDict dict;
-  for (auto& [name, tensor] : planes()) dict.emplace(std::move(name), tensor);
-  dict.emplace("step", full(scalars_.device(), {Shape{}, DType::f64}, double(steps_)));
-  if (scaling_.start != 1 || scaling_.growth_interval > 0) dict.emplace("loss_scale", scale_state());
+  StateDict dict = planes();
+  dict.emplace_back("step", full(scalars_.device(), {Shape{}, DType::f64}, double(steps_)));
+  if (scaling_.start != 1 || scaling_.growth_interval > 0) dict.emplace_back("loss_scale", scale_state());
+  std::sort(dict.begin(), dict.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   return dict;
 }
 
 void Optimizer::load_state_dict(const StateDict& dict) {
   const StateDict own = state_dict();
-  for (const auto& [name, tensor] : dict) check(own.contains(name), "the optimizer {} has no state \"{}\"", to_string(config_.name), name);
+  const std::map<std::string_view, Tensor> given(dict.begin(), dict.end());
+  const std::string kind = to_string(config_.name);
   for (const auto& [name, tensor] : own) {
-    const auto found = dict.find(name);
-    check(found != dict.end(), "the state \"{}\" of the optimizer {} is missing", name, to_string(config_.name));
+    const auto found = given.find(name);
+    check(found != given.end(), "the state \"{}\" of the optimizer {} is missing", name, kind);
     check(found->second.spec() == tensor.spec(), "the state \"{}\" is {}, the optimizer's is {}", name, found->second.spec(),
           tensor.spec());
   }
+  for (const auto& [name, tensor] : dict) {
+    const bool known = std::any_of(own.begin(), own.end(), [&, &wanted = name](const auto& state) { return state.first == wanted; });
+    check(known, "the optimizer {} has no state \"{}\"", kind, name);
+  }
   if (scalars_.device().is_meta()) return;
   const NoGrad guard;
-  for (const auto& [name, tensor] : own) tensor.write(contiguous(dict.find(name)->second).raw(), tensor.spec().bytes());
-  steps_ = int64_t(dict.find("step")->second.item());
+  for (const auto& [name, tensor] : own) tensor.write(contiguous(given.at(name)).raw(), tensor.spec().bytes());
+  steps_ = int64_t(given.at("step").item());
 }
 
 Optimizer::Outcome Optimizer::outcome() const {

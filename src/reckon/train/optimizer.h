@@ -1,7 +1,5 @@
 // train/optimizer: one fused pass per bucket, by the trainer or by a loop of one's own. Knows no model and no file.
 #pragma once
-#include <map>
-
 #include "reckon/nn/parameters.h"
 #include "reckon/train/config.h"
 #include "reckon/train/parameter_groups.h"
@@ -58,7 +56,8 @@ class Optimizer {
   /// group is one call. Throws Error (usage) if a group matches no parameter.
   void set_groups(std::vector<ParameterGroup> groups);
 
-  using StateDict = std::map<std::string, Tensor, std::less<>>;
+  /// By name, sorted.
+  using StateDict = std::vector<std::pair<std::string, Tensor>>;
   /// All that step() goes on from: "m.blocks.0.attn.qkv.weight" in the parameter's shape, "residual." and "master." of 16-bit parameters,
   /// "step" f64 [], "loss_scale" f64 [kScaleScalars] if there is one. Views: the next step changes them, but for "step".
   StateDict state_dict() const;
@@ -82,8 +81,8 @@ class Optimizer {
   Outcome outcome() const;
 
   std::vector<State>& states() { return states_; }
-  /// What a checkpoint keeps of each parameter besides its values, by name, in the order of parameters.
-  std::vector<std::pair<std::string, Tensor>> planes() const;
+  /// What a checkpoint keeps of each parameter besides its values, in the order of parameters.
+  StateDict planes() const;
   const Tensor& scalars() const { return scalars_; }
   /// f64 []: what the next step's loss is to be multiplied by.
   Tensor loss_scale() const;
