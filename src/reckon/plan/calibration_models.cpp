@@ -16,7 +16,9 @@ constexpr Size kSizes[] = {
     {1, 1024, 2, 1, 32, 64, 128, 16, 256, 1, true},
 };
 
-constexpr const char* kOptimizers[] = {"sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "lamb", "adamw8bit"};
+constexpr const char* kOptimizers[] = {"sgd", "momentum", "adagrad", "adamw", "adamw8bit"};
+// Less in use, so that two sizes must do.
+constexpr const char* kOtherOptimizers[] = {"nesterov", "rmsprop", "adam", "lamb"};
 
 Overrides decoder(const Size& s, bool gpt2) {
   Overrides o = {text("model.layers={}", s.layers),
@@ -63,6 +65,8 @@ std::vector<Overrides> calibration_models() {
   add_attention(models, kSizes[2]);
   for (const int d_model : {64, 192, 448, 1024})
     for (const char* optimizer : kOptimizers) models.push_back(cruncher(d_model, optimizer));
+  for (const int d_model : {192, 1024})
+    for (const char* optimizer : kOtherOptimizers) models.push_back(cruncher(d_model, optimizer));
   const size_t count = models.size();
   for (size_t i = 0; i < count; ++i) {
     models.push_back(models[i]);
@@ -74,6 +78,7 @@ std::vector<Overrides> calibration_models() {
     for (const bool gpt2 : {true, false}) models.push_back(decoder(kSizes[size], gpt2));
   add_attention(models, kSizes[1]);
   for (const char* optimizer : kOptimizers) models.push_back(cruncher(448, optimizer));
+  for (const char* optimizer : kOtherOptimizers) models.push_back(cruncher(448, optimizer));
   for (size_t i = wide; i < models.size(); ++i) models[i].push_back("train.precision=fp16");
   // So is float8 on a CPU; all but the linear layers of the blocks is bfloat16.
   for (const size_t size : {size_t(0), size_t(1), size_t(2)}) {
