@@ -116,14 +116,15 @@ Routing routing_of(const Tensor& slots, const Tensor& rows) { return {{}, slots,
 void add_picks(CaseList& list) {
   list.op("pick_experts");
   for (const Sizes& s : kSizes)
-    list.add(
-        {CaseInput(Shape{s.N, s.E}, s.lay), CaseInput::of({s.N, s.k}, DType::i32, Sent(s).experts)},
-        [](const Tensors& x) { return pick_experts(x[0], x[1]); },
-        [s](const Arrays& x) {
-          Array y({s.N, s.k});
-          for (int64_t i = 0; i < y.size(); ++i) y[i] = x[0][i / s.k * s.E + int64_t(x[1][i].value)];
-          return y;
-        });
+    for (const Lay lay : {s.lay, Lay::padded})
+      list.add(
+          {CaseInput(Shape{s.N, s.E}, lay), CaseInput::of({s.N, s.k}, DType::i32, Sent(s).experts)},
+          [](const Tensors& x) { return pick_experts(x[0], x[1]); },
+          [s](const Arrays& x) {
+            Array y({s.N, s.k});
+            for (int64_t i = 0; i < y.size(); ++i) y[i] = x[0][i / s.k * s.E + int64_t(x[1][i].value)];
+            return y;
+          });
 }
 
 // in: x, slots, rows (, weights)

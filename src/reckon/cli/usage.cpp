@@ -98,7 +98,7 @@ std::string program_help(CommandTable table, const std::string& group) {
   help += text("usage: {} {} [CONFIG.toml] [key.path=value ...] [--flags]\n\nCommands:\n", program_name(),
                group.empty() ? "COMMAND" : group + " COMMAND");
   for (const CommandRow& row : table)
-    if (group.empty() || first_word(row) == group) help += help_line(row.name, row.help, 16);
+    if (group.empty() || first_word(row) == group) help += help_line(row.name, row.help, 17);
   help +=
       text("\n{} help {}COMMAND tells a command's flags and keys, with an example.\n", program_name(), group.empty() ? "" : group + " ");
   if (!group.empty()) return help;
