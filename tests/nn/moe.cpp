@@ -264,6 +264,27 @@ TEST_P(MixtureOfExperts, HasTheSameBitsAtAnyNumberOfThreads) {
   set_thread_count(before);
 }
 
+// A checkpoint runs the forward pass twice: the same tokens go the same ways.
+TEST_P(MixtureOfExperts, IsTheSameWhereItRunsAgain) {
+  const Case& c = GetParam();
+  Built s(c.options, c.tokens, 1, DType::f32);
+  s.x.set_requires_grad();
+  const auto gradients = [&](bool again) {
+    s.parameters.zero_grad();
+    s.x.zero_grad();
+    const auto run = [&](const Tensors& in) {
+      const nn::MoE::Result r = s.model.moe(in[0]);
+      return add(sum(square(r.y)), r.balance_loss);
+    };
+    backward(again ? checkpoint(run, {s.x}) : run({s.x}));
+    Values all = s.x.grad().to_vector();
+    for (const auto& p : s.model.named_parameters())
+      for (const double g : p.parameter->value.grad().to_vector()) all.push_back(g);
+    return all;
+  };
+  EXPECT_EQ(gradients(true), gradients(false));
+}
+
 INSTANTIATE_TEST_SUITE_P(Options, MixtureOfExperts, testing::ValuesIn(kCases),
                          [](const auto& info) { return std::string(info.param.name); });
 
