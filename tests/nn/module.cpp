@@ -218,10 +218,11 @@ TEST_F(Modules, LoadIntoEveryStorage) {
   }
 }
 
+const TensorSpec kThree{{3}, DType::f32}, kTwo{{2}, DType::f32};
 TEST_F(Modules, HoldBuffers) {
   struct Counter : nn::Module {
     using Module::Module;
-    nn::Buffer &mean = buffer("mean", {{3}, DType::f32}, 2), &scratch = buffer("scratch", {{2}, DType::f32}, 0, false);
+    nn::Buffer &mean = buffer("mean", kThree, 2), &scratch = buffer("scratch", kTwo, 0, false);
   };
   struct Whole : nn::Module {
     using Module::Module;
