@@ -7,7 +7,7 @@ namespace {
 Tensor value_of(const Parameter* p) { return p ? p->value : Tensor(); }
 }  // namespace
 
-Linear::Linear(Module& parent, std::string_view name, int64_t in, int64_t out, bool with_bias, const Init& init)
+Linear::Linear(Module& parent, std::string_view name, int64_t in, int64_t out, bool with_bias, Init init)
     : Layer(parent, name), weight(parameter("weight", {out, in}, init, true)) {
   if (with_bias) bias = &parameter("bias", {out}, {Init::zeros}, false);
 }
@@ -15,7 +15,7 @@ Tensor Linear::forward(Tensor x) const { return linear(x, weight.value, value_of
 
 Tensor TiedLinear::forward(Tensor x) const { return linear(x, weight.value); }
 
-Embedding::Embedding(Module& parent, std::string_view name, int64_t rows, int64_t width, const Init& init)
+Embedding::Embedding(Module& parent, std::string_view name, int64_t rows, int64_t width, Init init)
     : Layer(parent, name), weight(parameter("weight", {rows, width}, init, true)) {}
 Tensor Embedding::forward(Tensor ids) const { return embedding(weight.value, ids); }
 

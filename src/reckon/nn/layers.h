@@ -8,7 +8,7 @@ namespace reckon::nn {
 class Linear : public Layer {
  public:
   Linear(Module& parent, std::string_view name, int64_t in, int64_t out, bool with_bias = true,
-         const Init& init = {Init::kaiming, 0, 0.70710678118654752});
+         Init init = {Init::kaiming, 0, 0.70710678118654752});
   Parameter& weight;          // [out, in]; the default starts at std 1 / sqrt(in), which keeps the variance of its input
   Parameter* bias = nullptr;  // [out]
 
@@ -29,7 +29,7 @@ class TiedLinear : public Layer {
 /// Rows of a table: ids i32 [...] -> [..., width].
 class Embedding : public Layer {
  public:
-  Embedding(Module& parent, std::string_view name, int64_t rows, int64_t width, const Init& init = {Init::normal, 0.02, 1});
+  Embedding(Module& parent, std::string_view name, int64_t rows, int64_t width, Init init = {Init::normal, 0.02, 1});
   Parameter& weight;  // [rows, width]
 
  protected:
