@@ -5,6 +5,7 @@
 #include "reckon/backend/cpu/vec_targets.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/dropout.cpp"
+#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 
 #include "reckon/backend/cpu/vec_random-inl.h"
@@ -25,6 +26,11 @@ void group_words(uint64_t key, int64_t group, int64_t begin, int64_t end, uint32
   const bool one_plane = begin / kDropoutBlocks == (end - 1) / kDropoutBlocks;
   const int64_t from = one_plane ? begin % kDropoutBlocks / 16 * 16 : 0, to = one_plane ? (end - 1) % kDropoutBlocks + 1 : kDropoutBlocks;
   philox_blocks(key, uint64_t(group * kDropoutBlocks + from), to - from, kDropoutBlocks, words + from);
+}
+
+// Lines come while words are made.
+void prefetch(const std::byte* from, int64_t bytes) {
+  for (int64_t line = 0; line < bytes; line += 64) hwy::Prefetch(from + line);
 }
 
 // ys[i] = xs[i] * scale where half of word i, the upper if kHigh, reaches the threshold, else 0.
@@ -49,6 +55,7 @@ void dropout_part(const Dropout& a, uint64_t key, int64_t begin, int64_t end, in
   const int32_t least = dropout_threshold(a.p);
   for (int64_t e = begin; e < end;) {
     const int64_t group = e / kDropoutGroup, skip = e % kDropoutGroup, n = end - e < kDropoutGroup - skip ? end - e : kDropoutGroup - skip;
+    prefetch(static_cast<const std::byte*>(a.x) + at * size_of(a.dtype), n * size_of(a.dtype));
     const int64_t low = skip < kDropoutWords ? (n < kDropoutWords - skip ? n : kDropoutWords - skip) : 0;  // of them in the lower halves
     if (low > 0 && low < n) {
       group_words(key, group, 0, kDropoutWords, words);
