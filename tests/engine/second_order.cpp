@@ -134,6 +134,16 @@ TEST_F(SecondOrder, AFirstGradientHasTheSameBitsRecordedOrNot) {
   same(sum(square(log_softmax(x))), {x});
 }
 
+// Gradients of earlier keys gather in place, outside of any graph.
+TEST_F(SecondOrder, ChunksOfASequenceRefuseIt) {
+  const Tensor qkv = leaf({1, 2, 6}, spread(12)), k = zeros(*device_, {{1, 1, 2, 2}, DType::f64});
+  const Tensor sums = zeros(*device_, {{1, 1, 2, key_sum_width(2)}, DType::f64});
+  const SequenceKeys keys{k, zeros(*device_, k.spec()), sums, zeros(*device_, sums.spec())};
+  store_keys(qkv.detached(), keys, 0, 1, 1, 2);
+  const Tensor y = sum(square(attention_chunk(qkv, keys, 0, 1, 1, 2)));
+  EXPECT_THAT(error_of([&] { grad(y, {qkv}, {}, kRecord); }), HasSubstr("attention_chunk_back: has no gradient rule"));
+}
+
 TEST_F(SecondOrder, WithoutCreateGraphGradientsAreConstants) {
   const Tensor x = scalar_leaf(3);
   EXPECT_FALSE(grad(square(x), {x})[0].requires_grad());

@@ -47,6 +47,22 @@ TEST_F(Functional, ProductsAgreeWithTheJacobian) {
   }
 }
 
+TEST_F(Functional, WhatTheProductsCost) {
+  const Tensor x = ones(*device_, {{4, 8}, DType::f64}), w = ones(*device_, {{16, 8}, DType::f64}),
+               y = ones(*device_, {{4, 16}, DType::f64});
+  const int64_t product = 2 * 4 * 8 * 16;
+  const auto work = [](auto f) {
+    Meter meter;
+    const MeterScope scope(meter);
+    f();
+    return meter.total().matmul;
+  };
+  const auto constant = [&](const Tensor& t) { return linear(t, w); };
+  EXPECT_EQ(work([&] { jvp(constant, {x}, {x}); }), 3 * product);
+  EXPECT_EQ(work([&] { vjp(constant, {x}, {y}); }), 2 * product);
+  EXPECT_EQ(work([&] { jvp([](const Tensor& a, const Tensor& b) { return linear(a, b); }, {x, w}, {x, w}); }), 5 * product);
+}
+
 TEST_F(Functional, SeveralInputsAndResults) {
   const auto f = [](const Tensor& a, const Tensor& b) { return Tensors{mul(a, b), sum(square(b))}; };
   const Tensor a = tensor({2}, {2, 3}), b = tensor({2}, {5, 7}), da = tensor({2}, {1, 0}), db = tensor({2}, {0, 1});

@@ -58,8 +58,8 @@ std::string gradcheck(const TensorFunction& f, const Tensors& inputs, bool secon
 // counts as constant, and nobody's grad changes. Derivatives that do not depend on an input are zeros. Results are constants.
 
 /// J t: how each result of f moves when its inputs move along the tangents; one an output. By two backward passes, of which the second runs
-/// through the first: about the work of one forward pass and three of its backward passes, whatever the number of inputs. So f may use
-/// whatever has a gradient of its gradient. Throws Error where a tangent does not match its input.
+/// through the first: three matrix products for each product of f with a constant, five for one of two inputs, whatever the number of
+/// inputs. f may use whatever has a gradient of its gradient. Throws Error where a tangent does not match its input.
 template <class F>
 ValuesAndDerivatives jvp(F f, const Tensors& primals, const Tensors& tangents) {
   return detail::jvp(detail::TensorFunction(f), primals, tangents);
