@@ -20,7 +20,7 @@ struct Result {
   Values gradient;
 };
 // Four layers of a product and an activation: each product keeps its input, each activation its own.
-Result run(Mode mode, bool packed) {
+Result run(Mode mode, bool is_packed) {
   const Ref<Device> device = open_cpu(mode);
   Tensor x = empty(*device, {{kRows, kWidth}, DType::f32}), w = empty(*device, {{kWidth, kWidth}, DType::f32});
   fill_normal_(x, 1);
@@ -30,8 +30,10 @@ Result run(Mode mode, bool packed) {
   const int64_t before = device->allocator().ledger().live;
   {
     const PhaseScope phase(*device, Phase::forward);
+    const auto pack = [](const Tensor& t) { return cast(t, DType::bf16); };
+    const auto unpack = [](const Tensor& t) { return cast(t, DType::f32); };
     std::optional<SavedTensorHooks> scope;
-    if (packed) scope.emplace([](const Tensor& t) { return cast(t, DType::bf16); }, [](const Tensor& t) { return cast(t, DType::f32); });
+    if (is_packed) scope.emplace(pack, unpack);
     Tensor h = x;
     for (int layer = 0; layer < 4; ++layer) h = gelu(linear(h, w));
     loss = sum(h);

@@ -95,7 +95,8 @@ class BackwardPass {
     for (size_t i = 0; i < dy.size(); ++i)
       if (!dy[i].defined() && !(node.detached_outputs() >> i & 1u)) dy[i] = filled(node.device(), node.out_specs()[i], 0.0);
     if (node.has_hooks()) run_hooks(node, dy);
-    if (context().anomaly) check_gradients(node, dy, "arrived a gradient of output ", false);
+    const bool is_watched = context().anomaly;
+    if (is_watched) check_gradients(node, dy, "arrived a gradient of output ", false);
     collect(node, dy);
     if (!goes_on) return;
     const std::vector<Edge> edges = node.next_functions();
@@ -108,7 +109,7 @@ class BackwardPass {
     Tensors dx = rule(vjp);
     vjp.dy.clear();
     RECKON_ASSERT(dx.size() <= edges.size());
-    if (context().anomaly) check_rule(node, dx, edges, needs);
+    if (is_watched) check_rule(node, dx, edges, needs);
     if (const Node::Extras* extras = node.extras_if_any(); extras && extras->after) extras->after->run(&node, dx);
     if (!keep) node.forget();
     for (size_t i = 0; i < dx.size(); ++i) {
