@@ -85,6 +85,12 @@ TEST_F(Hooks, NodesHaveThemBeforeAndAfter) {
   EXPECT_EQ(grad(z, {x})[0].item(), 61);
 }
 
+TEST_F(Hooks, MayNotTakeAGradientAway) {
+  const Tensor x = scalar_leaf(3), y = square(x);
+  register_prehook(*node_of(y), [](const Node&, Tensors& dy) { dy[0] = Tensor(); });
+  EXPECT_THAT(error_of([&] { backward(y); }), HasSubstr("square: a hook gave undefined as the gradient of output 0, f64[]"));
+}
+
 TEST_F(Hooks, RetainedGradientsOfResults) {
   const Tensor x = scalar_leaf(3);
   Tensor y = square(x);
