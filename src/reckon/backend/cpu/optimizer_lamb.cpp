@@ -21,19 +21,23 @@ HWY_INLINE V direction(const Factors& f, V unbias, V p, V m, V v) {
 }
 HWY_INLINE V unbias_of(const OptimizerStep& a) { return set(float(1 / a.scalars[kBiasFactor1])); }
 
-// Sum of the squares of n floats, a multiple of kPlaceAlignment, in double.
-HWY_INLINE double squares_of(const float* x, int64_t n) {
-  const hn::ScalableTag<double> d;
-  const hn::Rebind<float, decltype(d)> narrow;
-  const int64_t N = int64_t(hn::Lanes(d));
-  auto a = hn::Zero(d), b = hn::Zero(d);
-  for (int64_t i = 0; i < n; i += 2 * N) {
-    const auto low = hn::PromoteTo(d, hn::LoadU(narrow, x + i)), high = hn::PromoteTo(d, hn::LoadU(narrow, x + i + N));
-    a = hn::MulAdd(low, low, a);
-    b = hn::MulAdd(high, high, b);
+// The sum of the squares of floats, in double, without a way through memory.
+struct Squares {
+  using DD = hn::ScalableTag<double>;
+  hn::Vec<DD> low, high;
+  HWY_INLINE void add(V x) {
+#if HWY_TARGET == HWY_SCALAR
+    const auto wide = hn::PromoteTo(DD(), x);
+    low = hn::MulAdd(wide, wide, low);
+#else
+    const hn::Half<D> half;
+    const auto a = hn::PromoteTo(DD(), hn::LowerHalf(half, x)), b = hn::PromoteTo(DD(), hn::UpperHalf(half, x));
+    low = hn::MulAdd(a, a, low);
+    high = hn::MulAdd(b, b, high);
+#endif
   }
-  return hn::GetLane(hn::SumOfLanes(d, hn::Add(a, b)));
-}
+  HWY_INLINE double sum() const { return hn::GetLane(hn::SumOfLanes(DD(), hn::Add(low, high))); }
+};
 
 template <Weights kind>
 void moments_part(const OptimizerStep& a, int64_t begin, int64_t end, double* sums) {
@@ -42,24 +46,21 @@ void moments_part(const OptimizerStep& a, int64_t begin, int64_t end, double* su
   const WeightArrays weights = weight_arrays(a);
   const float* g = static_cast<const float*>(a.g);
   float *m = static_cast<float*>(a.m), *v = static_cast<float*>(a.v);
-  HWY_ALIGN float p_now[kChunk], u_now[kChunk];  // between the two loops, in the first cache
   const int64_t N = lanes();
-  sums[0] = sums[1] = 0;
-  for (int64_t at = begin; at < end; at += kChunk) {
-    const int64_t n = end - at < kChunk ? end - at : kChunk;
-    RECKON_COUNT_VECTOR(kMomentsCost * n);
-    for (int64_t i = 0; i < n; i += N) {
-      const V p = load_weights<kind>(weights, at + i), gradient = hn::Mul(hn::LoadU(D(), g + at + i), f.clip);
-      const V m_new = hn::MulAdd(f.beta1, hn::LoadU(D(), m + at + i), hn::Mul(f.rest1, gradient));
-      const V v_new = hn::MulAdd(f.beta2, hn::LoadU(D(), v + at + i), hn::Mul(hn::Mul(f.rest2, gradient), gradient));
-      hn::StoreU(m_new, D(), m + at + i);
-      hn::StoreU(v_new, D(), v + at + i);
-      hn::Store(p, D(), p_now + i);
-      hn::Store(direction(f, unbias, p, m_new, v_new), D(), u_now + i);
-    }
-    sums[0] += squares_of(p_now, n);
-    sums[1] += squares_of(u_now, n);
+  RECKON_COUNT_VECTOR(kMomentsCost * (end - begin));
+  const auto none = hn::Zero(Squares::DD());
+  Squares p_squares{none, none}, u_squares{none, none};
+  for (int64_t i = begin; i < end; i += N) {
+    const V p = load_weights<kind>(weights, i), gradient = hn::Mul(hn::LoadU(D(), g + i), f.clip);
+    const V m_new = hn::MulAdd(f.beta1, hn::LoadU(D(), m + i), hn::Mul(f.rest1, gradient));
+    const V v_new = hn::MulAdd(f.beta2, hn::LoadU(D(), v + i), hn::Mul(hn::Mul(f.rest2, gradient), gradient));
+    hn::StoreU(m_new, D(), m + i);
+    hn::StoreU(v_new, D(), v + i);
+    p_squares.add(p);
+    u_squares.add(direction(f, unbias, p, m_new, v_new));
   }
+  sums[0] = p_squares.sum();  // once: the sums of other slices are in the same line of the cache
+  sums[1] = u_squares.sum();
 }
 
 template <Weights kind>
