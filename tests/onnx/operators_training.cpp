@@ -25,7 +25,7 @@ Tensors stepped(const Call& c, OptimConfig config, const std::vector<std::string
   for (size_t i = 0; i < count; ++i) {
     put(parameters.find(name(i))->value, c[2 + i]);
     put(parameters.find(name(i))->value.grad_slot(), c[2 + count + i]);
-    for (size_t s = 0; s < states.size(); ++s) given[states[s] + "." + name(i)] = c[2 + (2 + s) * count + i];
+    for (size_t s = 0; s < states.size(); ++s) given.push_back({states[s] + "." + name(i), c[2 + (2 + s) * count + i]});
   }
   parameters.mark_gradients_filled();
   optimizer.load_state_dict(given);
@@ -38,7 +38,9 @@ Tensors stepped(const Call& c, OptimConfig config, const std::vector<std::string
   for (size_t i = 0; i < count; ++i) out.push_back(contiguous(parameters.find(name(i))->value.detached()));
   const auto after = optimizer.state_dict();
   for (const std::string& state : states)
-    for (size_t i = 0; i < count; ++i) out.push_back(contiguous(after.at(state + "." + name(i))));
+    for (size_t i = 0; i < count; ++i)
+      for (const auto& [place, value] : after)
+        if (place == state + "." + name(i)) out.push_back(contiguous(value));
   return out;
 }
 // ONNX corrects no bias at T = 0; late steps have nothing to correct.
