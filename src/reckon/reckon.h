@@ -23,6 +23,7 @@
 #include "reckon/ops/indexing.h"
 #include "reckon/ops/joining.h"
 #include "reckon/ops/ops.h"
+#include "reckon/ops/packing.h"
 #include "reckon/ops/printing.h"
 #include "reckon/ops/reductions.h"
 #include "reckon/ops/scan.h"

@@ -1,6 +1,5 @@
 // The listings of docs/einops.md: what it claims is checked here, and tests/docs/quotes.cpp compares the text.
-#include "reckon/ops/einops.h"
-
+#include "reckon/ops/packing.h"
 #include "reckon/ops/shaped.h"
 #include "tests/engine/support.h"
 
@@ -34,6 +33,18 @@ TEST_F(EinopsDocument, Arranging) {
   EXPECT_EQ(reduce(images, "b (h 2) (w 2) c -> b h w c", Reducer::max).shape(), (Shape{6, 4, 4, 3}));
   EXPECT_TRUE(plan_repeat(image, "h w -> h w c", {{"c", 3}}).is_view());
   EXPECT_EQ(repeat(image, "h w -> (h 2) (w r)", {{"r", 2}}).shape(), (Shape{16, 16}));
+}
+
+TEST_F(EinopsDocument, Packing) {
+  const Tensor class_token = filled({2, 8}), patches = filled({2, 3, 4, 8});
+  // clang-format off
+  const Packed tokens = pack({class_token, patches}, "b * c");          // [2, 1 + 12, 8]   a copy
+  const Tensors parts = unpack(tokens.tensor, tokens.shapes, "b * c");  // [2, 8] and [2, 3, 4, 8]   views
+  unpack(tokens.tensor, {{}, {-1}}, "b * c");                           // [2, 8] and [2, 12, 8]: -1 is what is left
+  // clang-format on
+  EXPECT_EQ(tokens.tensor.shape(), (Shape{2, 13, 8}));
+  EXPECT_EQ(parts.at(1).to_vector(), patches.to_vector());
+  EXPECT_EQ(unpack(tokens.tensor, {{}, {-1}}, "b * c").at(1).shape(), (Shape{2, 12, 8}));
 }
 
 TEST_F(EinopsDocument, Costs) {

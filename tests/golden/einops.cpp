@@ -7,6 +7,7 @@
 #include "reckon/backend/cpu/device.h"
 #include "reckon/io/safetensors.h"
 #include "reckon/ops/ops.h"
+#include "reckon/ops/packing.h"
 #include "tests/golden/golden.h"
 
 namespace reckon {
@@ -45,6 +46,7 @@ Tensor run(const Example& e, const Tensors& x) {
   const RuntimePattern pattern = runtime(e.pattern);
   if (e.operation == "rearrange") return rearrange(x[0], pattern, e.lengths);
   if (e.operation == "repeat") return repeat(x[0], pattern, e.lengths);
+  if (e.operation == "pack") return pack(x, pattern).tensor;
   if (e.operation == "einsum") return einsum(pattern, x);
   if (e.operation == "reduce sum") return reduce(x[0], pattern, Reducer::sum, e.lengths);
   if (e.operation == "reduce mean") return reduce(x[0], pattern, Reducer::mean, e.lengths);
@@ -76,8 +78,8 @@ TEST(GoldenEinops, DocumentedExamplesAreReproduced) {
       ASSERT_NO_THROW(y = run(e, x)) << item.value;
       ASSERT_EQ(y.shape(), file.shape(item.key)) << item.value;
       // Whole numbers stay whole; a mean rounds, and a sum of products of up to 13 may grow far beyond its result.
-      const bool moved =
-          e.operation == "rearrange" || e.operation == "repeat" || e.operation == "reduce max" || e.operation == "reduce min";
+      const bool moved = e.operation == "rearrange" || e.operation == "pack" || e.operation == "repeat" || e.operation == "reduce max" ||
+                         e.operation == "reduce min";
       const double tolerance = moved ? 0 : 4 * epsilon(dtype) * std::sqrt(elements) * most;
       const std::vector<double> got = y.to_vector();
       for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], tolerance) << item.value << " [" << i << "] " << name_of(dtype);

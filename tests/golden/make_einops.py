@@ -89,6 +89,10 @@ EINSUM = [
     ("aab,bcc->ac", [(3, 3, 2), (2, 4, 4)]), ("ij,ij->ij", [(3, 4), (3, 4)]), ("bhqd,bhkd->bhqk", [(2, 2, 3, 4), (2, 2, 5, 4)]),
     ("bqhd,bkhd->bhqk", [(2, 3, 2, 4), (2, 5, 2, 4)]), ("ij,jk->ki", [(3, 4), (4, 5)]), ("Ab,bC->AC", [(2, 3), (3, 2)]),
 ]
+PACK = [
+    ("i j * k", [(2, 3, 5), (2, 3, 7, 5), (2, 3, 2, 2, 5)]), ("h w *", [(2, 3, 3), (2, 3)]), ("h w *", [(2, 3, 3), (2, 3), (2, 3, 1)]), ("* h w c", [(2, 3, 4, 3), (3, 4, 3)]),
+    ("b *", [(2, 10), (2, 2, 3), (2,)]), ("*", [(2, 3), (), (4,)]), ("* c", [(2, 3, 4), (4,), (2, 4)]), ("batch * classes", [(2, 4, 3), (2, 3)]),
+]
 
 
 def values(shape, salt):
@@ -111,6 +115,8 @@ def cases():
         yield "repeat", pattern, lengths, [shape], einops.repeat(values(shape, len(shape)), pattern, **lengths)
     for pattern, shapes in EINSUM:
         yield "einsum", pattern, {}, shapes, einsum(pattern, [values(s, len(s)) for s in shapes])
+    for pattern, shapes in PACK:
+        yield "pack", pattern, {}, shapes, einops.pack([values(s, len(s)) for s in shapes], pattern)[0]
 
 
 def main():

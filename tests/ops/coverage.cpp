@@ -47,6 +47,8 @@ TEST(Coverage, EveryPublicOperationHasCases) {
                            "reduce",
                            "repeat",
                            "einsum",
+                           "pack",
+                           "unpack",
                            "transpose",
                            "slice",
                            "select",

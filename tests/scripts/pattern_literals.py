@@ -9,7 +9,7 @@ import sys
 import tempfile
 
 PROLOGUE = """
-#include "reckon/ops/einops.h"
+#include "reckon/ops/packing.h"
 #include "reckon/ops/shaped.h"
 using namespace reckon;
 void use(const Tensor& x, Dims& dims, const char* text) {
@@ -24,6 +24,7 @@ GOOD = """
   parse_shape(x, "b _ ... 3");
   einsum("b i k, b k j -> b i j", {x, x});
   einsum("...ij,jk", {x, x});
+  pack({x, x}, "a * b");
   shaped(x, "f32[batch *more #seq 2*batch+1]", dims);
   rearrange(x, runtime(text));
 """
@@ -50,6 +51,8 @@ BAD = [
     ('parse_shape(x, "a (b c)");', "pattern_error_parentheses_not_allowed"),
     ('einsum("ij,jk->iz", {x, x});', "pattern_error_output_axis_not_in_input"),
     ('einsum("i j, j k -> i i", {x, x});', "pattern_error_repeated_output_axis"),
+    ('pack({x}, "a b");', "pattern_error_missing_star"),
+    ('pack({x}, "* a *");', "pattern_error_second_star"),
     ('shaped(x, "a 2**b", dims);', "pattern_error_bad_expression"),
     ('shaped(x, "... *a", dims);', "pattern_error_second_variadic"),
     ('rearrange(x, text);', "text"),  # what the compiler cannot read goes through runtime()

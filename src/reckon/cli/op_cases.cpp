@@ -261,6 +261,7 @@ const std::vector<OpCase>& op_cases() {
     add_whole_cases(list);
     add_view_cases(list);
     add_named_cases(list);
+    add_packing_cases(list);
     add_reduce_cases(list);
     add_matmul_cases(list);
     add_float8_cases(list);

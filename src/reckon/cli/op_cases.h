@@ -117,6 +117,7 @@ void add_elementwise_cases(CaseList& list);
 void add_whole_cases(CaseList& list);
 void add_view_cases(CaseList& list);
 void add_named_cases(CaseList& list);
+void add_packing_cases(CaseList& list);
 void add_reduce_cases(CaseList& list);
 void add_matmul_cases(CaseList& list);
 void add_float8_cases(CaseList& list);
