@@ -164,6 +164,24 @@ TEST_F(Einops, RepeatedAndReducedIsTheTensorAgain) {
   }
 }
 
+TEST_F(Einops, WholeNumbersAreReducedExactly) {
+  const int64_t least = INT64_MIN;
+  const std::vector<int64_t> values{5, least, 3, 7, INT64_MAX, -2};
+  const Tensor x = from_values<int64_t>(*device_, {2, 3}, values);
+  EXPECT_EQ(reduce(x, "a b -> b", Reducer::min).data<int64_t>()[1], least);
+  EXPECT_EQ(reduce(x, "a b -> b", Reducer::max).data<int64_t>()[1], INT64_MAX);
+  const std::vector<uint8_t> bytes{0, 200, 255, 1};
+  const Tensor u = from_values<uint8_t>(*device_, {2, 2}, bytes);
+  EXPECT_THAT(reduce(u, "a b -> b", Reducer::min).to_vector(), ElementsAre(0, 1));
+  EXPECT_THAT(reduce(u, "a b -> a", Reducer::sum).to_vector(), ElementsAre(200, 256));
+  EXPECT_THAT(reduce(u, "a b -> a", Reducer::prod).to_vector(), ElementsAre(0, 255));
+  EXPECT_THAT(reduce(slice(u, 0, 0, 0), "a b -> b", Reducer::prod).to_vector(), ElementsAre(1, 1));
+  EXPECT_EQ(reduce(u, "a b -> a", Reducer::prod).dtype(), DType::i64);
+  // 300 * 300 does not fit float16, and its product with 1/300 does.
+  const Tensor h = cast(tensor({3}, {300, 300, 1.0 / 300}), DType::f16);
+  EXPECT_NEAR(reduce(h, "a ->", Reducer::prod).item(), 300, 0.5);
+}
+
 TEST_F(Einops, AFunctionMayReduce) {
   const Tensor x = counting({2, 3, 4});
   EXPECT_EQ(reduce(x, "a b (c 2) -> c a",

@@ -102,7 +102,11 @@ TEST_F(EinopsErrors, OfReduce) {
               reduce(of({2, 0}), "a b -> a", Reducer::mean);
             }),
             "reduce: the mean over an empty axis of [2, 0] is undefined, in \"a b -> a\" for f32[2, 0]");
-  EXPECT_THAT(error_of([&] { reduce(of({2, 3}, DType::boolean), "a b -> a", Reducer::sum); }), HasSubstr("in \"a b -> a\" for bool[2, 3]"));
+  EXPECT_EQ(error_of([&] {
+              reduce(of({2, 3}, DType::i32), "a b -> a", Reducer::mean);
+            }),
+            "reduce: the mean of i32 is no whole number; cast it to a float first, in \"a b -> a\" for i32[2, 3]");
+  EXPECT_THAT(error_of([&] { reduce(of({2, 3}, DType::boolean), "a b -> a", Reducer::min); }), HasSubstr("in \"a b -> a\" for bool[2, 3]"));
 }
 
 TEST_F(EinopsErrors, OfRepeat) {
@@ -201,7 +205,10 @@ TEST_F(EinopsErrors, OfEinsum) {
               einsum("i,i->i", {of({2}), of({2}, DType::f64)});
             }),
             "einsum: operands 0 and 1 differ in dtype: f32 and f64; cast one of them, in \"i,i->i\" for f32[2], f64[2]");
-  EXPECT_THAT(error_of([&] { einsum("i,i->", {of({2}, DType::i32), of({2}, DType::i32)}); }), HasSubstr("in \"i,i->\" for i32[2], i32[2]"));
+  EXPECT_THAT(error_of([&] {
+                einsum("i,i->", {of({2}, DType::boolean), of({2}, DType::boolean)});
+              }),
+              HasSubstr("in \"i,i->\" for bool[2], bool[2]"));
   EXPECT_EQ(error_of([&] { einsum("i,i->", {}); }), "einsum: no operand is given, for \"i,i->\"");
   EXPECT_EQ(error_of([&] { einsum("i,i->", {of({2}), Tensor()}); }), "einsum: an operand is undefined, for \"i,i->\"");
   EXPECT_EQ(error_of([&] {

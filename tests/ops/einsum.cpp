@@ -94,10 +94,22 @@ TEST_F(Einsum, ProductsOfElementsAreNoMatrixProducts) {
   EXPECT_EQ(plan_einsum("ii", {square}).flops().vector, 6) << "the trace adds the diagonal, not the matrix";
 }
 
-TEST_F(Einsum, IntegersAreMultipliedAndViewed) {
+TEST_F(Einsum, WholeNumbersKeepTheirType) {
   const Tensor n = reshape(arange(*device_, 9), {3, 3});
   EXPECT_THAT(einsum("ii->i", {n}).to_vector(), ElementsAre(0, 4, 8));
   EXPECT_THAT(einsum("i,i->i", {select(n, 0, 1), select(n, 0, 2)}).to_vector(), ElementsAre(18, 28, 40));
+  const Tensor m = cast(n, DType::i32), v = cast(arange(*device_, 3), DType::i32);
+  for (const auto& [pattern, want] : {std::pair<const char*, Values>{"ij,jk->ik", {15, 18, 21, 42, 54, 66, 69, 90, 111}},
+                                      std::pair<const char*, Values>{"ij,jk->ki", {15, 42, 69, 18, 54, 90, 21, 66, 111}}}) {
+    const Tensor y = einsum(runtime(pattern), {m, m});
+    EXPECT_EQ(y.dtype(), DType::i32) << pattern;
+    EXPECT_EQ(y.to_vector(), want) << pattern;
+  }
+  const Tensor trace = einsum("ii", {m}), scaled = einsum("ij,k->k", {m, v});
+  EXPECT_EQ(trace.dtype(), DType::i32);
+  EXPECT_EQ(trace.item(), 12);
+  EXPECT_EQ(scaled.dtype(), DType::i32);
+  EXPECT_THAT(scaled.to_vector(), ElementsAre(0, 36, 72));
 }
 
 TEST_F(Einsum, AWordIsANameWhereOnlyThatFits) {

@@ -42,7 +42,8 @@ using ReduceFunction = Tensor (*)(const Tensor& x, std::span<const int> axes);
 /// Splits, reorders and merges axes: rearrange(x, "b (h w) c -> b c h w", {{"h", 4}}). One length in parentheses may be left out. A copy is
 /// made only where axes are merged that do not lie one in the other.
 Tensor rearrange(const Tensor& x, RearrangePattern pattern, const AxisLengths& lengths = {});
-/// Axes that the right does not name are reduced: reduce(x, "b (h 2) (w 2) c -> b h w c", Reducer::max). Floating-point types.
+/// Axes that the right does not name are reduced: reduce(x, "b (h 2) (w 2) c -> b h w c", Reducer::max). Sums and products of whole numbers
+/// are i64; they have no mean.
 Tensor reduce(const Tensor& x, ReducePattern pattern, Reducer reducer, const AxisLengths& lengths = {});
 Tensor reduce(const Tensor& x, ReducePattern pattern, ReduceFunction reducer, const AxisLengths& lengths = {});
 /// Axes that only the right names are new, and x is repeated along them: repeat(x, "h w -> h (w r)", {{"r", 3}}). Unmerged ones have stride
@@ -54,7 +55,7 @@ AxisLengths parse_shape(const Tensor& x, ShapePattern pattern);
 /// Products of operands, summed over the axes that the output does not name: einsum("b i k, b k j -> b i j", {a, b}), or with a letter an
 /// axis: einsum("bik,bkj->bij", {a, b}), where the output may be left out as in NumPy. An axis that an operand names twice is its diagonal.
 /// Axes under an ellipsis broadcast, those with a name do not. Contractions are matrix products; for up to 6 operands their order is the
-/// one of fewest FLOPs, beyond that the cheapest pair goes first. Operands have one dtype; contractions want a float.
+/// one of fewest FLOPs, beyond that the cheapest pair goes first. Operands and result have one dtype.
 Tensor einsum(SumPattern pattern, const Tensors& operands);
 
 // ---- What they would do, before they do it: each call, whether it is a view, the bytes of each copy, the FLOPs. to_string() prints it.

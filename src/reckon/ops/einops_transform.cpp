@@ -47,18 +47,30 @@ int product_of(Composition& calls, int value, uint32_t axes) {
 int reduce_axes(Composition& calls, int value, uint32_t axes, Reducer reducer) {
   const ReduceParams params{axes, false};
   const Shape from = calls.shape(value);
+  const DType dtype = calls.dtype(value);
   switch (reducer) {
     case Reducer::max:
       return calls.apply(op::max, value, params);
-    case Reducer::min:
-      return calls.apply(op::neg, calls.apply(op::max, calls.apply(op::neg, value), params));
-    case Reducer::prod:
-      return product_of(calls, value, axes);
+    case Reducer::min: {
+      // The least whole number has no negative, but -1 - x reverses the order of all of them.
+      if (is_float(dtype)) return calls.apply(op::neg, calls.apply(op::max, calls.apply(op::neg, value), params));
+      const AffineParams reversed{-1, -1};
+      return calls.apply(op::affine, calls.apply(op::max, calls.apply(op::affine, value, reversed), params), reversed);
+    }
+    case Reducer::prod: {
+      // As sums are: whole numbers in i64, 16-bit floats in f32.
+      const bool narrow = is_float(dtype) && size_of(dtype) == 2;
+      const DType wide = narrow ? DType::f32 : is_float(dtype) ? dtype : DType::i64;
+      if (wide != dtype) value = calls.apply(op::cast, value, CastParams{wide});
+      value = product_of(calls, value, axes);
+      return narrow ? calls.apply(op::cast, value, CastParams{dtype}) : value;
+    }
     case Reducer::sum:
       return calls.apply(op::sum, value, params);
     case Reducer::mean:
       break;
   }
+  check(is_float(dtype), "the mean of {} is no whole number; cast it to a float first", dtype);
   value = calls.apply(op::sum, value, params);
   const int64_t kept = calls.shape(value).numel();
   check(from.numel() > 0 || kept == 0, "the mean over an empty axis of {} is undefined", from);

@@ -144,6 +144,9 @@ class Einsum {
         summed |= 1u << i;
     }
     if (summed) term.value = calls.apply(op::sum, term.value, ReduceParams{summed, false});
+    const DType dtype = operands_[operand].dtype();
+    if (calls.dtype(term.value) != dtype)
+      term.value = calls.apply(op::cast, term.value, CastParams{dtype});  // a sum of whole numbers is i64
     term.labels = kept;
     return term;
   }
