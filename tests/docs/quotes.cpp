@@ -43,8 +43,9 @@ std::vector<Quote> quotes_of(const std::string& document) {
 
 std::vector<std::string> documents() {
   std::vector<std::string> paths{"README.md"};
-  for (const std::string& name : list_directory("docs"))
-    if (name.ends_with(".md")) paths.push_back("docs/" + name);
+  for (const std::string folder : {"docs/", "docs/tour/"})
+    for (const std::string& name : list_directory(folder))
+      if (name.ends_with(".md")) paths.push_back(folder + name);
   return paths;
 }
 std::vector<std::string> rooms() {
