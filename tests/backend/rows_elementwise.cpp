@@ -121,7 +121,12 @@ TEST(RowsElementwise, Unary) {
 
 TEST(RowsElementwise, Binary) {
   const auto want = [](Binary op, double a, double b) {
+    const double rest = b == 0 ? a : std::fmod(a, b), positive = rest != 0 && b != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
     switch (op) {
+      case Binary::floor_divide:
+        return b == 0 ? 0.0 : std::nearbyint((a - positive) / b);
+      case Binary::remainder:
+        return positive;
       case Binary::add:
         return a + b;
       case Binary::sub:
@@ -140,7 +145,8 @@ TEST(RowsElementwise, Binary) {
     return 0.0;
   };
   on_every_target([&] {
-    for (const Binary op : {Binary::add, Binary::sub, Binary::mul, Binary::div, Binary::max, Binary::min, Binary::pow})
+    for (const Binary op : {Binary::add, Binary::sub, Binary::mul, Binary::div, Binary::max, Binary::min, Binary::pow,
+                            Binary::floor_divide, Binary::remainder})
       for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::f16, DType::i32, DType::i64})
         on_layouts([&](const Shape& shape, uint64_t draw) {
           const bool integer = !is_float(dtype);

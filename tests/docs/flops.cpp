@@ -77,8 +77,8 @@ class Calls {
 // Every extent is another number, and `s` changes them all, so that no wrong formula can agree by chance.
 void call_elementwise(Calls& c, int64_t s) {
   const Tensor x = c.make({3 + s, 1, 5}), y = c.make({7, 5 + 0 * s}), same = c.make({3 + s, 1, 5});
-  for (const OpDef* row :
-       {&op::add, &op::sub, &op::mul, &op::div, &op::maximum, &op::minimum, &op::pow, &op::equal, &op::less, &op::less_equal})
+  for (const OpDef* row : {&op::add, &op::sub, &op::mul, &op::div, &op::maximum, &op::minimum, &op::pow, &op::floor_divide, &op::remainder,
+                           &op::equal, &op::less, &op::less_equal})
     c.add(*row, {x, y});
   c.add(op::affine, {x}, AffineParams{2, 1});
   for (const OpDef* row : {&op::neg, &op::exp, &op::log, &op::sqrt, &op::rsqrt, &op::square, &op::reciprocal, &op::abs, &op::tanh,
@@ -93,8 +93,8 @@ void call_elementwise(Calls& c, int64_t s) {
 
 void call_functions(Calls& c, int64_t s) {
   const Tensor x = c.make({3 + s, 1, 5}), y = c.make({7, 5});
-  for (const OpDef* row : {&op::sin, &op::cos, &op::erf, &op::floor, &op::ceil, &op::round, &op::sign, &op::log1p, &op::expm1, &op::softplus,
-                           &op::gelu_erf})
+  for (const OpDef* row :
+       {&op::sin, &op::cos, &op::erf, &op::floor, &op::ceil, &op::round, &op::sign, &op::log1p, &op::expm1, &op::softplus, &op::gelu_erf})
     c.add(*row, {x});
   c.add(op::clamp, {x}, ClampParams{-1, 1});
   c.add(op::not_equal, {x, y});
@@ -268,7 +268,8 @@ void call_transformer(Calls& c, int64_t s) {
 void call_lamb(Calls& c, int64_t s) {
   const int64_t N = 64 + 32 * s, S = 2 + s;
   const Names names{{"S", S}};
-  const Tensor p = c.make({N}), scalars = c.make({kStepScalars}, DType::f64), places = c.make({S + 1}, DType::i64), ratios = c.make({S}, DType::f64);
+  const Tensor p = c.make({N}), scalars = c.make({kStepScalars}, DType::f64), places = c.make({S + 1}, DType::i64),
+               ratios = c.make({S}, DType::f64);
   const Tensor half = c.make({N}, DType::bf16), working = c.make({N}, DType::f16);
   const OptimizerParams none{0};
   c.add(op::lamb_moments, {scalars, p, p, p, p, places}, none, names);

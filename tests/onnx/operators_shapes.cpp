@@ -144,7 +144,7 @@ Tensors scatter_elements(const Call& c) {
   const int axis = front_axis(c.whole("axis", 0), c[0].rank());
   const Tensor ids = from_front(c[1], c[0].shape()[axis]);
   const std::string how = c.text("reduction", "none");
-  if (how != "none" && how != "add") throw NotApplicable{"ScatterElements by " + how};
+  check(how == "none" || how == "add", "ScatterElements by {}", how);
   return {how == "add" ? scatter_add(c[0], axis, ids, c[2]) : scatter(c[0], axis, ids, c[2])};
 }
 Tensors one_hot_by(const Call& c) {

@@ -49,7 +49,7 @@ constexpr int64_t kLate = 1 << 24;
 Tensors adagrad(const Call& c) {
   OptimConfig o;
   o.name = OptimizerKind::adagrad;
-  o.eps = c.number("epsilon", 0);
+  o.eps = c.number("epsilon", 1e-6);
   Tensors in = c.in;
   const double rate = c[0].item() / (1 + c[1].item() * c.number("decay_factor", 0));
   in[0] = full(c.device, {Shape{}, DType::f64}, rate);
@@ -62,7 +62,7 @@ Tensors adam(const Call& c) {
   o.beta1 = c.number("alpha", 0.9);
   o.beta2 = c.number("beta", 0.999);
   const int64_t steps = int64_t(c[1].item());
-  o.eps = c.number("epsilon", 0) / (steps > 0 ? std::sqrt(1 - std::pow(o.beta2, double(steps))) : 1);
+  o.eps = c.number("epsilon", 1e-6) / (steps > 0 ? std::sqrt(1 - std::pow(o.beta2, double(steps))) : 1);
   return stepped(c, o, {"m", "v"}, steps > 0 ? steps - 1 : kLate);
 }
 Tensors momentum(const Call& c) {
