@@ -163,7 +163,10 @@ void expect_steady(const Config& c, bool in_arena) {
     if (!c.model.cruncher) step.evaluate(batches, 1);
     if (i + 1 == kWarm) warm = books();
   }
-  EXPECT_EQ(books(), warm) << "after step " << kSteps << " and after step " << kWarm;
+  // malloc may give the end of its heap back to the system, at a time of its own; it may not ask for more.
+  const Books later = books();
+  EXPECT_TRUE(later.outstanding == warm.outstanding && later.mapped <= warm.mapped && later.data_end <= warm.data_end)
+      << to_string(later) << " after step " << kSteps << ", " << to_string(warm) << " after step " << kWarm;
 }
 
 TEST(SteadyState, TakesNothingFromTheHeapOrTheSystem) {
