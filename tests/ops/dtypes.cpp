@@ -4,6 +4,9 @@
 #include <cmath>
 #include <limits>
 
+#include "reckon/ops/indexing.h"
+#include "reckon/ops/joining.h"
+#include "reckon/ops/reductions.h"
 #include "reckon/ops/rows.h"
 #include "reckon/ops/unary.h"
 #include "tests/engine/support.h"
@@ -122,6 +125,72 @@ TEST_F(DTypes, OperatorsAreTheFunctions) {
   // A quotient is rounded once.
   EXPECT_EQ((list<float>({1}) / 3.0).item(), double(1.0f / 3.0f));
   EXPECT_EQ((list<float>({5}) / 49.0).item(), double(5.0f / 49.0f));
+}
+
+// The number itself may be beyond the tensor's type where the quotient is not.
+TEST_F(DTypes, NumbersThat16BitsDoNotHoldDivideAll) {
+  const Tensor h = cast(list<float>({60000, 100}), DType::f16);
+  EXPECT_EQ((h / 1e6).dtype(), DType::f16);
+  EXPECT_EQ((h / 1e6).to_vector(), (Values{double(float(float16(0.06f))), double(float(float16(1e-4f)))}));
+  EXPECT_EQ((1e6 / h).to_vector(), (Values{double(float(float16(1e6f / 60000))), 10000}));
+  EXPECT_EQ(mean(of(DType::f16, {1000}, 100)).item(), 100) << "their sum is beyond float16";
+  EXPECT_EQ(mean(of(DType::f16, {1000}, 100)).dtype(), DType::f16);
+  EXPECT_EQ(softplus(cast(list<float>({100}), DType::f16), 1000).item(), 100);
+}
+
+TEST_F(DTypes, FunctionsOfWholeNumbersAreThoseOfTheirFloats) {
+  EXPECT_EQ(norm(list<int32_t>({3, 4})).item(), 5);
+  EXPECT_EQ(norm(list<int32_t>({30000, 40000})).item(), 50000);
+  EXPECT_EQ(norm(list<int32_t>({3, -4}), 1).dtype(), DType::f32);
+  EXPECT_NEAR(logsumexp(list<int64_t>({1, 1})).item(), 1 + std::log(2.0), 4 * epsilon(DType::f32));
+  EXPECT_EQ(clamp(list<int32_t>({0, 1}), 0.25, 0.75).to_vector(), (Values{0.25, 0.75}));
+  EXPECT_EQ(clamp(list<int32_t>({-5, 1}), -2, INFINITY).dtype(), DType::i32);
+  EXPECT_EQ((list<int32_t>({2, -1}) * 1e30).dtype(), DType::f32);
+  EXPECT_TRUE(std::isinf((list<int32_t>({2}) * INFINITY).item()));
+}
+
+TEST_F(DTypes, ValuesThatATypeDoesNotHoldAreRefused) {
+  const Tensor i = list<int32_t>({1, 2}), mask = less(i, of(DType::i32, {}, 2));
+  EXPECT_THAT(error_of([&] { masked_fill(i, mask, 0.5); }), HasSubstr("masked_fill: i32 does not hold 0.5"));
+  EXPECT_THAT(error_of([&] { masked_fill(i, mask, -INFINITY); }), HasSubstr("i32 does not hold -inf"));
+  const int64_t none[] = {0}, one[] = {1};
+  EXPECT_THAT(error_of([&] { pad(of(DType::u8, {2}), one, none, -1); }), HasSubstr("pad: u8 does not hold -1"));
+  EXPECT_THAT(error_of([&] { arange(*device_, 300, DType::u8); }), HasSubstr("arange: u8 does not hold values from 0 to 299"));
+  EXPECT_EQ(masked_fill(i, mask, -7).to_vector(), (Values{-7, 2}));
+}
+
+TEST_F(DTypes, UndefinedTensorsAreRefusedEverywhere) {
+  const Tensor none;
+  for (const auto& use : std::vector<void (*)(const Tensor&)>{[](const Tensor& t) { exp(t); }, [](const Tensor& t) { affine(t, 2); },
+                                                              [](const Tensor& t) { relu(t); }, [](const Tensor& t) { sum(t); },
+                                                              [](const Tensor& t) { norm(t); }, [](const Tensor& t) { t.shape(); }})
+    EXPECT_THAT(error_of([&] { use(none); }), HasSubstr("undefined"));
+}
+
+// Factors of a derivative may be beyond the type where it is not.
+TEST_F(DTypes, GradientsStayFiniteWhereTheyAre) {
+  const auto gradient = [](Tensor leaf, const auto& f) {
+    leaf.set_requires_grad();
+    return grad(sum(f(leaf)), {leaf})[0].to_vector();
+  };
+  const Tensor b = cast(list<float>({300}), DType::f16);
+  EXPECT_NEAR(gradient(b.detached(), [&](const Tensor& x) { return div(b, x); })[0], -1 / 300.0, 4 * epsilon(DType::f16) / 300);
+  EXPECT_NEAR(gradient(list<float>({1e-23f}), [](const Tensor& x) { return div(x.detached(), x); })[0], -1e23, 1e23 * 8 * epsilon(DType::f32));
+  Tensor x = cast(list<float>({23, 30, 50, -40, 20}), DType::f16);
+  x.set_requires_grad();
+  const Tensor first = grad(sum(gelu(x)), {x}, {}, {.create_graph = true})[0];
+  for (const double second : grad(sum(first), {x})[0].to_vector()) EXPECT_EQ(second, 0);
+}
+
+// A row that is ignored may hold anything, also in a gradient that is recorded.
+TEST_F(DTypes, IgnoredRowsOfTheLossMayBeNaN) {
+  Tensor logits = reshape(list<float>({0, 1, NAN, 2}), {2, 2});
+  logits = logits.detached().set_requires_grad();
+  const Tensor loss = cross_entropy(logits, list<int32_t>({0, kIgnoredTarget}));
+  const Values recorded = grad(loss, {logits}, {}, {.create_graph = true})[0].to_vector();
+  EXPECT_EQ(recorded[2], 0);
+  EXPECT_EQ(recorded[3], 0);
+  EXPECT_TRUE(std::isfinite(recorded[0]) && std::isfinite(recorded[1]));
 }
 
 TEST_F(DTypes, IdsOf64BitsMeanTheSame) {

@@ -1,6 +1,9 @@
 // ops/creation: tensors from nothing, from the host and from keyed random numbers.
+#include <algorithm>
+
 #include "reckon/ops/ops.h"
 #include "reckon/ops/rows.h"
+#include "reckon/tensor/dtype_info.h"
 
 namespace reckon {
 namespace {
@@ -9,6 +12,12 @@ void plan_arange(Plan& p) {
   const auto a = p.params.as<ArangeParams>();
   check(a.count >= 0, "a negative count, {}", a.count);
   check(!is_float8(a.dtype), "{} is for storage: make the values in f32 and cast them", a.dtype);
+  const double last = a.start + double(std::max<int64_t>(a.count - 1, 0)) * a.step;
+  if (!is_float(a.dtype)) {
+    const IntegerInfo info = iinfo(a.dtype);
+    check(std::min(a.start, last) > double(info.min) - 1 && std::max(a.start, last) < double(info.max) + 1, "{} does not hold values from {} to {}",
+          a.dtype, a.start, last);
+  }
   p.output({a.count}, a.dtype);
 }
 void plan_mask(Plan& p) {

@@ -14,6 +14,7 @@ Kind kind_of(DType dtype) {
 }
 // Whole numbers up to this are exact.
 int64_t exact_up_to(DType dtype) { return kind_of(dtype) == Kind::floating ? int64_t(2 / epsilon(dtype)) : iinfo(dtype).max; }
+Tensor in_f32(const Tensor& x) { return size_of(x.dtype()) == 2 ? cast(x, DType::f32) : x; }
 Tensor scalar_of(const Tensor& x, double value) { return full(x.device(), {Shape{}, x.dtype()}, value); }
 }  // namespace
 
@@ -35,6 +36,12 @@ DType result_dtype(const char* operation, const Tensor& a, const Tensor& b) {
 }
 
 Tensor to_floats(const Tensor& x) { return kind_of(x.dtype()) == Kind::floating ? x : cast(x, DType::f32); }
+
+void check_holds(const char* operation, DType dtype, double value) {
+  if (kind_of(dtype) == Kind::floating) return;
+  const IntegerInfo info = iinfo(dtype);
+  check(std::trunc(value) == value && value >= double(info.min) && value < double(info.max) + 1, "{}: {} does not hold {}", operation, dtype, value);
+}
 
 Tensor to_ids(const Tensor& ids) {
   if (ids.dtype() != DType::i64) return ids;  // the operation says what it wants
@@ -64,17 +71,17 @@ Tensor operator/(const Tensor& a, const Tensor& b) { return div(a, b); }
 Tensor operator+(const Tensor& a, double b) { return affine(a, 1, b); }
 Tensor operator-(const Tensor& a, double b) { return affine(a, 1, -b); }
 Tensor operator*(const Tensor& a, double b) { return affine(a, b); }
-// A quotient, not a product with 1 / b, which may round otherwise.
+// A quotient, not a product with 1 / b, which may round otherwise. 16 bits might not hold the number: it is divided in f32.
 Tensor operator/(const Tensor& a, double b) {
-  const Tensor x = to_floats(a);
-  return div(x, scalar_of(x, b));
+  const Tensor x = to_floats(a), wide = in_f32(x);
+  return cast(div(wide, scalar_of(wide, b)), x.dtype());
 }
 Tensor operator+(double a, const Tensor& b) { return affine(b, 1, a); }
 Tensor operator-(double a, const Tensor& b) { return affine(b, -1, a); }
 Tensor operator*(double a, const Tensor& b) { return affine(b, a); }
 Tensor operator/(double a, const Tensor& b) {
-  const Tensor x = to_floats(b);
-  return div(scalar_of(x, a), x);
+  const Tensor x = to_floats(b), wide = in_f32(x);
+  return cast(div(scalar_of(wide, a), wide), x.dtype());
 }
 Tensor operator-(const Tensor& a) { return neg(a); }
 }  // namespace operators

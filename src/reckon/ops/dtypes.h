@@ -15,6 +15,9 @@ DType result_dtype(const char* operation, const Tensor& a, const Tensor& b);
 /// x itself if it is of a floating-point type, else in f32: what exp, sqrt, sigmoid and their like do with whole numbers.
 Tensor to_floats(const Tensor& x);
 
+/// Throws Error, naming the operation, if a whole-number type or bool does not hold the value exactly.
+void check_holds(const char* operation, DType dtype, double value);
+
 /// Ids for embedding, gather and the losses, which read i32: i64 ones are cast, after what lies beyond i32 was moved to its ends, so that
 /// no id that is out of range becomes one that is not. Tensors of other dtypes are left to the operation.
 Tensor to_ids(const Tensor& ids);
@@ -25,7 +28,8 @@ Tensor floor_divide(const Tensor& a, const Tensor& b);
 /// a - floor_divide(a, b) * b: has the sign of b. Of a whole number by 0 it is a.
 Tensor remainder(const Tensor& a, const Tensor& b);
 
-/// Whole numbers in [low, high), equally likely to one in 2^32, into a tensor of any type that holds them; element i is a function of
+/// Whole numbers in [low, high), equally likely to one in 2^32, into a tensor of any type but the 8-bit floats that
+/// holds them; element i is a function of
 /// (key, i) only. Throws Error if x's dtype does not hold the range exactly, or for more than 2^32 values.
 void fill_integers_(const Tensor& x, uint64_t key, int64_t low, int64_t high);
 /// 1 with this probability, else 0, likewise; x of any type but the 8-bit floats.

@@ -4,6 +4,7 @@
 #include "reckon/ops/dtypes.h"
 #include "reckon/ops/ops.h"
 #include "reckon/ops/rows.h"
+#include "reckon/ops/unary.h"
 
 namespace reckon {
 namespace {
@@ -93,11 +94,11 @@ Tensors vjp_mul(Vjp& v) {
   if (v.needs_in(1)) dx[1] = sum_to(mul(v.dy[0], a), b.shape());
   return dx;
 }
-Tensors vjp_div(Vjp& v) {  // y = a / b: da = dy / b, db = -dy a / b^2
-  const Tensor a = v.in(0), b = v.in(1);
+Tensors vjp_div(Vjp& v) {  // y = a / b: da = dy / b, db = -(dy / b) (a / b): b^2 might be beyond the type
+  const Tensor a = v.in(0), b = v.in(1), da = div(v.dy[0], b);
   Tensors dx(2);
-  if (v.needs_in(0)) dx[0] = sum_to(div(v.dy[0], b), a.shape());
-  if (v.needs_in(1)) dx[1] = sum_to(neg(div(mul(v.dy[0], a), square(b))), b.shape());
+  if (v.needs_in(1)) dx[1] = sum_to(neg(mul(da, div(a, b))), b.shape());
+  if (v.needs_in(0)) dx[0] = sum_to(da, a.shape());
   return dx;
 }
 // Where both are equal the gradient goes to both, half each.
@@ -132,10 +133,11 @@ Tensors vjp_remainder(Vjp& v) {
   return dx;
 }
 
+// A number that 64 bits hold.
+bool is_whole(double v) { return std::trunc(v) == v && std::abs(v) < 0x1p63; }
 void plan_affine(Plan& p) {
   const auto a = p.params.as<AffineParams>();
   check(p.in[0].dtype != DType::boolean, "has no bool arithmetic; cast it first");
-  const auto is_whole = [](double v) { return std::trunc(v) == v && std::abs(v) < 0x1p63; };
   check(is_float(p.in[0].dtype) || (is_whole(a.alpha) && is_whole(a.beta)),
         "{} x + {} is not taken of {}: cast it to a float first", a.alpha, a.beta, p.in[0].dtype);
   p.output(p.in[0]);
@@ -146,9 +148,9 @@ Tensors vjp_neg(Vjp& v) { return {neg(v.dy[0])}; }
 Tensors vjp_exp(Vjp& v) { return {mul(v.dy[0], v.out(0))}; }
 Tensors vjp_log(Vjp& v) { return {div(v.dy[0], v.in(0))}; }
 Tensors vjp_sqrt(Vjp& v) { return {div(affine(v.dy[0], 0.5), v.out(0))}; }
-Tensors vjp_rsqrt(Vjp& v) {  // y = x^-1/2: dx = -dy y^3 / 2
+Tensors vjp_rsqrt(Vjp& v) {  // y = x^-1/2: dx = -dy y^3 / 2, where y^3 alone might be beyond the type
   const Tensor y = v.out(0);
-  return {mul(affine(v.dy[0], -0.5), mul(y, square(y)))};
+  return {mul(mul(mul(affine(v.dy[0], -0.5), y), y), y)};
 }
 Tensors vjp_square(Vjp& v) { return {mul(v.dy[0], affine(v.in(0), 2))}; }
 Tensors vjp_reciprocal(Vjp& v) { return {neg(mul(v.dy[0], square(v.out(0))))}; }
@@ -187,7 +189,9 @@ Tensors vjp_relu_back(Vjp& v) {  // dy where y > 0; constant in y
   return d;
 }
 // With u = c (x + a x^3) and t = tanh(u): gelu = x (1 + t) / 2, and gelu'' = (1 - t^2) (u' + x u'' / 2 - x t u'^2).
-Tensor gelu_second(const Tensor& x) {
+// Beyond 10 it is 0 in every type, and its factors are not finite in all.
+Tensor gelu_second(const Tensor& everywhere) {
+  const Tensor x = clamp(everywhere, -10, 10);
   constexpr double c = std::numbers::sqrt2 * std::numbers::inv_sqrtpi, a = 0.044715;
   const Tensor xx = square(x), t = tanh(mul(x, affine(xx, a * c, c))), slope = affine(xx, 3 * a * c, c);  // slope: u'; x u'' = 6 a c x^2
   const Tensor rest = sub(add(slope, affine(xx, 3 * a * c)), mul(mul(x, t), square(slope)));
@@ -316,8 +320,7 @@ Tensor minimum(const Tensor& a, const Tensor& b) { return binary(op::minimum, a,
 Tensor pow(const Tensor& a, const Tensor& b) { return binary(op::pow, a, b); }
 Tensor affine(Tensor x, double alpha, double beta) {
   if (!is_float(x.dtype()) && !is_float8(x.dtype())) {
-    const bool whole = std::trunc(alpha) == alpha && std::trunc(beta) == beta;
-    if (!whole) x = to_floats(x);
+    if (!is_whole(alpha) || !is_whole(beta)) x = to_floats(x);
     if (x.dtype() == DType::boolean) x = cast(x, DType::i64);
   }
   return call(op::affine, tensors(std::move(x)), AffineParams{alpha, beta})[0];

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "reckon/ops/dtypes.h"
 #include "reckon/ops/ops.h"
 #include "reckon/ops/rows.h"
 
@@ -20,10 +21,15 @@ void check_within(const TensorSpec& index, const TensorSpec& whole, int axis, co
     check(i == axis || index.shape[i] <= whole.shape[i], "index {} is longer than {} {} along axis {}, beside axis {}", index.shape, name,
           whole.shape, i, axis);
 }
+// An index that is repeated beside the axis is read once.
+int64_t index_bytes(const Plan& p) {
+  const auto a = p.params.as<AxisParams>();
+  return a.slices ? checked_multiply(p.in[1].shape[a.axis], size_of(p.in[1].dtype)) : p.in[1].bytes();
+}
 void plan_gather(Plan& p) {
   check_within(p.in[1], p.in[0], p.params.as<AxisParams>().axis, "x");
   p.output(p.in[1].shape, p.in[0].dtype);
-  p.bytes_moved = checked_sum({checked_multiply(2, p.out[0].bytes()), p.in[1].bytes()});  // the elements that are asked for, not all of x
+  p.bytes_moved = checked_sum({checked_multiply(2, p.out[0].bytes()), index_bytes(p)});  // the elements that are asked for, not all of x
 }
 Tensor zeros_like(const Tensor& like, const Shape& shape) { return expand(zeros(like.device(), {Shape{}, like.dtype()}), shape); }
 Tensors vjp_gather(Vjp& v) {
@@ -39,6 +45,7 @@ void plan_scatter(Plan& p) {
   check(p.in[2].dtype == p.in[0].dtype, "x and src differ in dtype: {} and {}", p.in[0].dtype, p.in[2].dtype);
   check(p.in[2].shape == p.in[1].shape, "src {} does not match index {}", p.in[2].shape, p.in[1].shape);
   p.output(p.in[0]);
+  p.bytes_moved = checked_sum({p.in[0].bytes(), index_bytes(p), p.in[2].bytes(), p.out[0].bytes()});
 }
 void plan_scatter_add(Plan& p) {
   plan_scatter(p);
@@ -163,7 +170,7 @@ Tensor take_along_axis(const Tensor& x, const Tensor& index, int axis) {
 
 Tensor index_select(const Tensor& x, int axis, const Tensor& index) {
   axis = x.shape().resolve(axis);
-  return gather(x, axis, along(index, x, axis, "index_select"));
+  return call(op::gather, tensors(x, along(index, x, axis, "index_select")), AxisParams{axis, false, true})[0];
 }
 
 Tensor scatter(const Tensor& x, int axis, const Tensor& index, const Tensor& src) { return scatter_by(op::scatter, x, axis, index, src); }
@@ -177,12 +184,13 @@ Tensor index_add(const Tensor& x, int axis, const Tensor& index, const Tensor& s
         src.shape(), x.shape(), axis);
   check(index.rank() == 1 && index.numel() == src.shape()[axis], "index_add: index {} does not name the {} slices of src {} along axis {}",
         index, src.shape()[axis], src.shape(), axis);
-  return call(op::scatter_add, tensors(x, along(index, x, axis, "index_add"), src), AxisParams{axis})[0];
+  return call(op::scatter_add, tensors(x, along(index, x, axis, "index_add"), src), AxisParams{axis, false, true})[0];
 }
 
 Tensor masked_fill(const Tensor& x, const Tensor& mask, double value) {
   check(mask.dtype() == DType::boolean, "masked_fill: the mask is {}, not bool", mask);
   check(broadcast(x.shape(), mask.shape()) == x.shape(), "masked_fill: mask {} does not broadcast to x {}", mask.shape(), x.shape());
+  check_holds("masked_fill", x.dtype(), value);
   return where(mask, full(x.device(), {Shape{}, x.dtype()}, value), x);
 }
 

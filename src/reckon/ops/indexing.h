@@ -42,7 +42,7 @@ inline Tensor index(const Tensor& x, std::initializer_list<Index> items) {
 // (0 in integers, false), as in embedding(), and what it would write is left out; nothing outside a tensor is touched.
 
 /// y[i, j, ...] = x[index[i, j, ...], j, ...] (for axis 0), of index's shape, which has x's rank and is at most as long beside `axis`.
-/// Any dtype; its gradient adds in order of the indices, with the same bits at any number of threads.
+/// Any dtype but the 8-bit floats; its gradient adds in order of the indices, with the same bits at any number of threads.
 Tensor gather(const Tensor& x, int axis, const Tensor& index);
 /// The same where shapes beside `axis` broadcast, as numpy.take_along_axis.
 Tensor take_along_axis(const Tensor& x, const Tensor& index, int axis);
@@ -57,7 +57,7 @@ Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor&
 Tensor index_add(const Tensor& x, int axis, const Tensor& index, const Tensor& src);
 
 // ---- masks
-/// `value` where mask (bool, broadcast to x) is true, else x. Any dtype.
+/// `value` where mask (bool, broadcast to x) is true, else x. Any dtype but the 8-bit floats; Error if it does not hold the value.
 Tensor masked_fill(const Tensor& x, const Tensor& mask, double value);
 /// x [..., M, N] where column <= row + k, else 0: the lower triangle.
 Tensor tril(const Tensor& x, int64_t k = 0);

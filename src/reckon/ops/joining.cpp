@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "reckon/ops/indexing.h"
+#include "reckon/ops/dtypes.h"
 #include "reckon/ops/ops.h"
 #include "reckon/ops/rows.h"
 
@@ -158,6 +159,7 @@ Tensor repeat_interleave(const Tensor& x, int64_t count, int axis) {
 Tensor pad(const Tensor& x, std::span<const int64_t> before, std::span<const int64_t> after, double value) {
   check(before.size() == size_t(x.rank()) && after.size() == size_t(x.rank()), "pad: {} and {} extents are given, {} has {} axes",
         before.size(), after.size(), x.shape(), x.rank());
+  check_holds("pad", x.dtype(), value);
   Tensor y = x, filler;
   for (int axis = 0; axis < x.rank(); ++axis) {
     const int64_t ends[] = {before[size_t(axis)], after[size_t(axis)]};

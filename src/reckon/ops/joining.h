@@ -18,11 +18,12 @@ Tensors chunk(const Tensor& x, int64_t count, int axis);
 
 /// A view that goes backwards along these axes (none: all). Its strides there are negative.
 Tensor flip(const Tensor& x, std::initializer_list<int> axes = {});
-/// Element i of the result along `axis` is element i - shift of x, around the end. A copy.
+/// Element i of the result along `axis` is element i - shift of x, around the end. A copy, or x if nothing moves.
 Tensor roll(const Tensor& x, int64_t shift, int axis);
-/// x repeats[i] times along axis i, as numpy.tile: missing leading axes of either side count as 1. A copy, one an axis that repeats.
+/// x repeats[i] times along axis i, as numpy.tile: missing leading axes of either side count as 1. One copy an axis that
+/// repeats, or a view with stride 0 where that is enough.
 Tensor tile(const Tensor& x, std::span<const int64_t> repeats);
-/// Each element `count` times in a row along `axis`. A copy.
+/// Each element `count` times in a row along `axis`. A copy, or a view with stride 0 where that is enough.
 Tensor repeat_interleave(const Tensor& x, int64_t count, int axis);
 /// before[i] and after[i] elements of `value` around x along axis i; one entry an axis.
 Tensor pad(const Tensor& x, std::span<const int64_t> before, std::span<const int64_t> after, double value = 0);

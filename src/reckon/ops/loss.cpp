@@ -59,14 +59,16 @@ Tensor plain_cross_entropy(const Tensor& logits, const Tensor& targets, const Te
   const auto number = [&](double value) { return full(device, {Shape{}, dtype}, value); };
   const auto label = [&](int64_t value) { return full(device, {Shape{}, DType::i32}, double(value)); };
   const int64_t V = logits.shape().last();
-  const Tensor x = cast(logits, dtype), most = max(x, {-1}, true).detached();
+  // What an ignored row holds, infinity or NaN perhaps, must not meet the gradient of 0 that comes back to it.
+  const Tensor is_ignored = equal(targets, label(o.ignore_index));
+  const Tensor x = where(unsqueeze(is_ignored, -1), number(0), cast(logits, dtype)), most = max(x, {-1}, true).detached();
   const Tensor lse = squeeze(add(log(sum(exp(sub(x, most)), {-1}, true)), most), -1);
   const Tensor hot = equal(unsqueeze(targets, -1), arange(device, V, DType::i32));
   Tensor row = sub(lse, affine(sum(where(hot, x, number(0)), {-1}), 1 - o.label_smoothing));
   if (o.label_smoothing > 0) row = sub(row, affine(mean(x, {-1}), o.label_smoothing));
   if (o.z_loss != 0) row = add(row, affine(square(lse), o.z_loss));
   // A target that is no class gives NaN, in the loss and in its gradient; one that is ignored gives nothing.
-  const Tensor is_ignored = equal(targets, label(o.ignore_index)), one = number(1), nan = number(NAN);
+  const Tensor one = number(1), nan = number(NAN);
   const Tensor factor = where(is_ignored, one, where(less(targets, label(0)), nan, where(less(targets, label(V)), one, nan)));
   row = where(is_ignored, number(0), mul(row, factor));
   if (o.reduction == Reduction::none) return row;

@@ -16,7 +16,8 @@ Shape reduced_shape(const Shape& in, const ReduceParams& r) {
 // Whole numbers and bool are summed in i64, where they wrap.
 void plan_sum(Plan& p) {
   const DType dtype = p.in[0].dtype;
-  p.output(reduced_shape(p.in[0].shape, p.params.as<ReduceParams>()), is_float(dtype) ? dtype : DType::i64);
+  const auto r = p.params.as<ReduceParams>();
+  p.output(reduced_shape(p.in[0].shape, r), !is_float(dtype) ? DType::i64 : r.wide ? statistics_dtype(dtype) : dtype);
   p.flops.vector = p.in[0].numel();
 }
 uint32_t summed_axes(const Params& params) { return params.as<ReduceParams>().axes; }
@@ -30,7 +31,10 @@ Tensor stretch(const Tensor& y, const Shape& to, const ReduceParams& r) {
   const Shape kept = reduced_shape(to, {r.axes, true});
   return expand(reshape(y, kept), to);
 }
-Tensors vjp_sum(Vjp& v) { return {stretch(v.dy[0], v.node.in_specs()[0].shape, v.as<ReduceParams>())}; }
+Tensors vjp_sum(Vjp& v) {
+  const TensorSpec& x = v.node.in_specs()[0];
+  return {stretch(cast(v.dy[0], x.dtype), x.shape, v.as<ReduceParams>())};
+}
 // Equal maxima share the gradient evenly.
 Tensors vjp_max(Vjp& v) {
   const auto r = v.as<ReduceParams>();
@@ -88,10 +92,13 @@ const OpDef op::log_softmax_back{k_log_softmax_back, "log_softmax_back", plan_so
 Tensor sum(const Tensor& x, std::initializer_list<int> axes, bool keepdim) { return call(op::sum, tensors(x), reduce_params(x, axes, keepdim))[0]; }
 Tensor max(const Tensor& x, std::initializer_list<int> axes, bool keepdim) { return call(op::max, tensors(x), reduce_params(x, axes, keepdim))[0]; }
 Tensor mean(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
-  check(is_float(x.dtype()), "mean: {} has no room for a mean of whole numbers; cast it to a float first", x);
-  const Tensor total = sum(x, axes, keepdim);
+  check(is_float(x.dtype()) || is_float8(x.dtype()), "mean: {} has no room for a mean of whole numbers; cast it to a float first", x);
+  // The sum of 16-bit numbers might be beyond their type where the mean is not.
+  ReduceParams r = reduce_params(x, axes, keepdim);
+  r.wide = true;
+  const Tensor total = call(op::sum, tensors(x), r)[0];
   check(x.numel() > 0 || total.numel() == 0, "mean: the mean over an empty axis of {} is undefined", x.shape());
-  return total.numel() ? affine(total, double(total.numel()) / double(x.numel())) : total;
+  return cast(total.numel() ? affine(total, double(total.numel()) / double(x.numel())) : total, x.dtype());
 }
 Tensor sum_to(const Tensor& x, const Shape& shape) {
   if (x.shape() == shape) return x;

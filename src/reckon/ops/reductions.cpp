@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "reckon/ops/dtypes.h"
 #include "reckon/ops/ops.h"
 #include "reckon/ops/sorting.h"
 #include "reckon/ops/unary.h"
@@ -84,8 +85,9 @@ Tensor variance(const Tensor& x, std::initializer_list<int> axes, double correct
   return cast(keepdim ? y : dropped(y, mask), x.dtype());
 }
 
-Tensor norm(const Tensor& x, double p, std::initializer_list<int> axes, bool keepdim) {
+Tensor norm(const Tensor& in, double p, std::initializer_list<int> axes, bool keepdim) {
   check(p >= 1, "norm: p must be at least 1, got {}", p);
+  const Tensor x = to_floats(in);
   if (std::isinf(p)) return max(abs(x), axes, keepdim);
   if (p == 1) return sum(abs(x), axes, keepdim);
   const Tensor wide = widened(x);
@@ -95,7 +97,8 @@ Tensor norm(const Tensor& x, double p, std::initializer_list<int> axes, bool kee
   return cast(where(at_zero, zero, p == 2 ? sqrt(safe) : pow(safe, constant(total, 1 / p))), x.dtype());
 }
 
-Tensor logsumexp(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
+Tensor logsumexp(const Tensor& in, std::initializer_list<int> axes, bool keepdim) {
+  const Tensor x = to_floats(in);
   const uint32_t mask = chosen(x, axes);
   const Tensor wide = widened(x), most = max(wide.detached(), axes, true);
   const Tensor shift = where(isinf(most), constant(most, 0), most);  // infinity minus itself would be NaN

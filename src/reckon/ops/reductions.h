@@ -6,7 +6,7 @@
 
 namespace reckon {
 
-/// Equal minima share the gradient evenly. Any dtype. Throws Error for an empty axis.
+/// Equal minima share the gradient evenly. Any dtype but the 8-bit floats. Throws Error for an empty axis.
 Tensor min(const Tensor& x, std::initializer_list<int> axes = {}, bool keepdim = false);
 /// By halves, so that its gradient is exact where factors are 0. Whole numbers and bool give i64; 1 for an empty axis.
 Tensor prod(const Tensor& x, std::initializer_list<int> axes = {}, bool keepdim = false);

@@ -55,6 +55,7 @@ struct SliceParams {
 struct AxisParams {
   int32_t axis;
   bool zero_missing = false;  // of gather: an index out of range reads 0, not NaN
+  bool slices = false;        // the index is the same beside the axis: one a slice
 };
 struct ScanParams {
   int32_t axis;
@@ -78,6 +79,7 @@ struct ConvParams {
 struct ReduceParams {
   uint32_t axes;  // bit i: axis i is reduced
   bool keepdim;
+  bool wide = false;  // of sum: the result is of statistics_dtype(), not rounded to x's type
 };
 struct MatmulParams {
   bool transpose_a, transpose_b;

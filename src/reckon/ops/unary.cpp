@@ -101,10 +101,15 @@ Tensor sign(const Tensor& x) {
 Tensor softplus(const Tensor& in, double beta) {
   const Tensor x = to_floats(in);
   if (beta == 1) return unary(op::softplus, x);
-  check(beta > 0, "softplus: beta must be above 0, got {}", beta);
-  return affine(unary(op::softplus, affine(x, beta)), 1 / beta);
+  check(beta > 0 && std::isfinite(beta), "softplus: beta must be above 0 and finite, got {}", beta);
+  const Tensor wide = size_of(x.dtype()) == 2 ? cast(x, DType::f32) : x;  // beta x might be beyond 16 bits
+  return cast(affine(unary(op::softplus, affine(wide, beta)), 1 / beta), x.dtype());
 }
-Tensor clamp(const Tensor& x, double low, double high) { return call(op::clamp, tensors(x), ClampParams{low, high})[0]; }
+Tensor clamp(const Tensor& in, double low, double high) {
+  const auto is_fraction = [](double v) { return std::isfinite(v) && std::trunc(v) != v; };
+  const Tensor x = is_fraction(low) || is_fraction(high) ? to_floats(in) : in;
+  return call(op::clamp, tensors(x), ClampParams{low, high})[0];
+}
 Tensor elu(const Tensor& x, double alpha) {
   // exp of what is not taken could be infinite, and its gradient times 0 a NaN.
   const Tensor below = affine(expm1(clamp(x, -INFINITY, 0)), alpha);

@@ -22,7 +22,7 @@ Tensor expm1(const Tensor& x);
 Tensor softplus(const Tensor& x, double beta = 1);
 /// x (1 + erf(x / sqrt 2)) / 2; gelu() is its tanh approximation. Hendrycks & Gimpel 2016, arXiv:1606.08415.
 Tensor gelu_erf(const Tensor& x);
-/// low where x < low, high where x > high, else x, and NaN stays; also i32 and i64. The gradient passes where low <= x <= high.
+/// low where x < low, high where x > high, else x, and NaN stays; also i32 and i64, in f32 if a bound is no whole number. The gradient passes where low <= x <= high.
 /// Throws Error unless low <= high; either may be infinite.
 Tensor clamp(const Tensor& x, double low, double high);
 /// x where x > 0, else alpha (exp(x) - 1). Clevert et al. 2015, arXiv:1511.07289.

@@ -67,6 +67,7 @@ void* Tensor::raw() const {
   return start ? start + layout().offset * size_of(dtype()) : nullptr;
 }
 
+void Tensor::fail_undefined() { fail("the tensor is undefined: it was never given a value, was moved from, or is a gradient that is not there"); }
 void Tensor::check_readable(DType wanted) const {
   check(!device().is_meta(), "a tensor on meta has no data: a step must not branch on values");
   check(dtype() == wanted, "the tensor holds {}, not {}", dtype(), wanted);

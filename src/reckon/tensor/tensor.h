@@ -147,12 +147,13 @@ class Tensor {
   Tensor detached() const;
 
   TensorState& state() const {
-    RECKON_ASSERT(state_);
+    if (!state_) [[unlikely]] fail_undefined();
     return *state_;
   }
   const Ref<TensorState>& ref() const { return state_; }
 
  private:
+  [[noreturn]] static void fail_undefined();
   void check_readable(DType wanted) const;
   Ref<TensorState> state_;
 };
