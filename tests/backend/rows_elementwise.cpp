@@ -145,8 +145,8 @@ TEST(RowsElementwise, Binary) {
     return 0.0;
   };
   on_every_target([&] {
-    for (const Binary op : {Binary::add, Binary::sub, Binary::mul, Binary::div, Binary::max, Binary::min, Binary::pow,
-                            Binary::floor_divide, Binary::remainder})
+    for (const Binary op : {Binary::add, Binary::sub, Binary::mul, Binary::div, Binary::max, Binary::min, Binary::pow, Binary::floor_divide,
+                            Binary::remainder})
       for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::f16, DType::i32, DType::i64})
         on_layouts([&](const Shape& shape, uint64_t draw) {
           const bool integer = !is_float(dtype);
@@ -199,6 +199,62 @@ TEST(RowsElementwise, CompareAndWhere) {
         for (size_t i = 0; i < pa.size(); ++i) expected[i] = expected[i] != 0 ? a[pa[i]] : b[pb[i]];
         expect_output(selected, positions(shape, os), expected, 0, "where");
       });
+}
+
+// Dense operands of every length around some vectors, and one element that stands for a whole operand; as above, by definition.
+TEST(RowsElementwise, DenseCompareAndWhere) {
+  on_every_target([] {
+    for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::f16, DType::i32, DType::u8})
+      for (const int64_t n : {1, 7, 15, 16, 31, 33, 64, 127, 131, 200})
+        for (int repeats = 0; repeats < 8; ++repeats) {  // bit k: operand k is one element
+          const int64_t sa = (repeats & 1) == 0, sb = (repeats & 2) == 0, sc = (repeats & 4) == 0, one = 1;
+          Buffer a = uniform(dtype, n, 1, 0, 4), b = uniform(dtype, n, 2, 0, 4), chosen(dtype, n, 3), condition(DType::boolean, n);
+          for (int64_t i = 0; i < n; ++i) a.set(i, std::floor(a[i])), b.set(i, std::floor(b[i]));
+          for (int64_t i = 0; i < n; ++i) condition.set(i, double(mix_key(5, uint64_t(i)) % 3));  // any byte but 0 is true
+          if (is_float(dtype)) a.set(n / 2, std::nan(""));
+          const auto at = [&](const Buffer& x, int64_t i, int64_t stride) { return x[i * stride]; };
+          const std::string what = to_string(dtype) + " " + std::to_string(n) + " " + std::to_string(repeats);
+          for (const Compare op : {Compare::eq, Compare::ne, Compare::lt, Compare::le, Compare::gt, Compare::ge}) {
+            Buffer out(DType::boolean, n, 3);
+            compare(op, dtype, {n}, {a.data(), &sa}, {b.data(), &sb}, out.data(), &one);
+            for (int64_t i = 0; i < n; ++i) {
+              const double u = at(a, i, sa), v = at(b, i, sb);
+              const bool results[] = {u == v, u != v, u<v, u <= v, u> v, u >= v};
+              ASSERT_EQ(out[i], double(results[int(op)])) << what << ", element " << i << " of comparison " << int(op);
+            }
+          }
+          where(size_of(dtype), {n}, {condition.data(), &sc}, {a.data(), &sa}, {b.data(), &sb}, chosen.data(), &one);
+          for (int64_t i = 0; i < n; ++i) {
+            const double want = at(condition, i, sc) != 0 ? at(a, i, sa) : at(b, i, sb);
+            ASSERT_TRUE(chosen[i] == want || (std::isnan(chosen[i]) && std::isnan(want))) << what << ", element " << i;
+          }
+        }
+  });
+}
+
+// One pass over 16-bit values gives the bits that widening, the float32 operation and rounding give.
+TEST(RowsElementwise, HalvesRoundTheFloatResult) {
+  on_every_target([] {
+    for (const DType dtype : {DType::bf16, DType::f16})
+      for (const int64_t n : {1, 15, 16, 33, 1000}) {
+        const Buffer a = uniform(dtype, n, 1, 0.1, 3), b = uniform(dtype, n, 2, 0.1, 3);
+        Buffer wide_a(DType::f32, n), wide_b(DType::f32, n), wide(DType::f32, n), got(dtype, n), want(dtype, n);
+        for (int64_t i = 0; i < n; ++i) wide_a.set(i, a[i]), wide_b.set(i, b[i]);
+        for (const Unary op :
+             {Unary::neg, Unary::exp, Unary::log, Unary::sqrt, Unary::rsqrt, Unary::square, Unary::reciprocal, Unary::abs}) {
+          unary_run(op, dtype, a.data(), got.data(), n);
+          unary_run(op, DType::f32, wide_a.data(), wide.data(), n);
+          for (int64_t i = 0; i < n; ++i) want.set(i, wide[i]);
+          EXPECT_TRUE(got.same_bytes(want)) << "unary " << int(op) << " " << to_string(dtype) << " " << n;
+        }
+        for (const Binary op : {Binary::add, Binary::sub, Binary::mul, Binary::div, Binary::max, Binary::min, Binary::pow}) {
+          binary_run(op, dtype, a.data(), b.data(), got.data(), n);
+          binary_run(op, DType::f32, wide_a.data(), wide_b.data(), wide.data(), n);
+          for (int64_t i = 0; i < n; ++i) want.set(i, wide[i]);
+          EXPECT_TRUE(got.same_bytes(want)) << "binary " << int(op) << " " << to_string(dtype) << " " << n;
+        }
+      }
+  });
 }
 
 TEST(RowsElementwise, StridedCopy) {

@@ -6,6 +6,7 @@
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/activation.cpp"
 #include <hwy/foreach_target.h>
 
+#include "reckon/backend/cpu/vec_dense-inl.h"
 #include "reckon/backend/cpu/vec_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -20,31 +21,18 @@ constexpr int back_cost_of(Activation kind) {
 
 template <V (*F)(V), int kFlops>
 void map(DType dtype, const void* x, void* y, int64_t begin, int64_t end) {
-  Reader in(dtype, x);
-  Writer out(dtype, y);
-  for_chunks(end - begin, [&](int64_t c, int64_t n) RECKON_VEC {
-    const float* xs = in.at(begin + c, n);
-    float* ys = out.at(begin + c);
-    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
-      RECKON_COUNT_VECTOR(kFlops * part.count());
-      part.store(F(part.load(xs + i)), ys + i);
-    });
-    out.done(begin + c, n);
+  with_type(dtype, [&](auto t) RECKON_VEC {
+    using T = decltype(t);
+    map1<kFlops>(static_cast<const T*>(x) + begin, static_cast<T*>(y) + begin, end - begin, [](V v) RECKON_VEC { return F(v); });
   });
 }
 
 template <V (*Slope)(V), int kFlops>
 void map_back(DType dtype, const void* dy, const void* kept, void* dx, int64_t begin, int64_t end) {
-  Reader in(dtype, kept), grad(dtype, dy);
-  Writer out(dtype, dx);
-  for_chunks(end - begin, [&](int64_t c, int64_t n) RECKON_VEC {
-    const float *xs = in.at(begin + c, n), *dys = grad.at(begin + c, n);
-    float* dxs = out.at(begin + c);
-    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
-      RECKON_COUNT_VECTOR(kFlops * part.count());
-      part.store(hn::Mul(part.load(dys + i), Slope(part.load(xs + i))), dxs + i);
-    });
-    out.done(begin + c, n);
+  with_type(dtype, [&](auto t) RECKON_VEC {
+    using T = decltype(t);
+    map2<kFlops>(static_cast<const T*>(dy) + begin, static_cast<const T*>(kept) + begin, static_cast<T*>(dx) + begin, end - begin,
+                 [](V grad, V v) RECKON_VEC { return hn::Mul(grad, Slope(v)); });
   });
 }
 
@@ -79,19 +67,16 @@ void activation_back_part(Activation kind, DType dtype, const void* dy, const vo
 }
 
 void swiglu_rows(DType dtype, const void* x, void* y, int64_t width, int64_t begin, int64_t end) {
-  Reader gates(dtype, x), ups(dtype, x);
-  Writer out(dtype, y);
-  for (int64_t row = begin; row < end; ++row) {
-    for_chunks(width, [&](int64_t c, int64_t n) RECKON_VEC {
-      const float *gate = gates.at(row * 2 * width + c, n), *up = ups.at(row * 2 * width + width + c, n);
-      float* ys = out.at(row * width + c);
-      for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
-        RECKON_COUNT_VECTOR(6 * part.count());
-        part.store(hn::Mul(silu_vec(part.load(gate + i)), part.load(up + i)), ys + i);
-      });
-      out.done(row * width + c, n);
-    });
-  }
+  with_type(dtype, [&](auto t) RECKON_VEC {
+    using T = decltype(t);
+    for (int64_t row = begin; row < end; ++row) {
+      const T *gate = static_cast<const T*>(x) + row * 2 * width, *up = gate + width;
+      // Fetching ahead of `up` reaches the next gate, ahead of the gate only this `up`.
+      for (int64_t at = 0; at < kAhead && at < width * int64_t(sizeof(T)); at += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(up + 2 * width) + at);
+      map2<6>(gate, up, static_cast<T*>(y) + row * width, width, [](V g, V u) RECKON_VEC { return hn::Mul(silu_vec(g), u); });
+    }
+  });
 }
 
 void swiglu_back_rows(DType dtype, const void* dy, const void* x, void* dx, int64_t width, int64_t begin, int64_t end) {

@@ -7,12 +7,22 @@
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/convert.cpp"
 #include <hwy/foreach_target.h>
 
+#include "reckon/backend/cpu/vec_dense-inl.h"
 #include "reckon/backend/cpu/vec_float8-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
 // Both types are floats but not f64.
 void convert_floats(DType from_dtype, const void* from, DType to_dtype, void* to, int64_t begin, int64_t end) {
+  if (!is_float8(from_dtype) && !is_float8(to_dtype)) {
+    return with_type(from_dtype, [&](auto f) RECKON_VEC {
+      with_type(to_dtype, [&](auto t) RECKON_VEC {
+        using From = decltype(f);
+        using To = decltype(t);
+        map1<0>(static_cast<const From*>(from) + begin, static_cast<To*>(to) + begin, end - begin, [](V v) RECKON_VEC { return v; });
+      });
+    });
+  }
   HWY_ALIGN float buffer[kChunk];
   for_chunks(end - begin, [&](int64_t c, int64_t n) RECKON_VEC {
     const int64_t at = begin + c;

@@ -8,11 +8,16 @@
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/rows_elementwise.cpp"
 #include <hwy/foreach_target.h>
 
+#include "reckon/backend/cpu/vec_dense-inl.h"
 #include "reckon/backend/cpu/vec_gather-inl.h"
 #include "reckon/backend/cpu/vec_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
+const void* element(DType dtype, const void* data, int64_t at) {
+  return static_cast<const char*>(data) + at * (dtype == DType::f32 ? 4 : 2);
+}
+void* element(DType dtype, void* data, int64_t at) { return static_cast<char*>(data) + at * (dtype == DType::f32 ? 4 : 2); }
 // Where to compute n floats that belong at `at`, and their way there.
 float* place(DType dtype, void* data, int64_t at, int64_t stride, float* buffer) {
   return stride == 1 ? write_place(dtype, data, at, buffer) : buffer;
@@ -30,73 +35,74 @@ void scatter(DType dtype, void* data, int64_t at, int64_t stride, int64_t n, con
   for (int64_t i = 0; i < n; ++i) to[i * stride] = halves[i];
 }
 
-template <int kFlops = 1, class F>
-HWY_INLINE void apply1(const float* x, float* y, int64_t n, F f) {
-  for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
-    RECKON_COUNT_VECTOR(kFlops * part.count());
-    part.store(f(part.load(x + i)), y + i);
-  });
-}
-template <class F>
-HWY_INLINE void apply2(const float* a, const float* b, float* y, int64_t n, F f) {
-  for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
-    RECKON_COUNT_VECTOR(part.count());
-    part.store(f(part.load(a + i), part.load(b + i)), y + i);
-  });
-}
-
-void unary_floats(Unary op, const float* x, float* y, int64_t n) {
+template <class T>
+void unary_as(Unary op, const T* x, T* y, int64_t n) {
   switch (op) {
     case Unary::neg:
-      return apply1(x, y, n, [](V v) RECKON_VEC { return hn::Neg(v); });
+      return map1<1>(x, y, n, [](V v) RECKON_VEC { return hn::Neg(v); });
     case Unary::exp:
-      return apply1(x, y, n, [](V v) RECKON_VEC { return exp_vec(v); });
+      return map1<1>(x, y, n, [](V v) RECKON_VEC { return exp_vec(v); });
     case Unary::log:
-      return apply1(x, y, n, [](V v) RECKON_VEC { return log_vec(v); });
+      return map1<1>(x, y, n, [](V v) RECKON_VEC { return log_vec(v); });
     case Unary::sqrt:
-      return apply1(x, y, n, [](V v) RECKON_VEC { return hn::Sqrt(v); });
+      return map1<1>(x, y, n, [](V v) RECKON_VEC { return hn::Sqrt(v); });
     case Unary::rsqrt:
-      return apply1(x, y, n, [](V v) RECKON_VEC { return hn::Div(set(1.0f), hn::Sqrt(v)); });
+      return map1<1>(x, y, n, [](V v) RECKON_VEC { return hn::Div(set(1.0f), hn::Sqrt(v)); });
     case Unary::square:
-      return apply1(x, y, n, [](V v) RECKON_VEC { return hn::Mul(v, v); });
+      return map1<1>(x, y, n, [](V v) RECKON_VEC { return hn::Mul(v, v); });
     case Unary::reciprocal:
-      return apply1(x, y, n, [](V v) RECKON_VEC { return hn::Div(set(1.0f), v); });
+      return map1<1>(x, y, n, [](V v) RECKON_VEC { return hn::Div(set(1.0f), v); });
     case Unary::abs:
-      return apply1(x, y, n, [](V v) RECKON_VEC { return hn::Abs(v); });
+      return map1<1>(x, y, n, [](V v) RECKON_VEC { return hn::Abs(v); });
   }
 }
 
-void binary_floats(Binary op, const float* a, const float* b, float* y, int64_t n) {
+// Where vectors have no instruction: in the C library, or in double.
+bool is_scalar(Binary op) { return op == Binary::pow || op == Binary::floor_divide || op == Binary::remainder; }
+void binary_scalar(Binary op, const float* a, const float* b, float* y, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    RECKON_COUNT_VECTOR(1);
+    y[i] = op == Binary::pow            ? __builtin_powf(a[i], b[i])
+           : op == Binary::floor_divide ? float(floor_divide_of(double(a[i]), double(b[i])))
+                                        : float(remainder_of(double(a[i]), double(b[i])));
+  }
+}
+template <class T>
+void binary_as(Binary op, const T* a, const T* b, T* y, int64_t n) {
   switch (op) {
     case Binary::add:
-      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Add(u, v); });
+      return map2<1>(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Add(u, v); });
     case Binary::sub:
-      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Sub(u, v); });
+      return map2<1>(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Sub(u, v); });
     case Binary::mul:
-      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Mul(u, v); });
+      return map2<1>(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Mul(u, v); });
     case Binary::div:
-      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Div(u, v); });
+      return map2<1>(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Div(u, v); });
     case Binary::max:
-      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return with_nan(u, v, hn::Max(u, v)); });
+      return map2<1>(a, b, y, n, [](V u, V v) RECKON_VEC { return with_nan(u, v, hn::Max(u, v)); });
     case Binary::min:
-      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return with_nan(u, v, hn::Min(u, v)); });
-    case Binary::pow:
-      for (int64_t i = 0; i < n; ++i) {
-        RECKON_COUNT_VECTOR(1);
-        y[i] = __builtin_powf(a[i], b[i]);
-      }
-      return;
-    case Binary::floor_divide:
-      for (int64_t i = 0; i < n; ++i) {
-        RECKON_COUNT_VECTOR(1);
-        y[i] = float(floor_divide_of(double(a[i]), double(b[i])));
-      }
-      return;
-    case Binary::remainder:
-      for (int64_t i = 0; i < n; ++i) {
-        RECKON_COUNT_VECTOR(1);
-        y[i] = float(remainder_of(double(a[i]), double(b[i])));
-      }
+      return map2<1>(a, b, y, n, [](V u, V v) RECKON_VEC { return with_nan(u, v, hn::Min(u, v)); });
+    default:
+      if constexpr (sizeof(T) == 4) binary_scalar(op, a, b, y, n);
+  }
+}
+
+// Contiguous elements.
+void unary_dense(Unary op, DType dtype, const void* x, void* y, int64_t n) {
+  with_type(dtype, [&](auto t) RECKON_VEC { unary_as(op, static_cast<const decltype(t)*>(x), static_cast<decltype(t)*>(y), n); });
+}
+void binary_dense(Binary op, DType dtype, const void* a, const void* b, void* out, int64_t n) {
+  if (!is_scalar(op) || dtype == DType::f32) {
+    return with_type(dtype, [&](auto t) RECKON_VEC {
+      using T = decltype(t);
+      binary_as(op, static_cast<const T*>(a), static_cast<const T*>(b), static_cast<T*>(out), n);
+    });
+  }
+  HWY_ALIGN float as[kPart], bs[kPart], outs[kPart];
+  for (int64_t i = 0; i < n; i += kPart) {
+    const int64_t count = n - i < kPart ? n - i : kPart;
+    binary_scalar(op, read_chunk(dtype, a, i, count, as), read_chunk(dtype, b, i, count, bs), outs, count);
+    write_chunk(dtype, out, i, count, outs);
   }
 }
 
@@ -104,9 +110,10 @@ void unary_part(Unary op, DType dtype, const Loop& loop, const void* x, void* y,
   HWY_ALIGN float xs[kPart], ys[kPart];
   const int64_t sx = loop.inner_stride(1), sy = loop.inner_stride(0);
   walk(loop, begin, end, [&](int64_t n, const int64_t* at) HWY_ATTR {
+    if (sx == 1 && sy == 1) return unary_dense(op, dtype, element(dtype, x, at[1]), element(dtype, y, at[0]), n);
     for (int64_t i = 0; i < n; i += kPart) {
       const int64_t count = n - i < kPart ? n - i : kPart, to = at[0] + i * sy;
-      unary_floats(op, gather(dtype, x, at[1] + i * sx, sx, count, xs), place(dtype, y, to, sy, ys), count);
+      unary_as<float>(op, gather(dtype, x, at[1] + i * sx, sx, count, xs), place(dtype, y, to, sy, ys), count);
       scatter(dtype, y, to, sy, count, ys);
     }
   });
@@ -116,31 +123,24 @@ void binary_part(Binary op, DType dtype, const Loop& loop, const void* a, const 
   HWY_ALIGN float as[kPart], bs[kPart], outs[kPart];
   const int64_t so = loop.inner_stride(0), sa = loop.inner_stride(1), sb = loop.inner_stride(2);
   walk(loop, begin, end, [&](int64_t n, const int64_t* at) HWY_ATTR {
+    if (so == 1 && sa == 1 && sb == 1)
+      return binary_dense(op, dtype, element(dtype, a, at[1]), element(dtype, b, at[2]), element(dtype, out, at[0]), n);
     for (int64_t i = 0; i < n; i += kPart) {
       const int64_t count = n - i < kPart ? n - i : kPart, to = at[0] + i * so;
       const float *av = gather(dtype, a, at[1] + i * sa, sa, count, as), *bv = gather(dtype, b, at[2] + i * sb, sb, count, bs);
-      binary_floats(op, av, bv, place(dtype, out, to, so, outs), count);
+      binary_as<float>(op, av, bv, place(dtype, out, to, so, outs), count);
       scatter(dtype, out, to, so, count, outs);
     }
   });
 }
 
-// Contiguous elements.
-void unary_dense(Unary op, DType dtype, const void* x, void* y, int64_t n) {
-  HWY_ALIGN float xs[kPart], ys[kPart];
-  for (int64_t i = 0; i < n; i += kPart) {
-    const int64_t count = n - i < kPart ? n - i : kPart;
-    unary_floats(op, read_chunk(dtype, x, i, count, xs), write_place(dtype, y, i, ys), count);
-    write_chunk(dtype, y, i, count, ys);
-  }
-}
-void binary_dense(Binary op, DType dtype, const void* a, const void* b, void* out, int64_t n) {
-  HWY_ALIGN float as[kPart], bs[kPart], outs[kPart];
-  for (int64_t i = 0; i < n; i += kPart) {
-    const int64_t count = n - i < kPart ? n - i : kPart;
-    binary_floats(op, read_chunk(dtype, a, i, count, as), read_chunk(dtype, b, i, count, bs), write_place(dtype, out, i, outs), count);
-    write_chunk(dtype, out, i, count, outs);
-  }
+void affine_part(DType dtype, float alpha, float beta, const void* x, void* y, int64_t begin, int64_t end) {
+  const V va = set(alpha), vb = set(beta);
+  with_type(dtype, [&](auto t) RECKON_VEC {
+    using T = decltype(t);
+    map1<2>(static_cast<const T*>(x) + begin, static_cast<T*>(y) + begin, end - begin,
+            [&](V v) RECKON_VEC { return hn::MulAdd(va, v, vb); });
+  });
 }
 
 void axpby_part(DType x_dtype, float alpha, const void* x, DType y_dtype, float beta, const void* y, void* out, int64_t begin,
@@ -149,13 +149,8 @@ void axpby_part(DType x_dtype, float alpha, const void* x, DType y_dtype, float 
   const V va = set(alpha), vb = set(beta);
   for_chunks(end - begin, [&](int64_t c, int64_t n) RECKON_VEC {
     const int64_t at = begin + c;
-    const float* xv = read_chunk(x_dtype, x, at, n, xs);
-    float* place = write_place(y_dtype, out, at, outs);
-    if (y) {
-      apply2(xv, read_chunk(y_dtype, y, at, n, ys), place, n, [&](V u, V v) RECKON_VEC { return hn::MulAdd(va, u, hn::Mul(vb, v)); });
-    } else {
-      apply1<2>(xv, place, n, [&](V u) RECKON_VEC { return hn::MulAdd(va, u, vb); });
-    }
+    map2<1>(read_chunk(x_dtype, x, at, n, xs), read_chunk(y_dtype, y, at, n, ys), write_place(y_dtype, out, at, outs), n,
+            [&](V u, V v) RECKON_VEC { return hn::MulAdd(va, u, hn::Mul(vb, v)); });
     write_chunk(y_dtype, out, at, n, outs);
   });
 }
@@ -173,6 +168,7 @@ HWY_EXPORT(unary_part);
 HWY_EXPORT(binary_part);
 HWY_EXPORT(unary_dense);
 HWY_EXPORT(binary_dense);
+HWY_EXPORT(affine_part);
 HWY_EXPORT(axpby_part);
 
 bool is_vector_type(DType dtype) { return is_float(dtype) && dtype != DType::f64; }
@@ -208,7 +204,7 @@ void binary_run(Binary op, DType dtype, const void* a, const void* b, void* out,
 
 void affine(DType dtype, const void* x, double alpha, double beta, void* y, int64_t n) {
   parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
-    if (is_vector_type(dtype)) return HWY_DYNAMIC_DISPATCH(axpby_part)(dtype, float(alpha), x, dtype, float(beta), nullptr, y, begin, end);
+    if (is_vector_type(dtype)) return HWY_DYNAMIC_DISPATCH(affine_part)(dtype, float(alpha), float(beta), x, y, begin, end);
     if (dtype != DType::f64) return affine_whole(dtype, x, int64_t(alpha), int64_t(beta), y, begin, end);
     for (int64_t i = begin; i < end; ++i) {
       RECKON_COUNT_VECTOR(2);

@@ -6,9 +6,7 @@
 #include <type_traits>
 
 #include "reckon/backend/cpu/count.h"
-#include "reckon/backend/cpu/rows.h"
 #include "reckon/base/error.h"
-#include "reckon/base/parallel.h"
 
 namespace reckon::cpu {
 // The quotient of what fmod leaves is whole up to rounding, which the last step takes away.
@@ -176,25 +174,6 @@ void compare_as(Compare op, const Loop& l, const void* a, const void* b, void* o
   }
 }
 
-void compare_part(Compare op, DType dtype, const Loop& l, const void* a, const void* b, void* out, int64_t begin, int64_t end) {
-  switch (dtype) {
-    case DType::f32:
-      return compare_as<float>(op, l, a, b, out, begin, end);
-    case DType::f64:
-      return compare_as<double>(op, l, a, b, out, begin, end);
-    case DType::bf16:
-      return compare_as<bfloat16>(op, l, a, b, out, begin, end);
-    case DType::f16:
-      return compare_as<float16>(op, l, a, b, out, begin, end);
-    case DType::i32:
-      return compare_as<int32_t>(op, l, a, b, out, begin, end);
-    case DType::i64:
-      return compare_as<int64_t>(op, l, a, b, out, begin, end);
-    default:
-      return compare_as<uint8_t>(op, l, a, b, out, begin, end);
-  }
-}
-
 void unary_f64(Unary op, const Loop& loop, const void* x, void* y, int64_t begin, int64_t end) {
   switch (op) {
     case Unary::neg:
@@ -268,28 +247,36 @@ void affine_whole(DType dtype, const void* x, int64_t alpha, int64_t beta, void*
   run(uint8_t());
 }
 
-void compare(Compare op, DType dtype, const Shape& shape, Strided a, Strided b, void* out, const int64_t* out_strides) {
-  const int64_t* strides[] = {out_strides, a.strides, b.strides};
-  const Loop loop = make_loop(shape, 3, strides);
-  parallel_range(loop.total, kTaskElements,
-                 [&](int64_t begin, int64_t end) { compare_part(op, dtype, loop, a.data, b.data, out, begin, end); });
+void compare_plain(Compare op, DType dtype, const Loop& l, const void* a, const void* b, void* out, int64_t begin, int64_t end) {
+  switch (dtype) {
+    case DType::f32:
+      return compare_as<float>(op, l, a, b, out, begin, end);
+    case DType::f64:
+      return compare_as<double>(op, l, a, b, out, begin, end);
+    case DType::bf16:
+      return compare_as<bfloat16>(op, l, a, b, out, begin, end);
+    case DType::f16:
+      return compare_as<float16>(op, l, a, b, out, begin, end);
+    case DType::i32:
+      return compare_as<int32_t>(op, l, a, b, out, begin, end);
+    case DType::i64:
+      return compare_as<int64_t>(op, l, a, b, out, begin, end);
+    default:
+      return compare_as<uint8_t>(op, l, a, b, out, begin, end);
+  }
 }
 
-void where(int64_t element_bytes, const Shape& shape, Strided condition, Strided a, Strided b, void* out, const int64_t* out_strides) {
-  const int64_t* strides[] = {out_strides, condition.strides, a.strides, b.strides};
-  const Loop loop = make_loop(shape, 4, strides);
-  parallel_range(loop.total, kTaskElements, [&](int64_t begin, int64_t end) {
-    switch (element_bytes) {
-      case 1:
-        return where_part<uint8_t>(loop, condition.data, a.data, b.data, out, begin, end);
-      case 2:
-        return where_part<uint16_t>(loop, condition.data, a.data, b.data, out, begin, end);
-      case 4:
-        return where_part<uint32_t>(loop, condition.data, a.data, b.data, out, begin, end);
-      default:
-        RECKON_ASSERT(element_bytes == 8);
-        return where_part<uint64_t>(loop, condition.data, a.data, b.data, out, begin, end);
-    }
-  });
+void where_plain(int64_t element_bytes, const Loop& loop, const void* condition, const void* a, const void* b, void* out, int64_t begin,
+                 int64_t end) {
+  switch (element_bytes) {
+    case 1:
+      return where_part<uint8_t>(loop, condition, a, b, out, begin, end);
+    case 2:
+      return where_part<uint16_t>(loop, condition, a, b, out, begin, end);
+    case 4:
+      return where_part<uint32_t>(loop, condition, a, b, out, begin, end);
+    default:
+      return where_part<uint64_t>(loop, condition, a, b, out, begin, end);
+  }
 }
 }  // namespace reckon::cpu

@@ -9,6 +9,7 @@
 
 #include <cmath>
 
+#include "reckon/backend/cpu/vec_dense-inl.h"
 #include "reckon/backend/cpu/vec_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -35,11 +36,16 @@ HWY_INLINE V sin_reduced(V x, int quarter) {
   const V value = hn::IfThenElse(hn::RebindMask(D(), odd), cosine, sine);
   return hn::IfThenElse(hn::RebindMask(D(), back), hn::Neg(value), value);
 }
-template <int kQuarter, double (*F)(double)>
+template <int kQuarter>
 HWY_INLINE V turned(V x) {
+  const V value = sin_reduced(x, kQuarter);
+  return kQuarter == 0 ? hn::IfThenElse(hn::Eq(x, zero()), x, value) : value;  // keeps -0
+}
+// Where some |x| is beyond kLongestAngle.
+template <int kQuarter, double (*F)(double)>
+HWY_INLINE V turned_far(V x) {
   const auto near = hn::Le(hn::Abs(x), set(kLongestAngle));  // false for NaN
-  const V value = sin_reduced(hn::IfThenElseZero(near, x), kQuarter);
-  if (hn::AllTrue(D(), near)) return value;
+  const V value = turned<kQuarter>(hn::IfThenElseZero(near, x));
   HWY_ALIGN float lanes_of[hn::MaxLanes(D())];
   hn::Store(x, D(), lanes_of);
   for (int64_t i = 0; i < lanes(); ++i) lanes_of[i] = float(F(double(lanes_of[i])));
@@ -47,8 +53,32 @@ HWY_INLINE V turned(V x) {
 }
 double plain_sin(double x) { return std::sin(x); }
 double plain_cos(double x) { return std::cos(x); }
-HWY_INLINE V sin_vec(V x) { return hn::IfThenElse(hn::Eq(x, zero()), x, turned<0, plain_sin>(x)); }  // keeps -0
-HWY_INLINE V cos_vec(V x) { return turned<1, plain_cos>(x); }
+
+template <class T>
+HWY_INLINE bool all_near(const T* x, int64_t n) {
+  V most = zero();
+  int64_t i = 0;
+  bool numbers = true;
+  for (; i < n; i += lanes()) {
+    const V a = hn::Abs(n - i < lanes() ? load_first(x + i, n - i) : load_vector(x + i));
+    most = hn::Max(most, a);
+    numbers = numbers && hn::AllTrue(D(), is_number(a));
+  }
+  return numbers && hn::AllTrue(D(), hn::Le(most, set(kLongestAngle)));
+}
+// Chunks are looked at first: few have a value that vectors cannot reduce.
+template <int kQuarter, double (*F)(double)>
+void map_turned(DType dtype, const void* x, void* y, int64_t begin, int64_t end) {
+  with_type(dtype, [&](auto t) RECKON_VEC {
+    using T = decltype(t);
+    for_chunks(end - begin, [&](int64_t c, int64_t n) RECKON_VEC {
+      const T* from = static_cast<const T*>(x) + begin + c;
+      T* to = static_cast<T*>(y) + begin + c;
+      if (all_near(from, n)) return map1<1>(from, to, n, [](V v) RECKON_VEC { return turned<kQuarter>(v); });
+      map1<1>(from, to, n, [](V v) RECKON_VEC { return turned_far<kQuarter, F>(v); });
+    });
+  });
+}
 
 HWY_INLINE V erf_vec(V x) {
   const V a = hn::Abs(x), z = hn::Mul(x, x);
@@ -98,25 +128,18 @@ HWY_INLINE V sign_vec(V x) {
 
 template <int kFlops, class F>
 HWY_INLINE void map(DType dtype, const void* x, void* y, int64_t begin, int64_t end, F f) {
-  Reader in(dtype, x);
-  Writer out(dtype, y);
-  for_chunks(end - begin, [&](int64_t c, int64_t n) RECKON_VEC {
-    const float* xs = in.at(begin + c, n);
-    float* ys = out.at(begin + c);
-    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
-      RECKON_COUNT_VECTOR(kFlops * part.count());
-      part.store(f(part.load(xs + i)), ys + i);
-    });
-    out.done(begin + c, n);
+  with_type(dtype, [&](auto t) RECKON_VEC {
+    using T = decltype(t);
+    map1<kFlops>(static_cast<const T*>(x) + begin, static_cast<T*>(y) + begin, end - begin, f);
   });
 }
 
 void function_part(Function f, DType dtype, const void* x, void* y, int64_t begin, int64_t end) {
   switch (f) {
     case Function::sin:
-      return map<1>(dtype, x, y, begin, end, [](V v) RECKON_VEC { return sin_vec(v); });
+      return map_turned<0, plain_sin>(dtype, x, y, begin, end);
     case Function::cos:
-      return map<1>(dtype, x, y, begin, end, [](V v) RECKON_VEC { return cos_vec(v); });
+      return map_turned<1, plain_cos>(dtype, x, y, begin, end);
     case Function::erf:
       return map<1>(dtype, x, y, begin, end, [](V v) RECKON_VEC { return erf_vec(v); });
     case Function::floor:

@@ -27,11 +27,14 @@ HWY_INLINE V scale_by_power(V p, V n) {
 #endif
 }
 
-/// e^x.
-HWY_INLINE V exp_vec(V x) {
+/// e^x. What the caller knows of x spares an instruction: that it is not below -100, or not above 80.
+enum class Range : uint8_t { any, not_below, not_above };
+template <Range kRange = Range::any>
+HWY_INLINE V exp_of(V x) {
   // Beyond these the result is 0 or infinity anyway, and n stays within the range of scale_by_power. In this order of arguments, x86's
   // instructions let NaN through.
-  const V clamped = hn::Min(set(90.0f), hn::Max(set(-110.0f), x));
+  const V raised = kRange == Range::not_below ? x : hn::Max(set(-110.0f), x);
+  const V clamped = kRange == Range::not_above ? raised : hn::Min(set(90.0f), raised);
   const V n = hn::Round(hn::Mul(clamped, set(1.44269504089f)));
   // ln 2 in two parts; the first has few bits, so n * part is exact.
   const V r = hn::NegMulAdd(n, set(-2.12194440e-4f), hn::NegMulAdd(n, set(0.693359375f), clamped));
@@ -47,16 +50,10 @@ HWY_INLINE V exp_vec(V x) {
 #endif
 }
 
+HWY_INLINE V exp_vec(V x) { return exp_of<>(x); }
+
 /// Natural logarithm: -inf at 0, NaN below.
-HWY_INLINE V log_vec(V x) {
-  const DI di;
-  // Subnormals are scaled by 2^23 first. x = 2^e * m with m in [sqrt(1/2), sqrt(2)).
-  const auto tiny = hn::Lt(x, set(0x1p-126f));
-  const V scaled = hn::IfThenElse(tiny, hn::Mul(x, set(0x1p23f)), x);
-  const auto bits = hn::BitCast(di, scaled);
-  const auto exponent = hn::ShiftRight<23>(hn::Sub(bits, hn::Set(di, 0x3F3504F3)));
-  const V m = hn::BitCast(D(), hn::Sub(bits, hn::ShiftLeft<23>(exponent)));
-  const V e = hn::Sub(hn::ConvertTo(D(), exponent), hn::IfThenElseZero(tiny, set(23.0f)));
+HWY_INLINE V log_of_power(V m, V e) {  // log(2^e m), m in [sqrt(1/2), sqrt(2))
   // log(1 + f) = 2 atanh(s), s = f / (2 + f); f itself is kept exact and only the correction is rounded.
   const V f = hn::Sub(m, set(1.0f));
   const V s = hn::Div(f, hn::Add(set(2.0f), f)), z = hn::Mul(s, s);
@@ -65,8 +62,23 @@ HWY_INLINE V log_vec(V x) {
   tail = hn::Mul(hn::MulAdd(tail, z, set(0.6666666667f)), z);
   const V half_square = hn::Mul(hn::Mul(f, f), set(0.5f));
   const V low = hn::MulAdd(s, hn::Add(half_square, tail), hn::Mul(e, set(-2.12194440e-4f)));
-  const V result = hn::MulAdd(e, set(0.693359375f), hn::Sub(f, hn::Sub(half_square, low)));
-  const V infinity = set(__builtin_inff());
+  return hn::MulAdd(e, set(0.693359375f), hn::Sub(f, hn::Sub(half_square, low)));
+}
+HWY_INLINE V log_vec(V x) {
+  const DI di;
+  const auto whole_of = [&](auto bits) RECKON_VEC { return hn::ShiftRight<23>(hn::Sub(bits, hn::Set(di, 0x3F3504F3))); };
+  const auto rest_of = [&](auto bits, auto exponent) RECKON_VEC { return hn::BitCast(D(), hn::Sub(bits, hn::ShiftLeft<23>(exponent))); };
+  const auto given = hn::BitCast(di, x);
+  // One comparison: the bits from 2^-126 to below infinity, moved to the lower end of the integers.
+  const auto usual = hn::Lt(hn::Add(given, hn::Set(di, 0x7F800000)), hn::Set(di, -0x01000000));
+  if (HWY_LIKELY(hn::AllTrue(di, usual))) {
+    const auto exponent = whole_of(given);
+    return log_of_power(rest_of(given, exponent), hn::ConvertTo(D(), exponent));
+  }
+  const auto tiny = hn::Lt(x, set(0x1p-126f));  // subnormals are scaled by 2^23 first
+  const auto bits = hn::BitCast(di, hn::IfThenElse(tiny, hn::Mul(x, set(0x1p23f)), x)), exponent = whole_of(bits);
+  const V e = hn::Sub(hn::ConvertTo(D(), exponent), hn::IfThenElseZero(tiny, set(23.0f)));
+  const V result = log_of_power(rest_of(bits, exponent), e), infinity = set(__builtin_inff());
   const V defined = hn::IfThenElse(hn::Eq(x, infinity), x, result);
   const V at_zero = hn::IfThenElse(hn::Eq(x, zero()), hn::Neg(infinity), defined);
   return hn::IfThenElse(hn::Ge(x, zero()), at_zero, set(__builtin_nanf("")));
@@ -74,7 +86,7 @@ HWY_INLINE V log_vec(V x) {
 
 /// 1 / (1 + e^-x), and its complement 1 - that, both without cancellation.
 HWY_INLINE void sigmoid_vec(V x, V& value, V& complement) {
-  const V q = exp_vec(hn::Neg(hn::Abs(x)));
+  const V q = exp_of<Range::not_above>(hn::Neg(hn::Abs(x)));
   const V large = hn::Div(set(1.0f), hn::Add(set(1.0f), q)), small = hn::Mul(q, large);
   const auto negative = hn::Lt(x, zero());
   value = hn::IfThenElse(negative, small, large);
@@ -91,7 +103,7 @@ HWY_INLINE V tanh_vec(V x) {
   p = hn::MulAdd(p, z, set(-0.3333333317f));
   const V near = hn::MulAdd(hn::Mul(z, x), p, x);
   // From 0.625 on, 1 - 2 / (e^2a + 1) loses no bits.
-  const V far = hn::Sub(set(1.0f), hn::Div(set(2.0f), hn::Add(exp_vec(hn::Add(a, a)), set(1.0f))));
+  const V far = hn::Sub(set(1.0f), hn::Div(set(2.0f), hn::Add(exp_of<Range::not_below>(hn::Add(a, a)), set(1.0f))));
   return hn::IfThenElse(hn::Lt(a, set(0.625f)), near, hn::CopySign(far, x));
 }
 
