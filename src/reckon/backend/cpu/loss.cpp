@@ -20,7 +20,8 @@ struct RowPart {
   void* to;
   int64_t at, cols, hit;
   double lse, weight, shift, peak;
-  int cost;  // FLOPs an element, for counting
+  int cost;              // FLOPs an element, for counting
+  bool streams = false;  // past the caches
 };
 }  // namespace reckon::cpu
 #endif
@@ -30,9 +31,9 @@ namespace reckon::cpu::HWY_NAMESPACE {
 static_assert(kLogitColumns % kChunk == 0, "sums over tiles would be cut elsewhere than sums over a row");
 
 void add_row(DType dtype, const void* logits, int64_t at, int64_t cols, bool with_total, RowSums& sums) {
-  Reader x(dtype, logits);
+  RowReader x(dtype, logits);
   float most = float(sums.most);
-  add_exps(x, at, cols, most, sums.exps);
+  add_exps(x, at, cols, kChunk, most, sums.exps);
   sums.most = double(most);
   if (!with_total) return;
   for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
@@ -45,19 +46,22 @@ void add_row(DType dtype, const void* logits, int64_t at, int64_t cols, bool wit
 }
 
 void gradient_part(const RowPart& a) {
-  Reader x(a.dtype, a.from);
-  Writer dx(a.dtype, a.to);
+  RowReader x(a.dtype, a.from);
+  RowWriter dx(a.dtype, a.to, a.streams);
   const V lse = set(float(a.lse)), weight = set(float(a.weight)), shift = set(float(a.shift));
   for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
     const float* xs = x.at(a.at + c, n);
     float* dxs = dx.at(a.at + c);
+    const Ahead ahead = x.ahead(a.at + c + kChunk);
     for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
       RECKON_COUNT_VECTOR(a.cost * part.count());  // the target's subtraction follows
+      ahead(i);
       part.store(hn::Sub(hn::Mul(exp_vec(hn::Sub(part.load(xs + i), lse)), weight), shift), dxs + i);
     });
     if (a.hit >= c && a.hit < c + n) dxs[a.hit - c] -= float(a.peak);
     dx.done(a.at + c, n);
   });
+  if (a.streams) stream_fence();
 }
 }  // namespace reckon::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -67,7 +71,7 @@ HWY_AFTER_NAMESPACE();
 #include <cmath>
 #include <limits>
 
-#include "reckon/backend/cpu/rows.h"
+#include "reckon/backend/cpu/row_tasks.h"
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
 
@@ -170,7 +174,7 @@ void tile_row_to_gradient(const LogitTile& t, int64_t row, double lse, const Row
 
 template <class Body>
 void for_rows(const LogitTile& t, Body body) {
-  parallel_range(t.rows, rows_per_task(t.cols * size_of(t.dtype)), [&](int64_t begin, int64_t end) {
+  parallel_range(t.rows, row_tasks(t.rows, t.cols * size_of(t.dtype), 0).rows_each, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) body(row);
   });
 }
@@ -247,6 +251,7 @@ void cross_entropy_back(const CrossEntropyBack& a) {
   const DType stat = statistics_dtype(a.dtype);
   const RowScale scale{a.per_row ? 0 : load_float(stat, a.scale, 0) / (a.count ? load_float(stat, a.count, 0) : 1),
                        a.per_row ? a.scale : nullptr};
+  const RowTasks tasks = row_tasks(a.rows, 2 * a.classes * size_of(a.dtype), a.classes * size_of(a.dtype));
   const auto columns = [&](int64_t row, int64_t from, int64_t to) {
     const int64_t at = row * a.classes + from;
     if (a.targets[row] == a.terms.ignore_index)
@@ -257,9 +262,10 @@ void cross_entropy_back(const CrossEntropyBack& a) {
     part.at = at;
     part.cols = to - from;
     part.hit = int64_t(a.targets[row]) - from;
+    part.streams = tasks.streams;
     to_gradient(part);
   };
-  const int64_t rows_each = rows_per_task(a.classes * size_of(a.dtype)), columns_each = kTaskBytes / size_of(a.dtype);
+  const int64_t rows_each = tasks.rows_each, columns_each = kTaskBytes / size_of(a.dtype);
   if (rows_each > 1) {
     parallel_range(a.rows, rows_each, [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) columns(row, 0, a.classes);

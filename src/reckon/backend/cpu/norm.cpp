@@ -1,5 +1,5 @@
-// backend/cpu/norm: one task normalizes whole rows; a row is read from memory once and its further passes hit the cache. Backward cuts
-// the rows into the fixed slices of rows.h and keeps one partial dw and db per slice.
+// backend/cpu/norm: one task normalizes whole rows; a row is read from memory once and its further passes hit the cache, while the next
+// row is on its way. Backward cuts the rows into the fixed slices of rows.h and keeps one partial dw and db per slice.
 #include "reckon/backend/cpu/norm.h"
 
 #include "reckon/backend/cpu/vec_targets.h"
@@ -7,12 +7,12 @@
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/norm.cpp"
 #include <hwy/foreach_target.h>
 
-#include "reckon/backend/cpu/vec-inl.h"
+#include "reckon/backend/cpu/vec_held-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
 // Mean (0 for rms) and r of the row that starts at `at`.
-HWY_INLINE void row_statistics(const NormForward& a, Reader& x, int64_t at, float* mean, float* r) {
+HWY_INLINE void row_statistics(const NormForward& a, RowReader& x, int64_t at, float* mean, float* r) {
   double sum[1] = {0}, square[1] = {0};
   if (a.kind == Norm::layer) {
     for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
@@ -36,46 +36,66 @@ HWY_INLINE void row_statistics(const NormForward& a, Reader& x, int64_t at, floa
   *r = float(1.0 / __builtin_sqrt(square[0] / double(a.cols) + a.eps));
 }
 
-// sum = x + y for the row that starts at `at` in all three.
-HWY_INLINE void add_row(Reader& x, Reader& y, Writer& sum, int64_t at, int64_t cols) {
+// sum = x + y, rounded, for the row that starts at `at` in all three. `held` keeps it, if it fits.
+HWY_INLINE void add_row(RowReader* terms, RowReader& held, RowWriter& sum, int64_t at, int64_t cols) {
+  const bool fits = cols <= kHeld;
+  float* const row = fits ? held.hold(at, cols) : held.hold(at, 0);
   for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
-    const float *xs = x.at(at + c, n), *ys = y.at(at + c, n);
-    float* sums = sum.at(at + c);
+    const float *xs = terms[0].at(at + c, n), *ys = terms[1].at(at + c, n);
+    float* sums = fits ? row + c : row;
     for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
       RECKON_COUNT_VECTOR(part.count());
       part.store(hn::Add(part.load(xs + i), part.load(ys + i)), sums + i);
     });
-    sum.done(at + c, n);
+    sum.put(at + c, n, sums);
   });
 }
 
-void norm_rows(const NormForward& a, int64_t begin, int64_t end) {
-  Reader terms[2] = {{a.dtype, a.x}, {a.dtype, a.residual}};
-  Reader x(a.dtype, a.residual ? a.sum : a.x), w(a.w_dtype, a.w), b(a.w_dtype, a.b);
-  Writer sum(a.dtype, a.sum), y(a.dtype, a.y);
+struct NormReaders {
+  RowReader terms[2], x, w, b;
+};
+// The row's last pass; the next row starts at `next`.
+HWY_INLINE void write_norm(const NormForward& a, NormReaders& in, RowWriter& y, int64_t at, int64_t to, int64_t next, float mean, float r) {
+  const V center = set(mean), scale = set(r);
+  for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
+    const float* xs = in.x.at(at + c, n);
+    const float* ws = a.w ? in.w.at(c, n) : nullptr;
+    const float* bs = a.b ? in.b.at(c, n) : nullptr;
+    float* ys = y.at(to + c);
+    const bool joins = a.residual != nullptr;
+    const Ahead ahead = in.terms[0].ahead(next + c), other = in.terms[1].ahead(next + c);
+    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+      RECKON_COUNT_VECTOR((1 + (a.kind == Norm::layer) + (ws != nullptr) + (bs != nullptr)) * part.count());
+      ahead(i);
+      if (joins) other(i);
+      V v = hn::Mul(hn::Sub(part.load(xs + i), center), scale);
+      if (ws) v = hn::Mul(v, part.load(ws + i));
+      if (bs) v = hn::Add(v, part.load(bs + i));
+      part.store(v, ys + i);
+    });
+    y.done(to + c, n);
+  });
+}
+
+void norm_rows(const NormForward& a, bool streams, int64_t begin, int64_t end) {
+  NormReaders in{{{a.dtype, a.x}, {a.dtype, a.residual}}, {a.dtype, a.residual ? a.sum : a.x}, {a.w_dtype, a.w}, {a.w_dtype, a.b}};
+  RowWriter sum(a.dtype, a.sum, streams && a.cols <= kHeld), y(a.dtype, a.y, streams);
+  if (a.w) in.w.row(0, a.cols);
+  if (a.b) in.b.row(0, a.cols);
   for (int64_t row = begin; row < end; ++row) {
-    const int64_t at = a.x_rows.at(row), to = a.y_rows.at(row);
+    const int64_t at = a.x_rows.at(row);
     float mean, r;
-    if (a.residual) add_row(terms[0], terms[1], sum, at, a.cols);
-    row_statistics(a, x, at, &mean, &r);
+    if (a.residual) {
+      add_row(in.terms, in.x, sum, at, a.cols);
+    } else {
+      in.x.row(at, a.cols);
+    }
+    row_statistics(a, in.x, at, &mean, &r);
     if (a.mean) static_cast<float*>(a.mean)[row] = mean;
     if (a.r) static_cast<float*>(a.r)[row] = r;
-    const V center = set(mean), scale = set(r);
-    for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
-      const float* xs = x.at(at + c, n);
-      const float* ws = a.w ? w.at(c, n) : nullptr;
-      const float* bs = a.b ? b.at(c, n) : nullptr;
-      float* ys = y.at(to + c);
-      for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
-        RECKON_COUNT_VECTOR((1 + (a.kind == Norm::layer) + (ws != nullptr) + (bs != nullptr)) * part.count());
-        V v = hn::Mul(hn::Sub(part.load(xs + i), center), scale);
-        if (ws) v = hn::Mul(v, part.load(ws + i));
-        if (bs) v = hn::Add(v, part.load(bs + i));
-        part.store(v, ys + i);
-      });
-      y.done(to + c, n);
-    });
+    write_norm(a, in, y, at, a.y_rows.at(row), a.x_rows.at(row + 1), mean, r);
   }
+  if (streams) stream_fence();
 }
 
 // FLOPs an element of the first pass of backward: what the wanted gradients need of xhat, g = dy * w, its sums, dw and db.
@@ -86,18 +106,23 @@ void norm_rows(const NormForward& a, int64_t begin, int64_t end) {
 
 // One row of backward; pdw and pdb [cols] gather the slice's dw and db.
 struct BackReaders {
-  Reader dy, x, w;
+  RowReader dy, x, w, dsum;
 };
-HWY_INLINE void norm_back_row(const NormBackward& a, BackReaders& in, Writer& dx, int64_t row, float* pdw, float* pdb) {
+HWY_INLINE void norm_back_row(const NormBackward& a, BackReaders& in, RowWriter& dx, int64_t row, float* pdw, float* pdb) {
   const int64_t at_dy = a.dy_rows.at(row), at_x = a.x_rows.at(row), to = a.dx_rows.at(row);
+  const int64_t next_dy = a.dy_rows.at(row + 1), next_x = a.x_rows.at(row + 1);
   const float mean = a.kind == Norm::layer ? static_cast<const float*>(a.mean)[row] : 0.0f, r = static_cast<const float*>(a.r)[row];
   const V center = set(mean), scale = set(r), one = set(1.0f);
   double sums[2] = {0, 0};  // of g = dy * w, and of g * xhat
+  in.dy.row(at_dy, a.cols);
+  in.x.row(at_x, a.cols);
   for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
     const float *dys = in.dy.at(at_dy + c, n), *xs = in.x.at(at_x + c, n), *ws = a.w ? in.w.at(c, n) : nullptr;
     float *dw = a.dw ? pdw + c : nullptr, *db = a.db ? pdb + c : nullptr;
+    const Ahead ahead = in.dy.ahead(next_dy + c);
     add_sums<2>(n, sums, [&](int64_t i, auto part, V* acc) RECKON_VEC {
       RECKON_COUNT_VECTOR(sums_cost(a) * part.count());
+      ahead(i);
       const V dy = part.load(dys + i), xhat = hn::Mul(hn::Sub(part.load(xs + i), center), scale);
       const V g = hn::Mul(dy, ws ? part.load(ws + i) : one);
       acc[0] = hn::Add(acc[0], g);
@@ -111,24 +136,32 @@ HWY_INLINE void norm_back_row(const NormBackward& a, BackReaders& in, Writer& dx
   for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
     const float *dys = in.dy.at(at_dy + c, n), *xs = in.x.at(at_x + c, n), *ws = a.w ? in.w.at(c, n) : nullptr;
     float* dxs = dx.at(to + c);
+    const Ahead ahead = in.x.ahead(next_x + c);
     for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
       RECKON_COUNT_VECTOR((a.kind == Norm::layer ? 4 : 3) * part.count());  // xhat and g were counted with the sums
+      ahead(i);
       const V xhat = hn::Mul(hn::Sub(part.load(xs + i), center), scale);
       const V g = hn::Mul(part.load(dys + i), ws ? part.load(ws + i) : one);
       part.store(hn::Mul(scale, hn::Sub(g, hn::MulAdd(xhat, mean_gx, mean_g))), dxs + i);
     });
+    if (a.dsum) {
+      round_chunk(a.dtype, dxs, n);
+      const float* more = in.dsum.at(to + c, n);
+      for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+        RECKON_COUNT_VECTOR(part.count());
+        part.store(hn::Add(part.load(dxs + i), part.load(more + i)), dxs + i);
+      });
+    }
     dx.done(to + c, n);
   });
 }
 
-void norm_back_rows(const NormBackward& a, int64_t begin, int64_t end, float* pdw, float* pdb) {
-  BackReaders in{{a.dtype, a.dy}, {a.dtype, a.x}, {a.w_dtype, a.w}};
-  Reader dsum(a.dtype, a.dsum), rounded(a.dtype, a.dx);
-  Writer dx(a.dtype, a.dx);
-  for (int64_t row = begin; row < end; ++row) {
-    norm_back_row(a, in, dx, row, pdw, pdb);
-    if (a.dx && a.dsum) add_row(rounded, dsum, dx, a.dx_rows.at(row), a.cols);
-  }
+void norm_back_rows(const NormBackward& a, bool streams, int64_t begin, int64_t end, float* pdw, float* pdb) {
+  BackReaders in{{a.dtype, a.dy}, {a.dtype, a.x}, {a.w_dtype, a.w}, {a.dtype, a.dsum}};
+  RowWriter dx(a.dtype, a.dx, streams);
+  if (a.w) in.w.row(0, a.cols);
+  for (int64_t row = begin; row < end; ++row) norm_back_row(a, in, dx, row, pdw, pdb);
+  if (streams) stream_fence();
 }
 }  // namespace reckon::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -136,6 +169,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 #include <cmath>
 
+#include "reckon/backend/cpu/row_tasks.h"
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
 #include "reckon/tensor/shape.h"
@@ -208,8 +242,10 @@ void norm_back_row_f64(const NormBackward& a, int64_t row, double* dw, double* d
 void norm_forward(const NormForward& a) {
   RECKON_ASSERT(is_float(a.dtype) && ((a.dtype == DType::f64) == (a.w_dtype == DType::f64) || (!a.w && !a.b)));
   RECKON_ASSERT(!a.residual == !a.sum);
-  parallel_range(a.rows, rows_per_task(a.cols * size_of(a.dtype) * 2), [&](int64_t begin, int64_t end) {
-    if (a.dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(norm_rows)(a, begin, end);
+  const int64_t row_bytes = a.cols * size_of(a.dtype);
+  const RowTasks tasks = row_tasks(a.rows, row_bytes * 2, row_bytes);
+  parallel_range(a.rows, tasks.rows_each, [&](int64_t begin, int64_t end) {
+    if (a.dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(norm_rows)(a, tasks.streams, begin, end);
     for (int64_t row = begin; row < end; ++row) norm_row_f64(a, row);
   });
 }
@@ -223,6 +259,7 @@ void norm_backward(const NormBackward& a) {
   const bool wide = a.dtype == DType::f64, sums = a.dw || a.db;
   const int64_t bytes = size_of(statistics_dtype(a.dtype));
   const Slices slices = slices_of(a.rows);
+  const bool streams = row_tasks(a.rows, 3 * a.cols * size_of(a.dtype), a.cols * size_of(a.dtype)).streams;
   // Partial sums of slice s: dw at [2 s], db at [2 s + 1], each [cols].
   char* partial = static_cast<char*>(a.workspace);
   RECKON_ASSERT(!sums || partial || slices.count == 0 || a.cols == 0);
@@ -230,7 +267,8 @@ void norm_backward(const NormBackward& a) {
     const int64_t begin = s * slices.rows_each, end = begin + slices.rows_each < a.rows ? begin + slices.rows_each : a.rows;
     char *dw = sums ? partial + 2 * s * a.cols * bytes : nullptr, *db = sums ? dw + a.cols * bytes : nullptr;
     if (sums) std::memset(dw, 0, size_t(2 * a.cols * bytes));
-    if (!wide) return HWY_DYNAMIC_DISPATCH(norm_back_rows)(a, begin, end, reinterpret_cast<float*>(dw), reinterpret_cast<float*>(db));
+    if (!wide)
+      return HWY_DYNAMIC_DISPATCH(norm_back_rows)(a, streams, begin, end, reinterpret_cast<float*>(dw), reinterpret_cast<float*>(db));
     for (int64_t row = begin; row < end; ++row) norm_back_row_f64(a, row, reinterpret_cast<double*>(dw), reinterpret_cast<double*>(db));
   });
   if (a.dw) sum_slices(partial, wide, slices.count, 2 * a.cols, a.cols, a.dw, a.dw_dtype, a.accumulate);

@@ -1,4 +1,5 @@
-// backend/cpu/softmax: one pass for the maximum and the sum of exponentials, one for the output; a row is in the cache for the second.
+// backend/cpu/softmax: one pass for the maximum, one for the exponentials and their sum, which meanwhile fetches the next row, one for the
+// output. Softmax keeps the exponentials of a row that fits on the stack.
 #include "reckon/backend/cpu/softmax.h"
 
 #include "reckon/backend/cpu/vec_targets.h"
@@ -10,50 +11,94 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
-void softmax_rows(bool log, DType dtype, const void* x, void* y, int64_t cols, int64_t begin, int64_t end) {
-  Reader in(dtype, x);
-  Writer out(dtype, y);
+// Softmax of the row that starts at `at`; its exponentials are kept in exps.
+HWY_INLINE void softmax_row(RowReader& in, RowWriter& out, int64_t at, int64_t cols, float* exps) {
+  const float* xs = in.at(at, cols);
+  const float found = max_of(xs, cols);
+  const V most = set(found == -__builtin_inff() ? 0.0f : found);
+  double sum[1] = {0};
+  for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
+    const Ahead ahead = in.ahead(at + cols + c);
+    add_sums<1>(n, sum, [&](int64_t i, auto part, V* acc) RECKON_VEC {
+      RECKON_COUNT_VECTOR(3 * part.count());  // subtract, exp, sum
+      ahead(i);
+      const V e = exp_vec(hn::Sub(part.load(xs + c + i), most));
+      part.store(e, exps + c + i);
+      acc[0] = hn::Add(acc[0], part.keep(e));
+    });
+  });
+  const V rest = set(float(1.0 / sum[0]));
+  for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
+    float* ys = out.at(at + c);
+    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+      RECKON_COUNT_VECTOR(part.count());
+      part.store(hn::Mul(part.load(exps + c + i), rest), ys + i);
+    });
+    out.done(at + c, n);
+  });
+}
+
+void softmax_rows(bool log, bool streams, DType dtype, const void* x, void* y, int64_t cols, int64_t begin, int64_t end) {
+  RowReader in(dtype, x);
+  RowWriter out(dtype, y, streams);
+  HWY_ALIGN float exps[kHeld];
   for (int64_t row = begin; row < end; ++row) {
-    const ExpSum s = log_sum_exp(in, row * cols, cols);
+    const int64_t at = row * cols;
+    in.row(at, cols);
+    if (!log && cols <= kHeld) {
+      softmax_row(in, out, at, cols, exps);
+      continue;
+    }
+    const ExpSum s = log_sum_exp(in, at, cols);
     // Subtracting the maximum is exact where it matters; the logarithm of the sum follows as a small, separate term.
     const V most = set(s.most), rest = set(float(log ? __builtin_log(s.sum) : 1.0 / s.sum));
     for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
-      const float* xs = in.at(row * cols + c, n);
-      float* ys = out.at(row * cols + c);
+      const float* xs = in.at(at + c, n);
+      float* ys = out.at(at + c);
       for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
         RECKON_COUNT_VECTOR(part.count());  // divide, or subtract the logarithm: the exponential was counted with the sum
         const V off = hn::Sub(part.load(xs + i), most);
         part.store(log ? hn::Sub(off, rest) : hn::Mul(exp_vec(off), rest), ys + i);
       });
-      out.done(row * cols + c, n);
+      out.done(at + c, n);
     });
   }
+  if (streams) stream_fence();
 }
 
-void softmax_back_rows(bool log, DType dtype, const void* dy, const void* y, void* dx, int64_t cols, int64_t begin, int64_t end) {
-  Reader grad(dtype, dy), kept(dtype, y);
-  Writer out(dtype, dx);
+void softmax_back_rows(bool log, bool streams, DType dtype, const void* dy, const void* y, void* dx, int64_t cols, int64_t begin,
+                       int64_t end) {
+  RowReader grad(dtype, dy), kept(dtype, y);
+  RowWriter out(dtype, dx, streams);
   for (int64_t row = begin; row < end; ++row) {
+    const int64_t at = row * cols, next = at + cols;
     double sum[1] = {0};
+    grad.row(at, cols);
+    kept.row(at, cols);
     for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
-      const float *dys = grad.at(row * cols + c, n), *ys = kept.at(row * cols + c, n);
+      const float *dys = grad.at(at + c, n), *ys = kept.at(at + c, n);
+      const Ahead ahead = grad.ahead(next + c);
       add_sums<1>(n, sum, [&](int64_t i, auto part, V* acc) RECKON_VEC {
         RECKON_COUNT_VECTOR((log ? 1 : 2) * part.count());
+        ahead(i);
         acc[0] = log ? hn::Add(acc[0], part.load(dys + i)) : hn::MulAdd(part.load(dys + i), part.load(ys + i), acc[0]);
       });
     });
     const V total = set(float(sum[0]));
     for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
-      const float *dys = grad.at(row * cols + c, n), *ys = kept.at(row * cols + c, n);
-      float* dxs = out.at(row * cols + c);
+      const float *dys = grad.at(at + c, n), *ys = kept.at(at + c, n);
+      float* dxs = out.at(at + c);
+      const Ahead ahead = kept.ahead(next + c);
       for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
         RECKON_COUNT_VECTOR((log ? 3 : 2) * part.count());
+        ahead(i);
         const V d = part.load(dys + i), v = part.load(ys + i);
         part.store(log ? hn::NegMulAdd(exp_vec(v), total, d) : hn::Mul(v, hn::Sub(d, total)), dxs + i);
       });
-      out.done(row * cols + c, n);
+      out.done(at + c, n);
     });
   }
+  if (streams) stream_fence();
 }
 }  // namespace reckon::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -62,7 +107,7 @@ HWY_AFTER_NAMESPACE();
 #include <cmath>
 #include <limits>
 
-#include "reckon/backend/cpu/rows.h"
+#include "reckon/backend/cpu/row_tasks.h"
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
 
@@ -103,8 +148,9 @@ void softmax_back_row_f64(bool log, const double* dy, const double* y, double* d
 
 void softmax(bool log, DType dtype, const void* x, void* y, int64_t rows, int64_t cols) {
   RECKON_ASSERT(is_float(dtype));
-  parallel_range(rows, rows_per_task(cols * size_of(dtype) * 2), [&](int64_t begin, int64_t end) {
-    if (dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(softmax_rows)(log, dtype, x, y, cols, begin, end);
+  const RowTasks tasks = row_tasks(rows, cols * size_of(dtype) * 2, cols * size_of(dtype));
+  parallel_range(rows, tasks.rows_each, [&](int64_t begin, int64_t end) {
+    if (dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(softmax_rows)(log, tasks.streams, dtype, x, y, cols, begin, end);
     for (int64_t row = begin; row < end; ++row)
       softmax_row_f64(log, static_cast<const double*>(x) + row * cols, static_cast<double*>(y) + row * cols, cols);
   });
@@ -112,8 +158,9 @@ void softmax(bool log, DType dtype, const void* x, void* y, int64_t rows, int64_
 
 void softmax_back(bool log, DType dtype, const void* dy, const void* y, void* dx, int64_t rows, int64_t cols) {
   RECKON_ASSERT(is_float(dtype));
-  parallel_range(rows, rows_per_task(cols * size_of(dtype) * 3), [&](int64_t begin, int64_t end) {
-    if (dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(softmax_back_rows)(log, dtype, dy, y, dx, cols, begin, end);
+  const RowTasks tasks = row_tasks(rows, cols * size_of(dtype) * 3, cols * size_of(dtype));
+  parallel_range(rows, tasks.rows_each, [&](int64_t begin, int64_t end) {
+    if (dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(softmax_back_rows)(log, tasks.streams, dtype, dy, y, dx, cols, begin, end);
     for (int64_t row = begin; row < end; ++row) {
       const int64_t at = row * cols;
       softmax_back_row_f64(log, static_cast<const double*>(dy) + at, static_cast<const double*>(y) + at, static_cast<double*>(dx) + at,

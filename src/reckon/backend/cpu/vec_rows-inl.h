@@ -6,6 +6,7 @@
 #define RECKON_BACKEND_CPU_VEC_ROWS_INL_H_
 #endif
 
+#include "reckon/backend/cpu/vec_held-inl.h"
 #include "reckon/backend/cpu/vec_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -38,9 +39,10 @@ struct ExpSum {
 };
 
 /// Adds the elements [at, at + n) to `most` and `sum`, which start as -inf and 0. When a chunk raises the maximum, the sum so far is scaled
-/// down.
-HWY_INLINE void add_exps(Reader& x, int64_t at, int64_t n, float& most, double& sum) {
+/// down. Meanwhile fetches what lies `distance` elements further on.
+HWY_INLINE void add_exps(RowReader& x, int64_t at, int64_t n, int64_t distance, float& most, double& sum) {
   const float none = -__builtin_inff();
+  const int64_t further = at + distance;
   for_chunks(n, [&](int64_t c, int64_t count) RECKON_VEC {
     const float* xs = x.at(at + c, count);
     const float chunk = max_of(xs, count), higher = chunk > most ? chunk : most;
@@ -48,19 +50,21 @@ HWY_INLINE void add_exps(Reader& x, int64_t at, int64_t n, float& most, double& 
     most = higher;
     const V shift = set(most == none ? 0.0f : most);
     double more[1] = {0};
+    const Ahead ahead = x.ahead(further + c);
     add_sums<1>(count, more, [&](int64_t i, auto part, V* acc) RECKON_VEC {
       RECKON_COUNT_VECTOR(3 * part.count());  // subtract, exp, sum
+      ahead(i);
       acc[0] = hn::Add(acc[0], part.keep(exp_vec(hn::Sub(part.load(xs + i), shift))));
     });
     sum += more[0];
   });
 }
 
-/// Of the elements [at, at + n).
-HWY_INLINE ExpSum log_sum_exp(Reader& x, int64_t at, int64_t n) {
+/// Of the elements [at, at + n), a row that is followed by another.
+HWY_INLINE ExpSum log_sum_exp(RowReader& x, int64_t at, int64_t n) {
   float most = -__builtin_inff();
   double sum = 0;
-  add_exps(x, at, n, most, sum);
+  add_exps(x, at, n, n, most, sum);
   return {most == -__builtin_inff() ? 0.0f : most, sum};
 }
 }  // namespace reckon::cpu::HWY_NAMESPACE

@@ -1,0 +1,25 @@
+// backend/cpu/row_tasks: how kernels that read and write whole rows are cut and store their results once a tensor is beyond every cache.
+#pragma once
+#include <cstdint>
+
+#include "reckon/backend/cpu/rows.h"
+
+namespace reckon::cpu {
+
+/// Of kernels that read and write more bytes than this, nothing would be found in a cache again.
+inline constexpr int64_t kCachedBytes = 32 << 20;
+/// What one of their tasks touches: a thread reads on in one place, which the processor foresees.
+inline constexpr int64_t kLongTaskBytes = 512 << 10;
+
+struct RowTasks {
+  int64_t rows_each = 1;
+  bool streams = false;  // results go past the caches
+};
+/// For `rows` rows of which each reads and writes `bytes_per_row` bytes and writes runs of `run_bytes`. Depends on sizes only.
+constexpr RowTasks row_tasks(int64_t rows, int64_t bytes_per_row, int64_t run_bytes) {
+  constexpr int64_t kLeastRun = 2048;  // shorter ones end in too many lines that are stored by parts
+  const bool beyond = bytes_per_row > 0 && rows > kCachedBytes / bytes_per_row;
+  const int64_t long_task = beyond && bytes_per_row < kLongTaskBytes ? kLongTaskBytes / bytes_per_row : 1;
+  return {beyond ? long_task : rows_per_task(bytes_per_row), beyond && run_bytes >= kLeastRun};
+}
+}  // namespace reckon::cpu

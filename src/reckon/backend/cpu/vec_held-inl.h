@@ -1,0 +1,127 @@
+// backend/cpu/vec_held-inl: rows that several passes go over: held as floats between the passes, the next one fetched meanwhile, results
+// stored past the caches. Knows contiguous runs of any float type but float64, and no operation.
+#if defined(RECKON_BACKEND_CPU_VEC_HELD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef RECKON_BACKEND_CPU_VEC_HELD_INL_H_
+#undef RECKON_BACKEND_CPU_VEC_HELD_INL_H_
+#else
+#define RECKON_BACKEND_CPU_VEC_HELD_INL_H_
+#endif
+
+#include "reckon/backend/cpu/stream.h"
+#include "reckon/backend/cpu/vec-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace reckon::cpu::HWY_NAMESPACE {
+
+/// Floats of a row that are held on the stack; a longer row is converted anew by each pass.
+constexpr int64_t kHeld = 8192;
+
+/// Fetches elements for later. Any address will do, beyond an array too.
+struct Ahead {
+  const char* first;
+  int64_t bytes;  // of an element
+  HWY_INLINE void operator()(int64_t i) const { __builtin_prefetch(first + i * bytes, 0, 2); }
+};
+HWY_INLINE Ahead ahead_of(DType dtype, const void* data, int64_t i) {
+  const int64_t bytes = dtype == DType::f32 ? 4 : 2;
+  return {static_cast<const char*>(data) + i * bytes, bytes};
+}
+
+/// A Reader that can hold a whole row.
+struct RowReader {
+  DType dtype;
+  const void* data;
+  int64_t begin = 0, count = 0;  // what the buffer holds
+  HWY_ALIGN float buffer[kHeld];
+
+  RowReader(DType type, const void* p) : dtype(type), data(p) {}
+  /// Elements [i, i + n) are what the caller now writes here; n <= kHeld.
+  HWY_INLINE float* hold(int64_t i, int64_t n) {
+    begin = i, count = n;
+    return buffer;
+  }
+  /// Converts a row once, if it fits.
+  HWY_INLINE void row(int64_t i, int64_t n) {
+    if (dtype == DType::f32 || n > kHeld || (begin == i && count == n)) return;
+    read_chunk(dtype, data, i, n, hold(i, n));
+  }
+  HWY_INLINE const float* at(int64_t i, int64_t n) {
+    if (i >= begin && i + n <= begin + count) return buffer + (i - begin);
+    if (dtype == DType::f32) return static_cast<const float*>(data) + i;
+    return read_chunk(dtype, data, i, n, hold(i, n));
+  }
+  HWY_INLINE Ahead ahead(int64_t i) const { return ahead_of(dtype, data, i); }
+};
+
+/// As store_bf16, of whole pairs of vectors.
+HWY_INLINE void narrow_bf16(const float* from, int64_t n, uint16_t* to) {
+  int64_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const DU du;
+  const hn::Repartition<uint16_t, D> halves;
+  // The upper 16 bits are the rounded value.
+  const auto rounded = [&](V v) RECKON_VEC {
+    const auto bits = hn::BitCast(du, v);
+    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
+    const auto up = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7FFFu)));
+    return hn::BitCast(halves, hn::IfThenElse(hn::RebindMask(du, is_number(v)), up, hn::Or(bits, hn::Set(du, 0x400000u))));
+  };
+  const int64_t N = lanes();
+  for (; i + 2 * N <= n; i += 2 * N)
+    hn::StoreU(hn::ConcatOdd(halves, rounded(hn::LoadU(D(), from + i + N)), rounded(hn::LoadU(D(), from + i))), halves, to + i);
+#endif
+  narrow<store_bf16>(from + i, n - i, to + i);
+}
+
+/// Rounds n floats to bf16 or f16.
+HWY_INLINE void narrow_chunk(DType dtype, const float* from, int64_t n, uint16_t* to) {
+  if (dtype == DType::bf16) {
+    narrow_bf16(from, n, to);
+  } else {
+    narrow<store_f16>(from, n, to);
+  }
+}
+
+/// A Writer whose results may go past the caches; its user ends a task with stream_fence().
+struct RowWriter {
+  DType dtype;
+  void* data;
+  bool streams;
+  HWY_ALIGN float buffer[kChunk];
+  HWY_ALIGN uint16_t halves[kChunk];
+
+  RowWriter(DType type, void* p, bool past_caches) : dtype(type), data(p), streams(past_caches) {}
+  HWY_INLINE float* at(int64_t i) { return dtype == DType::f32 && !streams ? static_cast<float*>(data) + i : buffer; }
+  HWY_INLINE void done(int64_t i, int64_t n) {
+    if (dtype == DType::f32) {
+      if (streams) stream_run(buffer, static_cast<float*>(data) + i, n * 4);
+      return;
+    }
+    uint16_t* const to = static_cast<uint16_t*>(data) + i;
+    narrow_chunk(dtype, buffer, n, streams ? halves : to);
+    if (streams) stream_run(halves, to, n * 2);
+  }
+  /// Writes n floats from elsewhere, and rounds them there too.
+  HWY_INLINE void put(int64_t i, int64_t n, float* from) {
+    const int64_t bytes = n * (dtype == DType::f32 ? 4 : 2);
+    const void* source = from;
+    if (dtype != DType::f32) {
+      narrow_chunk(dtype, from, n, halves);
+      read_chunk(dtype, halves, 0, n, from);
+      source = halves;
+    }
+    void* const to = static_cast<char*>(data) + i * (dtype == DType::f32 ? 4 : 2);
+    streams ? stream_run(source, to, bytes) : void(std::memcpy(to, source, size_t(bytes)));
+  }
+};
+
+/// Rounds n <= kChunk floats to the dtype, as if they had been stored.
+HWY_INLINE void round_chunk(DType dtype, float* x, int64_t n) {
+  if (dtype == DType::f32) return;
+  HWY_ALIGN uint16_t halves[kChunk];
+  narrow_chunk(dtype, x, n, halves);
+  read_chunk(dtype, halves, 0, n, x);
+}
+}  // namespace reckon::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif
