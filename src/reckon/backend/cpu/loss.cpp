@@ -49,7 +49,7 @@ void gradient_part(const RowPart& a) {
   RowReader x(a.dtype, a.from);
   RowWriter dx(a.dtype, a.to, a.streams);
   const V lse = set(float(a.lse)), weight = set(float(a.weight)), shift = set(float(a.shift));
-  for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
+  for_stores(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
     const float* xs = x.at(a.at + c, n);
     float* dxs = dx.at(a.at + c);
     const Ahead ahead = x.ahead(a.at + c + kChunk);

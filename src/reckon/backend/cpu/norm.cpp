@@ -40,7 +40,7 @@ HWY_INLINE void row_statistics(const NormForward& a, RowReader& x, int64_t at, f
 HWY_INLINE void add_row(RowReader* terms, RowReader& held, RowWriter& sum, int64_t at, int64_t cols) {
   const bool fits = cols <= kHeld;
   float* const row = fits ? held.hold(at, cols) : held.hold(at, 0);
-  for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
+  for_stores(cols, [&](int64_t c, int64_t n) RECKON_VEC {
     const float *xs = terms[0].at(at + c, n), *ys = terms[1].at(at + c, n);
     float* sums = fits ? row + c : row;
     for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
@@ -57,7 +57,7 @@ struct NormReaders {
 // The row's last pass; the next row starts at `next`.
 HWY_INLINE void write_norm(const NormForward& a, NormReaders& in, RowWriter& y, int64_t at, int64_t to, int64_t next, float mean, float r) {
   const V center = set(mean), scale = set(r);
-  for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
+  for_stores(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
     const float* xs = in.x.at(at + c, n);
     const float* ws = a.w ? in.w.at(c, n) : nullptr;
     const float* bs = a.b ? in.b.at(c, n) : nullptr;
@@ -133,7 +133,7 @@ HWY_INLINE void norm_back_row(const NormBackward& a, BackReaders& in, RowWriter&
   });
   if (!a.dx) return;
   const V mean_g = set(a.kind == Norm::layer ? float(sums[0] / double(a.cols)) : 0.0f), mean_gx = set(float(sums[1] / double(a.cols)));
-  for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
+  for_stores(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
     const float *dys = in.dy.at(at_dy + c, n), *xs = in.x.at(at_x + c, n), *ws = a.w ? in.w.at(c, n) : nullptr;
     float* dxs = dx.at(to + c);
     const Ahead ahead = in.x.ahead(next_x + c);

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "reckon/backend/cpu/count.h"
+#include "reckon/backend/cpu/order_scan.h"
 #include "reckon/backend/cpu/rows.h"
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
@@ -49,10 +50,17 @@ uint64_t ordered_key(const T& value, bool descending, bool nan_first) {
 // Comparisons an element of a merge sort of n: the binary logarithm, rounded up.
 constexpr int64_t depth(int64_t n) { return n <= 1 ? 0 : int64_t(std::bit_width(uint64_t(n - 1))); }
 
+// The types that are searched a vector at a time, where they are contiguous.
+template <class T>
+constexpr bool kScanned = std::is_same_v<T, float> || std::is_same_v<T, bfloat16>;
+
 // The position of the first element of a line, elements `step` apart.
 template <class T>
 int64_t first_of(const Order& a, const T* x, int64_t step, int64_t extent) {
   using Compared = std::conditional_t<std::is_class_v<T>, float, T>;  // the 16-bit floats are classes
+  if constexpr (kScanned<T>)
+    if (step == 1 && extent > 0)
+      if (const int64_t at = first_extreme(a.dtype, a.descending, x, extent); at >= 0) return at;
   Compared best{};
   int64_t at = -1;
   for (int64_t i = 0; i < extent; ++i) {
@@ -68,11 +76,14 @@ int64_t first_of(const Order& a, const T* x, int64_t step, int64_t extent) {
   return std::max<int64_t>(at, 0);
 }
 
-// The first k of a line in order: a list of the best so far, into which few elements come.
-template <class Key>
-void select_few(int64_t extent, int64_t k, Entry* best, Key key) {
+// The first k of a line in order: a list of the best so far, into which few elements come. skip(i, last) is the first from i on that may
+// come before the element at `last`.
+template <class Key, class Skip>
+void select_few(int64_t extent, int64_t k, Entry* best, Key key, Skip skip) {
   int64_t held = 0;
   for (int64_t i = 0; i < extent; ++i) {
+    if (held == k) i = skip(i, best[k - 1].position);
+    if (i == extent) return;
     const Entry e{key(i), i};
     if (held == k && !(e < best[k - 1])) continue;
     int64_t to = held < k ? held++ : k - 1;
@@ -90,7 +101,12 @@ void order_line(const Order& a, const T* x, int64_t step, int64_t extent, Entry*
   if (a.k == 1) {
     few[0].position = first_of(a, x, step, extent);
   } else if (a.k <= kFew) {
-    select_few(extent, a.k, few, key);
+    select_few(extent, a.k, few, key, [&](int64_t i, int64_t last) {
+      if constexpr (kScanned<T>)
+        if (const float bound = float(x[last * step]); step == 1 && bound == bound)
+          return next_beyond(a.dtype, a.descending, x, i, extent, bound);
+      return i;
+    });
   } else {
     for (int64_t i = 0; i < extent; ++i) scratch[i] = {key(i), i};
     if (a.k < extent) std::nth_element(scratch, scratch + a.k, scratch + extent);
@@ -128,8 +144,8 @@ void order_as(const Order& a, Entry* workspace, int lanes) {
                lanes);
 }
 
-// Columns side by side are summed together, so that rows are read as they lie.
-constexpr int64_t kColumns = 128;
+// Columns side by side are summed together, so that rows are read as they lie; other lines some in turn, so that additions do not wait.
+constexpr int64_t kColumns = 128, kLines = 4;
 
 template <class T, class Sum, class Load, class Store>
 void cumsum_as(const Shape& shape, int axis, bool reverse, bool exclusive, Strided x, void* y, Load load, Store store) {
@@ -142,15 +158,24 @@ void cumsum_as(const Shape& shape, int axis, bool reverse, bool exclusive, Strid
   const int64_t grain = std::clamp<int64_t>(kTaskElements / std::max<int64_t>(length, 1), sy == 1 ? kColumns : 1, kTaskElements);
   parallel_range(length == 0 ? 0 : loop.total, grain, [&](int64_t begin, int64_t end) {
     walk(loop, begin, end, [&](int64_t n, const int64_t* at) {
-      for (int64_t c = 0; sy != 1 && c < n; ++c) {
-        Sum sum = 0;
-        RECKON_COUNT_VECTOR(length);
+      const auto sum_lines = [&]<int kCount>(int64_t c) {
+        const T* const from = static_cast<const T*>(x.data) + at[1] + c * sx;
+        T* const to = static_cast<T*>(y) + at[0] + c * sy;
+        Sum sums[kCount] = {};
+        RECKON_COUNT_VECTOR(kCount * length);
         for (int64_t j = 0; j < length; ++j) {
           const int64_t row = reverse ? length - 1 - j : j;
-          const Sum before = sum;
-          sum += load(static_cast<const T*>(x.data)[at[1] + c * sx + row * along_x]);
-          store(exclusive ? before : sum, static_cast<T*>(y)[at[0] + c * sy + row * along_y]);
+          for (int k = 0; k < kCount; ++k) {
+            const Sum before = sums[k];
+            sums[k] += load(from[k * sx + row * along_x]);
+            store(exclusive ? before : sums[k], to[k * sy + row * along_y]);
+          }
         }
+      };
+      if (sy != 1) {
+        int64_t c = 0;
+        for (; c + kLines <= n; c += kLines) sum_lines.template operator()<int(kLines)>(c);
+        for (; c < n; ++c) sum_lines.template operator()<1>(c);
       }
       for (int64_t c = 0; sy == 1 && c < n; c += kColumns) {
         const int64_t columns = std::min(kColumns, n - c);

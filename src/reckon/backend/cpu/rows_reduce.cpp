@@ -8,23 +8,29 @@
 #include <hwy/foreach_target.h>
 
 #include "reckon/backend/cpu/vec_gather-inl.h"
+#include "reckon/backend/cpu/vec_held-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
-HWY_INLINE double sum_of(const float* x, int64_t n) {
+// How far ahead of what it adds a sum fetches, in elements. Reading alone, a core waits for more lines than it foresees.
+constexpr int64_t kAhead = 4 * kPart;
+
+HWY_INLINE double sum_of(const float* x, int64_t n, Ahead ahead) {
   double sum[1] = {0};
   add_sums<1>(n, sum, [&](int64_t i, auto part, V* acc) RECKON_VEC {
     RECKON_COUNT_VECTOR(part.count());
+    ahead(i);
     acc[0] = hn::Add(acc[0], part.load(x + i));
   });
   return sum[0];
 }
 
 // NaN if any is NaN.
-HWY_INLINE double max_of(const float* x, int64_t n) {
+HWY_INLINE double max_of(const float* x, int64_t n, Ahead ahead) {
   V most = set(-__builtin_inff()), numbers = hn::VecFromMask(D(), is_number(zero()));
   for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
     RECKON_COUNT_VECTOR(part.count());
+    ahead(i);
     const V v = part.load(x + i);
     most = hn::Max(most, part.keep_or(v, most));
     numbers = hn::And(numbers, hn::VecFromMask(D(), is_number(v)));
@@ -41,9 +47,10 @@ double reduce_one(bool max, DType dtype, const void* x, int64_t at, const Loop& 
     for (int64_t i = 0; i < n; i += kPart) {
       const int64_t count = n - i < kPart ? n - i : kPart;
       const float* xs = gather(dtype, x, at + from[0] + i * stride, stride, count, buffer);
+      const Ahead ahead = stride == 1 ? ahead_of(dtype, x, at + from[0] + i + kAhead) : Ahead{reinterpret_cast<const char*>(buffer), 0};
       if (!max) {
-        result += sum_of(xs, count);
-      } else if (const double most = max_of(xs, count); !(most <= result)) {
+        result += sum_of(xs, count, ahead);
+      } else if (const double most = max_of(xs, count, ahead); !(most <= result)) {
         result = result != result ? result : most;
       }
     }
@@ -56,9 +63,34 @@ double sum_dense(DType dtype, const void* x, int64_t n, double sum) {
   HWY_ALIGN float buffer[kPart];
   for (int64_t i = 0; i < n; i += kPart) {
     const int64_t count = n - i < kPart ? n - i : kPart;
-    sum += sum_of(read_chunk(dtype, x, i, count, buffer), count);
+    sum += sum_of(read_chunk(dtype, x, i, count, buffer), count, ahead_of(dtype, x, i + kAhead));
   }
   return sum;
+}
+
+HWY_INLINE V load_as(Whole part, const float* p) { return part.load(p); }
+HWY_INLINE V load_as(Tail part, const float* p) { return part.load(p); }
+HWY_INLINE V load_as(Whole, const uint16_t* p) { return load_bf16(p); }
+HWY_INLINE V load_as(Tail part, const uint16_t* p) {
+  HWY_ALIGN uint16_t rest[hn::MaxLanes(D())] = {};
+  std::memcpy(rest, p, size_t(part.count()) * 2);
+  return load_bf16(rest);
+}
+
+// Adds kGroup rows, `stride` elements apart, to n sums, in order, and fetches the next ones.
+constexpr int64_t kGroup = 4;
+template <class T>
+HWY_INLINE void add_group(const T* x, int64_t stride, int64_t n, float* sums) {
+  const Ahead ahead{reinterpret_cast<const char*>(x) + kGroup * stride * int64_t(sizeof(T)), sizeof(T)};
+  for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+    RECKON_COUNT_VECTOR(kGroup * part.count());
+    V sum = part.load(sums + i);
+    for (int64_t r = 0; r < kGroup; ++r) {
+      ahead(r * stride + i);
+      sum = hn::Add(sum, load_as(part, x + r * stride + i));
+    }
+    part.store(sum, sums + i);
+  });
 }
 
 // n outputs side by side, n <= kPart: x[at + c] for each c, over elements [begin, end) of `inner`.
@@ -73,8 +105,21 @@ void reduce_block(bool max, DType dtype, const void* x, int64_t at, int64_t n, c
   };
   for (int64_t c = 0; c < n; ++c) out[c] = 0, most[c] = max ? -__builtin_inff() : 0.0f;
   walk(inner, begin, end, [&](int64_t rows, const int64_t* from) HWY_ATTR {
+    const int64_t stride = inner.inner_stride(0);
     for (int64_t r = 0; r < rows; ++r) {
-      const float* xs = read_chunk(dtype, x, at + from[0] + r * inner.inner_stride(0), n, buffer);
+      const int64_t row = at + from[0] + r * stride;
+      if (!max && dtype != DType::f16 && rows - r >= kGroup && held + kGroup <= kFlush) {
+        if (dtype == DType::f32) {
+          add_group(static_cast<const float*>(x) + row, stride, n, most);
+        } else {
+          add_group(static_cast<const uint16_t*>(x) + row, stride, n, most);
+        }
+        r += kGroup - 1;
+        held += kGroup;
+        if (held == kFlush) flush();
+        continue;
+      }
+      const float* xs = read_chunk(dtype, x, row, n, buffer);
       for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
         RECKON_COUNT_VECTOR(part.count());
         const V v = part.load(xs + i), old = part.load(most + i);
@@ -177,7 +222,9 @@ HWY_EXPORT(squares_part);
 HWY_EXPORT(nonfinite_part);
 
 // Slices of what one output reduces: only where the outputs alone are too few to share.
-constexpr int64_t kSliceElements = 512, kFewOutputs = 2048, kSlices = 64, kBlock = 512;
+constexpr int64_t kSliceElements = 512, kFewOutputs = 2048, kSlices = 64, kBlock = 1024;
+// From this many elements on, tasks are larger: a thread reads on in one place.
+constexpr int64_t kManyElements = 8 << 20, kLongTasks = 8;
 int64_t slice_count(int64_t reduced) { return std::clamp<int64_t>(reduced / kSliceElements, 1, kSlices); }
 
 // Splits a shape and strides into the axes that stay and those that go.
@@ -230,8 +277,9 @@ template <class Result, class Part, class Finish>
 void reduce_in_slices(bool max, const Loop& outer, int64_t reduced, void* workspace, Part part, Finish finish) {
   const int64_t outputs = outer.total;
   const auto [slices, each] = sum_cut(outputs, reduced);
-  const int64_t by_work = kTaskElements / std::max<int64_t>(each, 1);
-  const int64_t grain = outer.inner_stride(1) == 1 ? kBlock : std::clamp<int64_t>(by_work, 1, kBlock),
+  const bool many = reduced > 0 && outputs > kManyElements / reduced;
+  const int64_t by_work = (many ? kLongTasks : 1) * kTaskElements / std::max<int64_t>(each, 1);
+  const int64_t grain = outer.inner_stride(1) == 1 ? (many ? kBlock : kBlock / 2) : std::clamp<int64_t>(by_work, 1, kBlock),
                 parts = (outputs + grain - 1) / grain;
   Result* partial = static_cast<Result*>(workspace);  // [slices, outputs]
   static_assert(sizeof(Result) == 8);

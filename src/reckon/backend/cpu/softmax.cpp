@@ -28,7 +28,7 @@ HWY_INLINE void softmax_row(RowReader& in, RowWriter& out, int64_t at, int64_t c
     });
   });
   const V rest = set(float(1.0 / sum[0]));
-  for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
+  for_stores(cols, [&](int64_t c, int64_t n) RECKON_VEC {
     float* ys = out.at(at + c);
     for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
       RECKON_COUNT_VECTOR(part.count());
@@ -52,7 +52,7 @@ void softmax_rows(bool log, bool streams, DType dtype, const void* x, void* y, i
     const ExpSum s = log_sum_exp(in, at, cols);
     // Subtracting the maximum is exact where it matters; the logarithm of the sum follows as a small, separate term.
     const V most = set(s.most), rest = set(float(log ? __builtin_log(s.sum) : 1.0 / s.sum));
-    for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
+    for_stores(cols, [&](int64_t c, int64_t n) RECKON_VEC {
       const float* xs = in.at(at + c, n);
       float* ys = out.at(at + c);
       for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
@@ -85,7 +85,7 @@ void softmax_back_rows(bool log, bool streams, DType dtype, const void* dy, cons
       });
     });
     const V total = set(float(sum[0]));
-    for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
+    for_stores(cols, [&](int64_t c, int64_t n) RECKON_VEC {
       const float *dys = grad.at(at + c, n), *ys = kept.at(at + c, n);
       float* dxs = out.at(at + c);
       const Ahead ahead = kept.ahead(next + c);

@@ -16,6 +16,15 @@ namespace reckon::cpu::HWY_NAMESPACE {
 /// Floats of a row that are held on the stack; a longer row is converted anew by each pass.
 constexpr int64_t kHeld = 8192;
 
+/// Elements of a result that are stored together: their floats take little of the L1 cache beside a row.
+constexpr int64_t kStored = 512;
+
+/// body(c, n) for the parts of [0, count) that are stored together.
+template <class Body>
+HWY_INLINE void for_stores(int64_t count, Body body) {
+  for (int64_t c = 0; c < count; c += kStored) body(c, count - c < kStored ? count - c : kStored);
+}
+
 /// Fetches elements for later. Any address will do, beyond an array too.
 struct Ahead {
   const char* first;
@@ -82,13 +91,13 @@ HWY_INLINE void narrow_chunk(DType dtype, const float* from, int64_t n, uint16_t
   }
 }
 
-/// A Writer whose results may go past the caches; its user ends a task with stream_fence().
+/// A Writer of at most kStored elements at a time, whose results may go past the caches; its user ends a task with stream_fence().
 struct RowWriter {
   DType dtype;
   void* data;
   bool streams;
-  HWY_ALIGN float buffer[kChunk];
-  HWY_ALIGN uint16_t halves[kChunk];
+  HWY_ALIGN float buffer[kStored];
+  HWY_ALIGN uint16_t halves[kStored];
 
   RowWriter(DType type, void* p, bool past_caches) : dtype(type), data(p), streams(past_caches) {}
   HWY_INLINE float* at(int64_t i) { return dtype == DType::f32 && !streams ? static_cast<float*>(data) + i : buffer; }
@@ -115,10 +124,10 @@ struct RowWriter {
   }
 };
 
-/// Rounds n <= kChunk floats to the dtype, as if they had been stored.
+/// Rounds n <= kStored floats to the dtype, as if they had been stored.
 HWY_INLINE void round_chunk(DType dtype, float* x, int64_t n) {
   if (dtype == DType::f32) return;
-  HWY_ALIGN uint16_t halves[kChunk];
+  HWY_ALIGN uint16_t halves[kStored];
   narrow_chunk(dtype, x, n, halves);
   read_chunk(dtype, halves, 0, n, x);
 }
