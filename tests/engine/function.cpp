@@ -88,6 +88,25 @@ TEST_F(UserFunction, OutputsMayCarryNoGradient) {
   EXPECT_THAT(x.grad().to_vector(), ElementsAre(0, 1, 0));
 }
 
+// An output that was marked came back without a graph, and the second derivative was that of a constant factor: 0 instead of 2.
+struct MarkedFactor {
+  static constexpr const char* name = "marked_factor";
+  Tensors forward(FunctionContext& c, const Tensor& x) {
+    const Tensor factor = affine(x, 2);
+    c.mark_non_differentiable({factor});
+    c.save_for_backward({factor});
+    return {mul(x, x), factor};
+  }
+  Tensors backward(FunctionContext& c, const Tensors& dy) { return {mul(dy[0], c.saved()[0])}; }
+};
+TEST_F(UserFunction, AMarkedOutputIsNotForTheGradientOfTheGradient) {
+  const Tensor x = leaf({2}, {1, 2}), y = sum(apply_function(MarkedFactor{}, x)[0]);
+  EXPECT_THAT(error_of([&] { grad(y, {x}, {}, {.create_graph = true}); }),
+              AllOf(HasSubstr("marked_factor: in its backward: saved tensor 0, f64[2], is an output marked as not differentiable"),
+                    HasSubstr("once_differentiable")));
+  EXPECT_THAT(grad(y, {x})[0].to_vector(), ElementsAre(2, 4));
+}
+
 // The straight-through estimator gives what it was given.
 struct Through {
   Tensor forward(FunctionContext&, const Tensor& x) { return x; }

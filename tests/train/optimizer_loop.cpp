@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "reckon/engine/backward.h"
+#include "reckon/engine/compile.h"
 #include "reckon/engine/context.h"
 #include "reckon/engine/meter.h"
 #include "tests/train/small_runs.h"
@@ -176,6 +177,28 @@ TEST(LoopSkip, leaves_everything_as_it_was) {
     EXPECT_EQ(net.values(), before);
     EXPECT_EQ(net.optimizer->steps(), 2);
   }
+}
+
+// The rehearsals of a plan counted too: its bias corrections were those of later steps.
+TEST_P(Loop, is_the_same_in_planned_and_compiled_steps) {
+  Net eager(with_decay(GetParam())), in_plan(with_decay(GetParam())), in_compiled(with_decay(GetParam()));
+  const auto body = [](Net& net) {
+    return [&net](const Tensors&) {
+      net.step();
+      return Tensors{};
+    };
+  };
+  PlannedStep plan = planned(*in_plan.device, body(in_plan));
+  CompiledStep fused = compile(*in_compiled.device, body(in_compiled));
+  dry_run(*eager.device, body(eager));
+  for (int i = 0; i < 4; ++i) eager.step(), plan({}), fused({});
+  EXPECT_EQ(in_plan.optimizer->steps(), 4);
+  EXPECT_EQ(in_compiled.optimizer->steps(), 4);
+  EXPECT_EQ(in_plan.values(), eager.values());
+  EXPECT_EQ(in_compiled.values(), eager.values());
+  Net meta(with_decay(GetParam()), DType::f32, Mode::meta);
+  dry_run(*meta.device, body(meta));
+  EXPECT_EQ(meta.optimizer->steps(), 1) << "on meta there is nothing but what is counted";
 }
 
 // ---- groups

@@ -147,11 +147,12 @@ const Tensors& FunctionContext::saved() {
       continue;
     }
     saved_.push_back(kind == Kind::input ? vjp_->in(index) : kind == Kind::output ? vjp_->out(index) : vjp_->other(index));
-    check(kind != Kind::other || !context().grad_enabled || !is_float(saved_.back().dtype()),
-          "saved tensor {}, {}, is neither input nor output, so a gradient of the gradient would miss what it depends on: give it as an "
-          "output "
-          "and save that, compute it in backward, or declare the function once_differentiable",
-          k, saved_.back());
+    const bool is_cut = kind == Kind::other || (kind == Kind::output && (vjp_->node.detached_outputs() >> index & 1u));
+    check(!is_cut || !context().grad_enabled || !is_float(saved_.back().dtype()),
+          "saved tensor {}, {}, is {}, so a gradient of the gradient would miss what it depends on: {}, compute it in backward, or declare "
+          "the function once_differentiable",
+          k, saved_.back(), kind == Kind::other ? "neither input nor output" : "an output marked as not differentiable",
+          kind == Kind::other ? "give it as an output and save that" : "do not mark it");
   }
   return saved_;
 }

@@ -99,7 +99,7 @@ LossScaling loss_scaling(const TrainConfig& config) {
 }
 
 Optimizer::Optimizer(Device& device, Parameters& parameters, const OptimConfig& config, const LossScaling& scaling, uint64_t seed)
-    : parameters_(parameters), config_(config), scaling_(scaling), seed_(seed), lr_(config.lr) {
+    : parameters_(parameters), config_(config), scaling_(scaling), seed_(seed), on_meta_(device.is_meta()), lr_(config.lr) {
   validate(config);
   const CategoryScope scope(Category::optimizer);
   scalars_ = zeros(device, {{kStepScalars}, DType::f64});
@@ -263,7 +263,7 @@ void Optimizer::step(const Tensor& loss) const {
 void Optimizer::step() {
   write(lr_, steps_);
   step(loss_scale());  // a loss that is finite
-  ++steps_;
+  if (on_meta_ || !scalars_.device().allocator().in_rehearsal()) ++steps_;  // what a plan rehearses has not happened
 }
 
 Optimizer::StateDict Optimizer::planes() const {

@@ -46,7 +46,8 @@ class Optimizer {
   Optimizer(Device& device, Parameters& parameters, const OptimConfig& config, const LossScaling& scaling = {}, uint64_t seed = 0);
 
   /// One update with the gradients that are there: learning rate lr(), bias corrections of step number steps(), clipped to clip_norm; then
-  /// counts the step. Skipped on the device, and counted, if the gradient norm is not finite: see outcome().
+  /// counts the step. Skipped on the device, and counted, if the gradient norm is not finite: see outcome(). May stand in a planned or
+  /// compiled step: what a real device rehearses is not counted.
   void step();
   double lr() const { return lr_; }
   /// Of the next step() and those after it; config.lr before the first call.
@@ -107,6 +108,7 @@ class Optimizer {
   const OptimConfig config_;
   const LossScaling scaling_;
   const uint64_t seed_;
+  const bool on_meta_;  // where no step ever has data; Device::is_meta() holds in rehearsals too
   double lr_;
   int64_t steps_ = 0;
   std::vector<ParameterGroup> groups_;
