@@ -17,10 +17,14 @@ Tensor filled(Device& device, const TensorSpec& spec, double value) { return cal
 // Gradients that meet are summed in place where nobody else holds them.
 void add_to(Tensor& sum, Tensor g) { sum = sum.defined() ? call(op::add, tensors(std::move(sum), std::move(g)))[0] : std::move(g); }
 
+// Nobody else can see it, by this handle or by another one on the same memory.
+bool is_owned(const Tensor& g) { return g.state().use_count() == 1 && g.storage().use_count() == 1; }
+Tensor copy_of(Tensor g) { return call(op::contiguous, tensors(std::move(g)))[0]; }
+
 const detail::LeafHooks* hooks_of(const Tensor& leaf) { return static_cast<const detail::LeafHooks*>(leaf.state().hooks.get()); }
 
 // A hook's replacement must be what it replaces.
-void run_list(const Ref<detail::HookList>& list, const Node* node, Tensors& gradients, const TensorSpec& spec, const char* of) {
+void run_list(const Ref<detail::HookList> list, const Node* node, Tensors& gradients, const TensorSpec& spec, const char* of) {
   if (!list) return;
   list->run(node, gradients);
   check(gradients[0].defined() && gradients[0].spec() == spec, "{}: a hook gave {} as a gradient of {}", of, gradients[0], spec);
@@ -110,7 +114,7 @@ class BackwardPass {
     vjp.dy.clear();
     RECKON_ASSERT(dx.size() <= edges.size());
     if (is_watched) check_rule(node, dx, edges, needs);
-    if (const Node::Extras* extras = node.extras_if_any(); extras && extras->after) extras->after->run(&node, dx);
+    if (const Node::Extras* extras = node.extras_if_any(); extras && extras->after) run_posthooks(node, *extras->after, dx);
     if (!keep) node.forget();
     for (size_t i = 0; i < dx.size(); ++i) {
       if (!dx[i].defined() || !(needs >> i & 1u)) continue;
@@ -130,8 +134,13 @@ class BackwardPass {
     }
     for (size_t i = 0; i < extras.retained.size(); ++i) {
       if (!extras.retained[i] || !dy[i].defined() || wanted_) continue;
+      // Outside of the graph, which holds the node and so this place: it would be a cycle.
+      const NoGrad guard;
       Tensor sum(std::exchange(extras.retained[i]->grad, {}));
-      add_to(sum, dy[i]);
+      if (sum.defined())
+        add_to(sum, dy[i].detached());
+      else
+        sum = !options_.create_graph && is_owned(dy[i]) ? dy[i] : copy_of(dy[i]);
       extras.retained[i]->grad = sum.ref();
     }
     for (const auto& [hook, user] : extras.plain_hooks) hook(node, dy, user);
@@ -139,6 +148,18 @@ class BackwardPass {
     for (size_t i = 0; i < dy.size(); ++i)
       check((node.detached_outputs() >> i & 1u) || (dy[i].defined() && dy[i].spec() == node.out_specs()[i]),
             "{}: a hook gave {} as the gradient of output {}, {}", node.name(), dy[i], i, node.out_specs()[i]);
+  }
+
+  static void run_posthooks(const Node& node, const detail::HookList& hooks, Tensors& dx) {
+    dx.resize(node.in_specs().size());
+    const Tensors made = dx;
+    hooks.run(&node, dx);
+    check(dx.size() == made.size(), "{}: a hook gave {} gradients for {} inputs", node.name(), dx.size(), made.size());
+    for (size_t i = 0; i < dx.size(); ++i) {
+      if (dx[i].ref() == made[i].ref()) continue;
+      const TensorSpec spec = made[i].defined() ? made[i].spec() : node.in_specs()[i];
+      check(dx[i].defined() && dx[i].spec() == spec, "{}: a hook gave {} as the gradient of input {}, {}", node.name(), dx[i], i, spec);
+    }
   }
 
   // What a rule wrote into slots itself is looked at there.
@@ -207,6 +228,9 @@ class BackwardPass {
       for (size_t w = 0; w < wanted_->size(); ++w)
         if ((*wanted_)[w].ref() == leaf.ref()) add_to(results_[w], g);
     } else if (leaf.state().hooks) {
+      // A sum in 16 bits would lose what the slot keeps.
+      const Tensor slot = options_.create_graph ? Tensor() : leaf.grad_slot();
+      if (slot.defined() && slot.dtype() != g.dtype()) g = call(op::cast, tensors(std::move(g)), CastParams{slot.dtype()})[0];
       add_to(sum_for_hooks(leaf), std::move(g));
     } else {
       accumulate(leaf, std::move(g));
@@ -223,8 +247,7 @@ class BackwardPass {
       state.grad = call(op::add, tensors(Tensor(std::exchange(state.grad, {})), std::move(g)))[0].ref();
     } else {
       // A gradient that someone else also holds is copied, so that a later in-place change cannot reach it.
-      const bool owned = g.state().use_count() == 1 && g.storage().use_count() == 1;
-      state.grad = owned || options_.create_graph ? g.ref() : call(op::contiguous, tensors(std::move(g)))[0].ref();
+      state.grad = is_owned(g) ? g.ref() : copy_of(std::move(g)).ref();
     }
     state.grad_filled = true;
   }
@@ -237,13 +260,21 @@ class BackwardPass {
     return hooked_.emplace_back(leaf, Tensor()).second;
   }
   void finish_leaves() {
-    for (size_t w = 0; w < results_.size(); ++w)
-      if (results_[w].defined() && !node_of((*wanted_)[w])) run_leaf_hooks((*wanted_)[w], results_[w]);
+    for (size_t w = 0; w < results_.size(); ++w) {
+      const Tensor& leaf = (*wanted_)[w];
+      if (!results_[w].defined() || node_of(leaf)) continue;
+      const auto first = std::find_if(wanted_->begin(), wanted_->end(), [&](const Tensor& t) { return t.ref() == leaf.ref(); });
+      if (const size_t at = size_t(first - wanted_->begin()); at < w)
+        results_[w] = results_[at];  // asked for twice: its hooks ran
+      else
+        run_leaf_hooks(leaf, results_[w]);
+    }
     for (auto& [leaf, sum] : hooked_) {
       run_leaf_hooks(leaf, sum);
       accumulate(leaf, std::move(sum));
       Tensors one = tensors(leaf);
-      if (const Ref<HookList> after = hooks_of(leaf)->accumulated) after->run(nullptr, one);
+      const LeafHooks* hooks = hooks_of(leaf);  // none if they removed themselves
+      if (const Ref<HookList> after = hooks ? hooks->accumulated : Ref<HookList>()) after->run(nullptr, one);
     }
   }
 

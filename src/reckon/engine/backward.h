@@ -21,7 +21,9 @@ void backward(const Tensors& roots, const Tensors& seeds = {}, const BackwardOpt
 void backward(const Edge& from, Tensor seed);
 
 /// Gradients of `root` with respect to `inputs` (leaves or results), one each; no leaf's grad changes. Only what lies between them is
-/// visited. Throws Error naming an input that requires no gradient or is not reached, unless allow_unused: then it is undefined.
+/// visited, and all checkpointed segments behind root, newer than the inputs, are run: what a segment captured shows no sooner, so one may
+/// run that leads to none of them. Throws Error naming an input that requires no gradient or is not reached, unless allow_unused: then it
+/// is undefined.
 Tensors grad(const Tensor& root, const Tensors& inputs, const Tensor& seed = {}, const BackwardOptions& options = {});
 /// Of several roots: the sum over them. No seeds stand for default ones.
 Tensors grad(const Tensors& roots, const Tensors& inputs, const Tensors& seeds = {}, const BackwardOptions& options = {});

@@ -7,12 +7,17 @@ namespace detail {
 struct Hook : RefCounted {
   virtual void run(const Node* node, Tensors& gradients) = 0;
 };
+struct LeafHooks;
 struct HookList : RefCounted {
+  LeafHooks* leaf = nullptr;  // that it belongs to, while that lives
   std::vector<std::pair<uint64_t, Ref<Hook>>> hooks;
   uint64_t added = 0;
   void run(const Node* node, Tensors& gradients) const;
 };
 struct LeafHooks : RefCounted {
+  explicit LeafHooks(TensorState& tensor) : state(tensor) {}
+  ~LeafHooks() override;
+  TensorState& state;  // holds this
   Ref<HookList> gradient, accumulated;
 };
 }  // namespace detail
@@ -58,7 +63,7 @@ struct NodeHook final : Hook {
 
 /// f(gradient) is called with the whole gradient of this tensor, in each backward() and grad() that reaches it. It returns what takes its
 /// place, of the same shape and dtype, or an undefined tensor, or nothing. A leaf's hook is called when the pass has its whole gradient,
-/// before that is accumulated. f must not hold the tensor itself: that would be a cycle. Throws Error if it requires no gradient.
+/// before that is accumulated; where the leaf has a slot, in the slot's dtype. f must not hold the tensor itself: that would be a cycle. Throws Error if it requires no gradient.
 template <class F>
 HookHandle register_hook(const Tensor& tensor, F f) {
   return detail::add_tensor_hook(tensor, Ref<detail::Hook>(new detail::TensorHook<F>(std::move(f))));
@@ -73,13 +78,15 @@ template <class F>
 HookHandle register_prehook(Node& node, F f) {
   return detail::add_node_hook(node, detail::Moment::before, Ref<detail::Hook>(new detail::NodeHook<F>(std::move(f))));
 }
-/// f(node, dx) after it, with the gradients of its inputs (undefined: not needed, or in its slot); it may replace them.
+/// f(node, dx) after it, with the gradients of its inputs (undefined: not needed, or in its slot); it may replace them by others
+/// of the same shape and dtype, and take none away.
 template <class F>
 HookHandle register_posthook(Node& node, F f) {
   return detail::add_node_hook(node, detail::Moment::after, Ref<detail::Hook>(new detail::NodeHook<F>(std::move(f))));
 }
 
-/// The gradient of a result is kept as its grad(), as that of a leaf is; backward() adds to it. Does nothing for a leaf. Throws Error if
-/// the tensor requires no gradient.
+/// The gradient of a result is kept as its grad(), as that of a leaf is; backward() adds to it. It is nobody else's memory, and a constant
+/// under create_graph too (grad() gives one that can be differentiated). Does nothing for a leaf. Throws Error if the tensor requires no
+/// gradient.
 void retain_grad(const Tensor& tensor);
 }  // namespace reckon

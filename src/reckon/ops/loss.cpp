@@ -140,13 +140,12 @@ Tensors vjp_linear_cross_entropy(Vjp& v) {
     params.accumulate = v.slot_filled(1);
     in.push_back(slot);
   }
-  const DType w_dtype = in[2].dtype();
   Tensors out = call(op::linear_cross_entropy_back, std::move(in), Params(params, v.needs & 0b11));
   if (slot.defined()) v.filled(1);
   Tensors dx(3);
   size_t next = 0;
   if (v.needs_in(0)) dx[0] = std::move(out[next++]);
-  if (v.needs_in(1) && !slot.defined()) dx[1] = cast(out[next], w_dtype);
+  if (v.needs_in(1) && !slot.defined()) dx[1] = cast(out[next], gradient_dtype(v, 1));
   return dx;
 }
 // While backward is recorded, the logits are made after all.
@@ -190,6 +189,7 @@ LossAndGradient linear_cross_entropy_step(Tensor x, const Tensor& w, const Tenso
     TensorState& leaf = w.state();
     check(w.is_leaf() && leaf.grad_is_slot,
           "linear_cross_entropy_step: w {} requires a gradient but has no slot for it: set_grad_slot, or use linear_cross_entropy", w);
+    check(!leaf.hooks, "linear_cross_entropy_step: w {} has hooks, which what is added to its slot here would pass by: use linear_cross_entropy", w);
     params.accumulate = leaf.grad_filled;
     in.push_back(w.grad_slot());
   }

@@ -4,10 +4,16 @@
 
 namespace reckon {
 
+DType gradient_dtype(const Vjp& v, int i) {
+  const Tensor& leaf = v.node.next_functions()[size_t(i)].leaf;
+  const bool has_hooks = v.use_slots && leaf.defined() && leaf.state().hooks && leaf.state().grad_is_slot;
+  return has_hooks ? leaf.grad_slot().dtype() : v.node.in_specs()[size_t(i)].dtype;
+}
+
 Tensor parameter_gradient(Vjp& v, const OpDef& row, int i, Tensors in) {
   if (!v.needs_in(i)) return {};
   const Tensor slot = v.slot(i);
-  if (!slot.defined()) return call(row, std::move(in), LinearParams{false, v.node.in_specs()[size_t(i)].dtype})[0];
+  if (!slot.defined()) return call(row, std::move(in), LinearParams{false, gradient_dtype(v, i)})[0];
   in.push_back(slot);
   call(row, std::move(in), LinearParams{v.slot_filled(i), slot.dtype()});
   v.filled(i);

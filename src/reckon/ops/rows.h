@@ -26,8 +26,11 @@ extern const OpDef reshape, permute, slice, expand;
 /// Every row: those of ops.def in its order, then the views.
 std::span<const OpDef* const> all_ops();
 
+/// The dtype to make the gradient of input i in: the input's, or its slot's where hooks of the leaf keep a rule from writing that. Their
+/// sum is held in it.
+DType gradient_dtype(const Vjp& v, int i);
 /// The gradient of a linear layer's parameter, input i of the node, by a row that takes LinearParams: into its slot, which `in` gets as its
-/// last tensor, if it has one; else a fresh tensor of the parameter's dtype. Undefined if it is in the slot, or not wanted.
+/// last tensor, if it has one; else a fresh tensor of gradient_dtype(). Undefined if it is in the slot, or not wanted.
 Tensor parameter_gradient(Vjp& v, const OpDef& row, int i, Tensors in);
 
 // ---- Parameters of the rows, as the kernels read them.

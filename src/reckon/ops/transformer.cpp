@@ -39,7 +39,7 @@ Tensors vjp_embedding(Vjp& v) {
     call(op::embedding_back, tensors(v.dy[0], v.in(1), slot), e);
     v.filled(0);
   } else {
-    dx[0] = cast(call(op::embedding_back, tensors(v.dy[0], v.in(1)), e)[0], v.node.in_specs()[0].dtype);
+    dx[0] = cast(call(op::embedding_back, tensors(v.dy[0], v.in(1)), e)[0], gradient_dtype(v, 0));
   }
   return dx;
 }
