@@ -67,21 +67,33 @@ void binary_scalar(Binary op, const float* a, const float* b, float* y, int64_t 
                                         : float(remainder_of(double(a[i]), double(b[i])));
   }
 }
+// Of float32 vector by vector, as fused groups do: of two NaN the compiler's order of operands decides which comes through.
+template <class T, class F>
+HWY_INLINE void apply2(const T* a, const T* b, T* y, int64_t n, F f) {
+  if constexpr (sizeof(T) == 4) {
+    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+      RECKON_COUNT_VECTOR(part.count());
+      part.store(f(part.load(a + i), part.load(b + i)), y + i);
+    });
+  } else {
+    map2<1>(a, b, y, n, f);
+  }
+}
 template <class T>
 void binary_as(Binary op, const T* a, const T* b, T* y, int64_t n) {
   switch (op) {
     case Binary::add:
-      return map2<1>(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Add(u, v); });
+      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Add(u, v); });
     case Binary::sub:
-      return map2<1>(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Sub(u, v); });
+      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Sub(u, v); });
     case Binary::mul:
-      return map2<1>(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Mul(u, v); });
+      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Mul(u, v); });
     case Binary::div:
-      return map2<1>(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Div(u, v); });
+      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Div(u, v); });
     case Binary::max:
-      return map2<1>(a, b, y, n, [](V u, V v) RECKON_VEC { return with_nan(u, v, hn::Max(u, v)); });
+      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return with_nan(u, v, hn::Max(u, v)); });
     case Binary::min:
-      return map2<1>(a, b, y, n, [](V u, V v) RECKON_VEC { return with_nan(u, v, hn::Min(u, v)); });
+      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return with_nan(u, v, hn::Min(u, v)); });
     default:
       if constexpr (sizeof(T) == 4) binary_scalar(op, a, b, y, n);
   }
@@ -149,8 +161,12 @@ void axpby_part(DType x_dtype, float alpha, const void* x, DType y_dtype, float 
   const V va = set(alpha), vb = set(beta);
   for_chunks(end - begin, [&](int64_t c, int64_t n) RECKON_VEC {
     const int64_t at = begin + c;
-    map2<1>(read_chunk(x_dtype, x, at, n, xs), read_chunk(y_dtype, y, at, n, ys), write_place(y_dtype, out, at, outs), n,
-            [&](V u, V v) RECKON_VEC { return hn::MulAdd(va, u, hn::Mul(vb, v)); });
+    const float *u = read_chunk(x_dtype, x, at, n, xs), *v = read_chunk(y_dtype, y, at, n, ys);
+    float* place = write_place(y_dtype, out, at, outs);
+    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+      RECKON_COUNT_VECTOR(part.count());
+      part.store(hn::MulAdd(va, part.load(u + i), hn::Mul(vb, part.load(v + i))), place + i);
+    });
     write_chunk(y_dtype, out, at, n, outs);
   });
 }

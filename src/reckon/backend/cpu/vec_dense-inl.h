@@ -85,7 +85,8 @@ HWY_INLINE void fetch_ahead(const T* p, int64_t n) {
   for (int64_t line = 0; line < n * int64_t(sizeof(T)); line += 64) __builtin_prefetch(from + line);
 }
 
-/// y[i] = f(x[i]). Two vectors are loaded before either is stored (y may be x), so that their chains of arithmetic overlap.
+/// y[i] = f(x[i]). Two vectors are loaded before either is stored (y may be x), so that their chains
+/// of arithmetic overlap.
 template <int kFlops, class In, class Out, class F>
 HWY_INLINE void map1(const In* x, Out* y, int64_t n, F f) {
   const int64_t N = lanes();
