@@ -391,5 +391,62 @@ TEST_F(Modules, HooksSeeAndReplaceWhatPasses) {
   for (size_t i = 0; i < dw.size(); ++i) EXPECT_NEAR(tripled[i], 3 * dw[i], 4 * epsilon(DType::f32) * std::sqrt(3.0) * 3 * most);
   EXPECT_EQ(mlp.down.weight.value.grad().to_vector(), dw2) << "which lies above";
 }
+
+// Dropout in evaluation gives its input: the hook stood on the node before it, and saw what came past the layer too.
+TEST_F(Modules, AGradientHookOfALayerThatGivesItsInputSeesItsOwnGradient) {
+  struct Model : nn::Module {
+    using Module::Module;
+    nn::Dropout drop{*this, "drop", 0.5};
+  };
+  Parameters p;
+  Model model(p);
+  model.materialize(*device_);
+  model.eval();
+  Seen seen, thrice{{}, 3};
+  model.drop.add_gradient_hook(
+      [](const nn::Module&, const Tensor& dy, void* user) {
+        static_cast<Seen*>(user)->calls.push_back(text("{}", dy.to_vector()[0]));
+        return Tensor();
+      },
+      &seen);
+  model.drop.add_gradient_hook(scale, &thrice);
+  const Tensor x = Tensor(ones(*device_, {{2}, DType::f32})).set_requires_grad();
+  for (const bool is_leaf : {false, true}) {
+    Tensor(x).zero_grad();
+    const Tensor h = is_leaf ? x : affine(x, 2);
+    const Tensor y = model.drop(h);
+    EXPECT_TRUE(y.same_storage(h));
+    backward(sum(add(affine(y, 5), h)));
+    EXPECT_THAT(x.grad().to_vector(), is_leaf ? ElementsAre(16, 16) : ElementsAre(32, 32));
+  }
+  EXPECT_THAT(seen.calls, ElementsAre("5", "5"));
+  const NoGrad guard;
+  EXPECT_FALSE(node_of(model.drop(x)));
+}
+
+// The node held the address of the module's hook.
+TEST_F(Modules, BackwardMayComeAfterTheModule) {
+  Seen seen;
+  Tensor loss;
+  Parameters p;
+  {
+    Mlp mlp(p);
+    mlp.materialize(*device_, {}, 2);
+    mlp.up.add_gradient_hook(note, &seen);
+    loss = sum(mlp(random({3, 6})));
+  }
+  backward(loss);
+  EXPECT_TRUE(seen.calls.empty());
+}
+
+TEST_F(Modules, ThawingChecksBeforeItChanges) {
+  Parameters p;
+  Mlp mlp(p);
+  mlp.down.requires_grad_(false);
+  mlp.materialize(*device_, {}, 2);
+  mlp.up.requires_grad_(false);
+  EXPECT_THAT(error_of([&] { mlp.requires_grad_(true); }), HasSubstr("was frozen when memory was laid out"));
+  EXPECT_FALSE(mlp.up.weight.value.requires_grad()) << "as before";
+}
 }  // namespace
 }  // namespace reckon

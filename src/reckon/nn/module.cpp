@@ -2,7 +2,8 @@
 
 #include <algorithm>
 
-#include "reckon/engine/node.h"
+#include "reckon/engine/backward.h"
+#include "reckon/engine/hooks.h"
 #include "reckon/ops/dropout.h"
 #include "reckon/ops/training.h"
 
@@ -58,6 +59,7 @@ Module::Module(Module& parent, std::string_view name)
 Module::~Module() {
   if (parent_) std::erase(parent_->children_, this);
   for (Module* child : children_) child->parent_ = nullptr;
+  for (const Ref<Hook>& hook : hooks_) hook->forward = nullptr, hook->gradient = nullptr;
 }
 
 std::string Module::whole(std::string_view name) const {
@@ -221,63 +223,64 @@ void Module::train(bool on) {
 }
 
 int64_t Module::requires_grad_(bool on, std::string_view pattern) {
-  int64_t count = 0;
-  for (const NamedParameter& p : named_parameters()) {
-    if (!matches(pattern, p.name)) continue;
-    ++count;
-    Parameter& q = *p.parameter;
-    if (!q.value.defined()) {
-      q.frozen = !on;
+  std::vector<Parameter*> matching;
+  for (const NamedParameter& p : named_parameters())
+    if (matches(pattern, p.name)) matching.push_back(p.parameter);
+  check(!matching.empty(), "no parameter of '{}' matches '{}'", path_, pattern);
+  for (const Parameter* p : matching)
+    check(!on || !p->frozen || !p->value.defined(),
+          "{} was frozen when memory was laid out and has no place for a gradient: thaw it before materialize()", p->name);
+  for (Parameter* p : matching) {
+    if (!p->value.defined()) {
+      p->frozen = !on;
       continue;
     }
-    check(!on || !q.frozen, "{} was frozen when memory was laid out and has no place for a gradient: thaw it before materialize()", q.name);
-    q.value.set_requires_grad(on);
-    if (!on) q.value.zero_grad();
+    p->value.set_requires_grad(on);
+    if (!on) p->value.zero_grad();
   }
-  check(count > 0, "no parameter of '{}' matches '{}'", path_, pattern);
-  return count;
+  return int64_t(matching.size());
 }
 
 // ---- hooks
-int Module::add_hook(const Hook& hook) {
-  hooks_.push_back(hook);
-  hooks_.back().number = next_hook_;
-  hooks_.back().module = this;
+int Module::add_hook(bool before, ForwardHook forward, GradientHook gradient, void* user) {
+  Ref<Hook> hook(new Hook);
+  hook->number = next_hook_;
+  hook->before = before;
+  hook->forward = forward, hook->gradient = gradient;
+  hook->user = user;
+  hook->module = this;
+  hooks_.push_back(std::move(hook));
   return next_hook_++;
 }
 void Module::remove_hook(int number) {
   const auto at =
-      std::find_if(hooks_.begin(), hooks_.end(), [&](const Hook& h) { return h.number == number && (h.forward || h.gradient); });
+      std::find_if(hooks_.begin(), hooks_.end(), [&](const Ref<Hook>& h) { return h->number == number && (h->forward || h->gradient); });
   check(at != hooks_.end(), "'{}' has no hook {}", path_, number);
-  at->forward = nullptr, at->gradient = nullptr;  // its place stays: a deque does not close gaps without moving others
+  (*at)->forward = nullptr, (*at)->gradient = nullptr;  // its place stays: the list may be running
 }
 
 Tensor Module::run_forward_hooks(Tensor x, bool before) const {
-  for (const Hook& h : hooks_) {
-    if (!h.forward || h.before != before) continue;
-    if (Tensor other = h.forward(*this, x, h.user); other.defined()) x = std::move(other);
+  for (size_t i = 0; i < hooks_.size(); ++i) {
+    const Ref<Hook> h = hooks_[i];
+    if (!h->forward || h->before != before) continue;
+    if (Tensor other = h->forward(*this, x, h->user); other.defined()) x = std::move(other);
   }
   return x;
 }
 
-template <int kOutput>
-void Module::deliver(const Node&, Tensors& dy, void* user) {
-  const Hook& h = *static_cast<const Hook*>(user);
-  if (!h.gradient) return;
-  if (Tensor other = h.gradient(*h.module, dy[kOutput], h.user); other.defined()) dy[kOutput] = std::move(other);
+bool Module::watches_gradient() const {
+  return is_grad_enabled() && std::any_of(hooks_.begin(), hooks_.end(), [](const Ref<Hook>& h) { return h->gradient != nullptr; });
 }
 
-// A node's hook is given the gradients of all its outputs; which of them is the layer's stands in the function that it is given to.
-void Module::watch_gradient(const Tensor& y) const {
-  static constexpr Node::Hook kDeliver[] = {deliver<0>, deliver<1>, deliver<2>, deliver<3>};
-  Node* node = node_of(y);
-  if (!node) return;
-  const int output = y.state().output_index;
-  for (const Hook& h : hooks_) {
-    if (!h.gradient) continue;
-    check(output < 4, "'{}': its result is output {} of {}, too far back for a hook", path_, output, node->name());
-    node->add_hook(kDeliver[output], const_cast<Hook*>(&h));
-  }
+// What others use too has a gradient from them too: a layer that gives its input, as dropout in evaluation, sees only its own.
+Tensor Module::watch_gradient(Tensor y, const Edge& before) const {
+  const Edge now = gradient_edge(y);
+  if (!now.wanted()) return y;
+  if (now.leaf.defined() || (now.node == before.node && now.output == before.output)) y = detail::joined_alias(y);
+  for (const Ref<Hook>& hook : hooks_)
+    if (hook->gradient)
+      register_hook(y, [hook](const Tensor& dy) { return hook->gradient ? hook->gradient(*hook->module, dy, hook->user) : Tensor(); });
+  return y;
 }
 
 ModuleScope Module::scope() const { return ModuleScope(module_id(path_)); }
@@ -285,9 +288,10 @@ ModuleScope Module::scope() const { return ModuleScope(module_id(path_)); }
 Tensor Layer::operator()(Tensor x) const {
   const ModuleScope module = scope();
   x = run_forward_hooks(std::move(x), true);
-  Tensor y = run_forward_hooks(forward(std::move(x)), false);
-  watch_gradient(y);
-  return y;
+  if (!watches_gradient()) return run_forward_hooks(forward(std::move(x)), false);
+  Edge before = gradient_edge(x);
+  before.leaf = {};  // or it would hold x
+  return watch_gradient(run_forward_hooks(forward(std::move(x)), false), before);
 }
 
 Tensor Sequential::forward(Tensor x) const {

@@ -6,6 +6,9 @@
 #include "reckon/engine/context.h"
 #include "reckon/nn/parameters.h"
 
+namespace reckon {
+struct Edge;
+}
 namespace reckon::nn {
 
 /// Names and tensors in the order of the modules.
@@ -88,7 +91,8 @@ class Module {
   };
   /// Copies values by name, rounded to the model's dtype (bf16 with a residual plane and fp16 with master weights keep a float32 exactly).
   /// strict: throws Error listing every name that is missing or unexpected. A wrong shape is an error in any case. If there is one, nothing
-  /// was copied.
+  /// was copied. An optimizer's state is loaded after this: it has the residual and master planes to the last bit, which this writes by
+  /// what the values are.
   LoadReport load_state_dict(const StateDict& state, bool strict = true);
 
   // ---- how it runs
@@ -97,15 +101,16 @@ class Module {
   void eval() { train(false); }
   /// Freezes (false) or thaws the parameters whose name from here matches the pattern, where '*' stands for anything: "blocks.*.norm*".
   /// What is frozen gets no gradient, so none is computed; frozen before materialize(), its gradient has no memory either.
-  /// Returns how many matched; throws Error if none did, or to thaw what was frozen when memory was laid out.
+  /// Returns how many matched; throws Error, before anything changes, if none did, or to thaw what was frozen when memory was laid out.
   int64_t requires_grad_(bool on, std::string_view pattern = "*");
 
   // ---- who watches
   /// Of a Layer's calls. Hooks run in the order they were added; `user` is handed back to them. Returns a number for remove_hook().
-  int add_forward_pre_hook(ForwardHook hook, void* user = nullptr) { return add_hook({.before = true, .forward = hook, .user = user}); }
-  int add_forward_hook(ForwardHook hook, void* user = nullptr) { return add_hook({.forward = hook, .user = user}); }
-  int add_gradient_hook(GradientHook hook, void* user = nullptr) { return add_hook({.gradient = hook, .user = user}); }
-  /// Not while a graph that the hook watches waits for its backward pass. Throws Error if there is none of this number.
+  int add_forward_pre_hook(ForwardHook hook, void* user = nullptr) { return add_hook(true, hook, nullptr, user); }
+  int add_forward_hook(ForwardHook hook, void* user = nullptr) { return add_hook(false, hook, nullptr, user); }
+  int add_gradient_hook(GradientHook hook, void* user = nullptr) { return add_hook(false, nullptr, hook, user); }
+  /// Graphs that wait for their backward pass do not call it either, nor any hook of a module that is gone. Throws Error if there is none
+  /// of this number.
   void remove_hook(int number);
 
  protected:
@@ -120,10 +125,13 @@ class Module {
   void needs_draws() { root_->draws_wanted_ = true; }
   const Tensor& draws() const;
   Tensor run_forward_hooks(Tensor x, bool before) const;
-  void watch_gradient(const Tensor& y) const;
+  bool watches_gradient() const;
+  /// y, or another place in the graph for it if the layer gave what was there before.
+  Tensor watch_gradient(Tensor y, const Edge& before) const;
 
  private:
-  struct Hook {
+  // Nodes share it, and may outlive the module: then it calls nobody.
+  struct Hook : RefCounted {
     int number = 0;
     bool before = false;
     ForwardHook forward = nullptr;
@@ -131,9 +139,7 @@ class Module {
     void* user = nullptr;
     const Module* module = nullptr;
   };
-  template <int kOutput>
-  static void deliver(const class Node& node, Tensors& dy, void* hook);
-  int add_hook(const Hook& hook);
+  int add_hook(bool before, ForwardHook forward, GradientHook gradient, void* user);
   std::string whole(std::string_view name) const;
   void list(std::string_view prefix, std::vector<NamedParameter>& into) const;
   void list(std::string_view prefix, std::vector<NamedModule>& into);
@@ -147,7 +153,7 @@ class Module {
   std::vector<Module*> children_;
   std::vector<Parameter*> own_;
   std::deque<Buffer> buffers_;
-  std::deque<Hook> hooks_;  // addresses stay, for nodes that hold them
+  std::vector<Ref<Hook>> hooks_;
   int next_hook_ = 1;
   // Of the root.
   bool draws_wanted_ = false, draws_written_ = false;
