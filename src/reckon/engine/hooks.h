@@ -63,7 +63,8 @@ struct NodeHook final : Hook {
 
 /// f(gradient) is called with the whole gradient of this tensor, in each backward() and grad() that reaches it. It returns what takes its
 /// place, of the same shape and dtype, or an undefined tensor, or nothing. A leaf's hook is called when the pass has its whole gradient,
-/// before that is accumulated; where the leaf has a slot, in the slot's dtype. f must not hold the tensor itself: that would be a cycle. Throws Error if it requires no gradient.
+/// before that is accumulated; where the leaf has a slot, in the slot's dtype. f must not hold the tensor itself: that would be a cycle.
+/// Throws Error if it requires no gradient.
 template <class F>
 HookHandle register_hook(const Tensor& tensor, F f) {
   return detail::add_tensor_hook(tensor, Ref<detail::Hook>(new detail::TensorHook<F>(std::move(f))));

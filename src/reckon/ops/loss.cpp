@@ -189,7 +189,8 @@ LossAndGradient linear_cross_entropy_step(Tensor x, const Tensor& w, const Tenso
     TensorState& leaf = w.state();
     check(w.is_leaf() && leaf.grad_is_slot,
           "linear_cross_entropy_step: w {} requires a gradient but has no slot for it: set_grad_slot, or use linear_cross_entropy", w);
-    check(!leaf.hooks, "linear_cross_entropy_step: w {} has hooks, which what is added to its slot here would pass by: use linear_cross_entropy", w);
+    check(!leaf.hooks,
+          "linear_cross_entropy_step: w {} has hooks, which what is added to its slot here would pass by: use linear_cross_entropy", w);
     params.accumulate = leaf.grad_filled;
     in.push_back(w.grad_slot());
   }
