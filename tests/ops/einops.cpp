@@ -48,6 +48,21 @@ TEST_F(Einops, TheExampleOfTheDocument) {
   EXPECT_EQ(parse_shape(counting({2, 3, 1, 7}), "first ... 1 7")["first"], 2);
 }
 
+// It reversed the order of bools by -1 - x, which no bool is.
+TEST_F(Einops, TheLeastOfBoolsIsWhetherAllAre) {
+  const Tensor x = cast(tensor({2, 3}, {1, 1, 1, 1, 0, 1}), DType::boolean);
+  const Tensor least = reduce(x, "a b -> a", Reducer::min);
+  EXPECT_EQ(least.dtype(), DType::boolean);
+  EXPECT_EQ(least.to_vector(), (Values{1, 0}));
+}
+
+// Products of 8-bit floats were those of their whole parts.
+TEST_F(Einops, NothingIsReducedIn8BitFloats) {
+  const Tensor x = cast(tensor({2}, {1.5, 1.5}), DType::f8e4m3fn);
+  for (const Reducer reducer : {Reducer::prod, Reducer::sum, Reducer::max, Reducer::min, Reducer::mean})
+    EXPECT_THAT(error_of([&] { reduce(x, "a -> ", reducer); }), HasSubstr("f8e4m3fn")) << int(reducer);
+}
+
 TEST_F(Einops, ARearrangementThatIsAViewCopiesNothing) {
   const Tensor x = counting({2, 12, 3, 1});
   const int64_t before = allocations();

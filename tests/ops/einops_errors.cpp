@@ -106,7 +106,7 @@ TEST_F(EinopsErrors, OfReduce) {
               reduce(of({2, 3}, DType::i32), "a b -> a", Reducer::mean);
             }),
             "reduce: the mean of i32 is no whole number; cast it to a float first, in \"a b -> a\" for i32[2, 3]");
-  EXPECT_THAT(error_of([&] { reduce(of({2, 3}, DType::boolean), "a b -> a", Reducer::min); }), HasSubstr("in \"a b -> a\" for bool[2, 3]"));
+  EXPECT_THAT(error_of([&] { reduce(of({2, 3}, DType::boolean), "a b -> a", Reducer::mean); }), HasSubstr("in \"a b -> a\" for bool[2, 3]"));
 }
 
 TEST_F(EinopsErrors, OfRepeat) {

@@ -26,6 +26,19 @@ class Einsum : public OnCpu {
   uint64_t key_ = 0;
 };
 
+// The sum was cast back: 200 + 200 was 144.
+TEST_F(Einsum, ASumOfOneOperandOfWholeNumbersIsI64) {
+  const Tensor bytes = from_values<uint8_t>(*device_, {2}, std::vector<uint8_t>{200, 200});
+  const Tensor total = einsum("i ->", {bytes});
+  EXPECT_EQ(total.dtype(), DType::i64);
+  EXPECT_EQ(total.item(), 400);
+  EXPECT_EQ(einsum("i ->", {cast(bytes, DType::boolean)}).item(), 2);
+  EXPECT_EQ(einsum("i -> i", {bytes}).dtype(), DType::u8) << "nothing is summed";
+  const Tensor product = einsum("i, j -> j", {bytes, from_values<uint8_t>(*device_, {1}, std::vector<uint8_t>{1})});
+  EXPECT_EQ(product.dtype(), DType::u8);
+  EXPECT_EQ(product.item(), 400 % 256) << "several wrap in their dtype";
+}
+
 TEST_F(Einsum, OneMatrixProductCostsOneMatrixProduct) {
   struct Product {
     const char* pattern;
@@ -94,7 +107,7 @@ TEST_F(Einsum, ProductsOfElementsAreNoMatrixProducts) {
   EXPECT_EQ(plan_einsum("ii", {square}).flops().vector, 6) << "the trace adds the diagonal, not the matrix";
 }
 
-TEST_F(Einsum, WholeNumbersKeepTheirType) {
+TEST_F(Einsum, WholeNumbersKeepTheirTypeInProducts) {
   const Tensor n = reshape(arange(*device_, 9), {3, 3});
   EXPECT_THAT(einsum("ii->i", {n}).to_vector(), ElementsAre(0, 4, 8));
   EXPECT_THAT(einsum("i,i->i", {select(n, 0, 1), select(n, 0, 2)}).to_vector(), ElementsAre(18, 28, 40));
@@ -106,7 +119,7 @@ TEST_F(Einsum, WholeNumbersKeepTheirType) {
     EXPECT_EQ(y.to_vector(), want) << pattern;
   }
   const Tensor trace = einsum("ii", {m}), scaled = einsum("ij,k->k", {m, v});
-  EXPECT_EQ(trace.dtype(), DType::i32);
+  EXPECT_EQ(trace.dtype(), DType::i64) << "a sum of one operand";
   EXPECT_EQ(trace.item(), 12);
   EXPECT_EQ(scaled.dtype(), DType::i32);
   EXPECT_THAT(scaled.to_vector(), ElementsAre(0, 36, 72));

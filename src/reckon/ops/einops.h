@@ -43,7 +43,7 @@ using ReduceFunction = Tensor (*)(const Tensor& x, std::span<const int> axes);
 /// made only where axes are merged that do not lie one in the other.
 Tensor rearrange(const Tensor& x, RearrangePattern pattern, const AxisLengths& lengths = {});
 /// Axes that the right does not name are reduced: reduce(x, "b (h 2) (w 2) c -> b h w c", Reducer::max). Sums and products of whole numbers
-/// are i64; they have no mean.
+/// are i64; they have no mean. The least of bools says whether all are true. 8-bit floats are refused.
 Tensor reduce(const Tensor& x, ReducePattern pattern, Reducer reducer, const AxisLengths& lengths = {});
 Tensor reduce(const Tensor& x, ReducePattern pattern, ReduceFunction reducer, const AxisLengths& lengths = {});
 /// Axes that only the right names are new, and x is repeated along them: repeat(x, "h w -> h (w r)", {{"r", 3}}). Unmerged ones have stride
@@ -55,7 +55,8 @@ AxisLengths parse_shape(const Tensor& x, ShapePattern pattern);
 /// Products of operands, summed over the axes that the output does not name: einsum("b i k, b k j -> b i j", {a, b}), or with a letter an
 /// axis: einsum("bik,bkj->bij", {a, b}), where the output may be left out as in NumPy. An axis that an operand names twice is its diagonal.
 /// Axes under an ellipsis broadcast, those with a name do not. Contractions are matrix products; for up to 6 operands their order is the
-/// one of fewest FLOPs, beyond that the cheapest pair goes first. Operands and result have one dtype.
+/// one of fewest FLOPs, beyond that the cheapest pair goes first. Operands and result have one dtype, but that a sum of a single operand of
+/// whole numbers or bool is i64.
 Tensor einsum(SumPattern pattern, const Tensors& operands);
 
 // ---- What they would do, before they do it: each call, whether it is a view, the bytes of each copy, the FLOPs. to_string() prints it.

@@ -53,11 +53,16 @@ int reduce_axes(Composition& calls, int value, uint32_t axes, Reducer reducer) {
       return calls.apply(op::max, value, params);
     case Reducer::min: {
       // The least whole number has no negative, but -1 - x reverses the order of all of them.
+      if (dtype == DType::boolean) {  // is every one true
+        const int least = reduce_axes(calls, calls.apply(op::cast, value, CastParams{DType::i32}), axes, reducer);
+        return calls.apply(op::cast, least, CastParams{dtype});
+      }
       if (is_float(dtype)) return calls.apply(op::neg, calls.apply(op::max, calls.apply(op::neg, value), params));
       const AffineParams reversed{-1, -1};
       return calls.apply(op::affine, calls.apply(op::max, calls.apply(op::affine, value, reversed), params), reversed);
     }
     case Reducer::prod: {
+      check(!is_float8(dtype), "{} is for storage, and nothing is computed in it: cast it to bf16 or f32 first", dtype);
       // As sums are: whole numbers in i64, 16-bit floats in f32.
       const bool narrow = is_float(dtype) && size_of(dtype) == 2;
       const DType wide = narrow ? DType::f32 : is_float(dtype) ? dtype : DType::i64;

@@ -145,8 +145,8 @@ class Einsum {
     }
     if (summed) term.value = calls.apply(op::sum, term.value, ReduceParams{summed, false});
     const DType dtype = operands_[operand].dtype();
-    if (calls.dtype(term.value) != dtype)
-      term.value = calls.apply(op::cast, term.value, CastParams{dtype});  // a sum of whole numbers is i64
+    if (calls.dtype(term.value) != dtype && operands_.size() > 1)  // a sum of whole numbers is i64, and meets operands that wrap
+      term.value = calls.apply(op::cast, term.value, CastParams{dtype});
     term.labels = kept;
     return term;
   }
