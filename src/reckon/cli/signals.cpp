@@ -93,10 +93,11 @@ class WatchedCpu final : public Device {
     const OpDef& op = *all_ops()[size_t(id)];
     if (context().phase != Phase::forward || !op.vjp) return;
     const size_t first = rows.size();
+    const bool is_recorded = tracked(args.in);
     for (size_t i = 0; i < args.out.size(); ++i) {
       if ((op.traits.detached_outputs >> i & 1u) || !is_float(args.out[i].dtype())) continue;
       rows.push_back({module_path(context().module), op.name, args.out[i].shape(), moments_of(args.out[i]), {}});
-      places[{&op, context().module}].push_back({rows.size() - 1, i});
+      if (is_recorded) places[{&op, context().module}].push_back({rows.size() - 1, i});
     }
     if (rows.size() - first < 2) return;
     for (size_t k = first; k < rows.size(); ++k) rows[k].operation += text(", output {}", k - first);
@@ -106,7 +107,7 @@ class WatchedCpu final : public Device {
     size_t row, output;
   };
   std::vector<Signal> rows;
-  std::map<std::pair<const OpDef*, uint32_t>, std::vector<Place>> places;  // in the order of the calls
+  std::map<std::pair<const OpDef*, uint32_t>, std::vector<Place>> places;  // of calls that make a node, in their order
 };
 
 template <int kId>
@@ -144,7 +145,7 @@ void note_gradients(const Node&, Tensors& dy, void* user) {
     if (dy[place.output].defined()) (*w.rows)[place.row].gradient = moments_of(dy[place.output]);
 }
 
-// Calls of one operation in one module are recorded in the order they ran in, so the n-th node is the n-th call.
+// Calls of one operation in one module are recorded in the order they ran in, so the n-th node is the n-th call that makes one.
 void watch_gradients(const Tensor& loss, WatchedCpu& device, std::deque<Watched>& watched) {
   std::map<std::pair<const OpDef*, uint32_t>, size_t> next;
   for (Node* node : nodes_behind(loss)) {
