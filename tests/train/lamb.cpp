@@ -30,7 +30,7 @@ struct Reference {
       update_squares += update[i] * update[i];
     }
     const double phi = std::min(std::max(std::sqrt(x_squares), c.phi_low), c.phi_high);
-    const double ratio = phi > 0 && update_squares > 0 ? phi / std::sqrt(update_squares) : 1;
+    const double ratio = x_squares > 0 && update_squares > 0 ? phi / std::sqrt(update_squares) : 1;
     for (size_t i = 0; i < x.size(); ++i) x[i] -= rate * ratio * update[i];
   }
 };

@@ -52,7 +52,7 @@ Array trust_ratios(const LambCase& c, const Array& p, const Array& m, const Arra
       u_squares += u * u;
     }
     const Real phi = bounded(sqrt(p_squares), c.params.phi_low, c.params.phi_high), norm = sqrt(u_squares);
-    ratios[k] = c.ok && phi.value > 0 && norm.value > 0 ? phi / norm : Real(1);
+    ratios[k] = c.ok && p_squares.value > 0 && norm.value > 0 ? phi / norm : Real(1);
   }
   return ratios;
 }

@@ -177,7 +177,7 @@ class ParameterSlices {
 double trust_ratio(const LambStep& l, double p_squares, double u_squares) {
   RECKON_COUNT_VECTOR(5);
   const double phi = std::min(std::max(std::sqrt(p_squares), l.phi_low), l.phi_high), norm = std::sqrt(u_squares);
-  return phi > 0 && norm > 0 ? phi / norm : 1;
+  return p_squares > 0 && norm > 0 ? phi / norm : 1;  // before it is clamped: phi_low does not make a norm of 0 another one
 }
 }  // namespace
 
