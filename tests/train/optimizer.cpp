@@ -310,6 +310,22 @@ TEST(Schedule, wsd_is_stable_until_its_last_part) {
   for (int64_t step = 11; step <= 100; ++step) EXPECT_LT(learning_rate(c, step, 100), learning_rate(c, step - 1, 100)) << step;
 }
 
+// The decay began with the end of the warm-up and was as long as without one: the run ended above its floor.
+TEST(Schedule, wsd_reaches_its_floor_after_a_long_warm_up) {
+  OptimConfig c;
+  c.lr = 0.4;
+  c.warmup_steps = 80;
+  c.min_lr_ratio = 0.25;
+  c.decay_fraction = 0.5;
+  c.schedule = ScheduleKind::wsd;
+  for (int64_t step = 80; step <= 100; ++step)
+    EXPECT_NEAR(learning_rate(c, step, 100), 0.4 * (1 - 0.75 * double(step - 80) / 20), 1e-15) << step;
+  for (const int64_t warmup : {99, 100, 200}) {
+    c.warmup_steps = warmup;
+    EXPECT_NEAR(learning_rate(c, std::max<int64_t>(warmup, 100), 100), 0.1, 1e-15) << warmup;
+  }
+}
+
 TEST(Schedule, inverse_sqrt_needs_no_end) {
   OptimConfig c;
   c.lr = 0.4;

@@ -23,8 +23,8 @@ double share_of_peak(const OptimConfig& c, int64_t step, int64_t total) {
     case ScheduleKind::linear:
       return line_to_floor(c, progress);
     case ScheduleKind::wsd: {
-      const double decay = std::max(1.0, c.decay_fraction * double(total));
-      return c.decay_fraction == 0 ? 1 : line_to_floor(c, (double(step) - std::max(double(c.warmup_steps), double(total) - decay)) / decay);
+      const double decay = std::clamp(c.decay_fraction * double(total), 1.0, length);  // what the warm-up leaves of it
+      return c.decay_fraction == 0 ? 1 : line_to_floor(c, (double(step) - (double(total) - decay)) / decay);
     }
     case ScheduleKind::inverse_sqrt:
       return std::max(c.min_lr_ratio, std::sqrt(double(std::max<int64_t>(1, c.warmup_steps)) / double(step + 1)));
