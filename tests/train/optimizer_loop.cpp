@@ -139,6 +139,34 @@ TEST(LoopState, refuses_what_does_not_belong) {
   EXPECT_EQ(net.values(), before) << "nothing changes before all is known to fit";
 }
 
+// The first of these read through a null pointer; of two of one name the first was taken; NaN became a number of steps.
+TEST(LoopState, refuses_what_is_no_state) {
+  Net net(plain(OptimizerKind::adamw)), meta(plain(OptimizerKind::adamw), DType::f32, Mode::meta);
+  net.step();
+  const auto before = net.values();
+  const auto error = [&](const Optimizer::StateDict& dict) -> std::string {
+    try {
+      net.optimizer->load_state_dict(dict);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(error(meta.optimizer->state_dict()), "the state \"m.first.bias\", f32[9], has no data: it is undefined, or on meta");
+  EXPECT_EQ(error({{"m.first.bias", Tensor()}}), "the state \"m.first.bias\", undefined, has no data: it is undefined, or on meta");
+  meta.optimizer->load_state_dict(net.optimizer->state_dict());
+  Optimizer::StateDict dict = net.optimizer->state_dict();
+  dict.push_back(dict.front());
+  EXPECT_EQ(error(dict), "the state \"m.first.bias\" is there twice");
+  for (const double step : {double(NAN), double(INFINITY), -1.0, 0.5, 0x1p54}) {
+    dict = net.optimizer->state_dict();
+    for (auto& [name, tensor] : dict) tensor = name == "step" ? full(*net.device, {Shape{}, DType::f64}, step) : affine(tensor, 2);
+    EXPECT_NE(error(dict).find("which is no number of steps from 0 to 2^53"), std::string::npos) << step;
+  }
+  EXPECT_EQ(net.optimizer->steps(), 1);
+  EXPECT_EQ(net.values(), before);
+}
+
 TEST(LoopRate, is_what_was_set_last) {
   Net set(plain(OptimizerKind::adamw)), made(plain(OptimizerKind::adamw));
   EXPECT_EQ(set.optimizer->lr(), 0.01);
@@ -264,6 +292,7 @@ TEST(Groups, are_read_from_text) {
   EXPECT_EQ(error("lr=2 embed"), "optim.groups: \"lr=2 embed\" is no group such as \"embed.* lr=0.1 weight_decay=0\"");
   EXPECT_EQ(error("embed.* momentum=0"),
             "optim.groups: \"momentum=0\" in \"embed.* momentum=0\" is neither lr=FACTOR nor weight_decay=FACTOR");
+  EXPECT_EQ(error("a lr=1 weight_decay=0 lr=2"), "optim.groups: \"a lr=1 weight_decay=0 lr=2\" gives lr twice");
   for (const char* bad : {"a lr=", "a lr=x", "a lr=-1", "a lr=1001", "a lr=nan", "a lr=1x"})
     EXPECT_NE(error(bad).find("is no factor from 0 to 1000"), std::string::npos) << bad;
 }
@@ -278,6 +307,31 @@ TEST(Groups, that_match_nothing_are_refused) {
     EXPECT_EQ(e.exit_code(), 2);
     EXPECT_STREQ(e.what(), "the group \"head.*\" matches no parameter; there are such as first.weight");
   }
+}
+
+TEST(Groups, that_could_never_count_are_refused) {
+  OptimConfig c = plain(OptimizerKind::sgd);
+  c.groups = "*.weight lr=2; first.* lr=3; first.weight lr=4";
+  try {
+    Net net(c);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.exit_code(), 2);
+    EXPECT_STREQ(
+        e.what(),
+        "the group \"first.weight\" would never count: all that it matches are in groups before it; put it first, or leave it out");
+  }
+}
+
+// With a least norm above 0, a tensor of zeros took steps of that norm instead of the rule's own.
+TEST(LoopLamb, a_norm_of_zero_is_not_clamped) {
+  OptimConfig low = plain(OptimizerKind::lamb), none = low;
+  low.weight_decay = none.weight_decay = 0;
+  low.phi_low = 5;
+  Net a(low), b(none);
+  a.step(), b.step();
+  EXPECT_EQ(a.values()["first.bias"], b.values()["first.bias"]) << "which starts as zeros";
+  EXPECT_NE(a.values()["first.weight"], b.values()["first.weight"]);
 }
 }  // namespace
 }  // namespace small

@@ -111,6 +111,15 @@ TEST(Recompute, WhatAutoChoseIsForgottenWithWhatItWasMadeFor) {
                               "optim.name=adamw8bit", "train.micro_batch=2"})
     EXPECT_EQ(blocks({changed}), "") << changed;
   EXPECT_EQ(blocks({"train.recompute=auto", "train.recompute_blocks=full:3"}), "full:3");
+  // What the optimizer keeps for each parameter.
+  const auto of_rmsprop = [&](const std::string& optim, const std::string& argument) {
+    return parse_config(saved + "[optim]\nname = 'rmsprop'\n" + optim, "saved", std::vector<std::string>{argument}).train.recompute_blocks;
+  };
+  EXPECT_EQ(of_rmsprop("", "optim.centered=true"), "");
+  EXPECT_EQ(of_rmsprop("", "optim.rmsprop_momentum=0.9"), "");
+  EXPECT_EQ(of_rmsprop("rmsprop_momentum = 0.5\n", "optim.rmsprop_momentum=0.9"), "full:1,selective:2") << "as many bytes as before";
+  EXPECT_EQ(of_rmsprop("centered = true\n", "optim.centered=false"), "");
+  EXPECT_EQ(of_rmsprop("", "optim.alpha=0.9"), "full:1,selective:2");
   // What somebody wrote stays, and must go with the rest.
   const std::string written = "[model]\nlayers = 3\n[train]\nrecompute_blocks = 'full:3'\n";
   EXPECT_EQ(parse_config(written, "written", std::vector<std::string>{"memory.budget=1MB"}).train.recompute_blocks, "full:3");

@@ -297,6 +297,21 @@ TEST(Resume, what_makes_another_run_is_refused) {
   EXPECT_TRUE(resume(fine, folder / "run").checkpoint.ends_with(text("step-{}", kSteps)));
 }
 
+// The list of keys that differ was empty: nothing differed but what a configuration is made of.
+TEST(Resume, of_another_versions_checkpoint_says_so) {
+  const Folder folder;
+  const Config c = nine_steps("gpt2");
+  const CheckpointReader saved(go(c, folder / "run", 4).checkpoint);
+  CheckpointState state = saved.state();
+  state.step = 5;
+  state.config_fingerprint = hash_of("the keys of another version");
+  CheckpointWriter writer(folder / "run", 5);
+  writer.commit(state, 0);
+  const std::string message = refusal(Failure::usage, [&] { resume(c, folder / "run"); });
+  EXPECT_NE(message.find("was made by another version of this program: the keys of a configuration changed since"), std::string::npos)
+      << message;
+}
+
 TEST(Resume, a_constant_schedule_can_be_prolonged) {
   const Folder folder;
   Config c = nine_steps("gpt2", {"optim.schedule=constant"});

@@ -8,6 +8,7 @@
 #include "reckon/train/config_counts.h"
 #include "reckon/train/config_table.h"
 #include "reckon/train/config_toml.h"
+#include "reckon/train/optimizer.h"
 #include "reckon/train/parameter_groups.h"
 #include "reckon/train/recompute.h"
 
@@ -76,13 +77,16 @@ namespace {
 // and auto, if it is still asked for, chooses again; another budget alone does not, so that a run goes on as it began.
 void forget_choice(Config& config, std::span<const Setting> settings) {
   bool chosen = false, changed = false;
+  Config saved;  // of the file alone, as far as the optimizer's state goes
   for (const Setting& s : settings) {
+    if (!s.from_argument && s.key.starts_with("optim.")) assign(saved, *find_key(s.key), s);
     if (!s.from_argument && s.key == "train.recompute") chosen = s.text == "auto";
     if (!s.from_argument) continue;
     if (s.key == "train.recompute_blocks") return;
     const bool sizes = s.key.starts_with("model.") || s.key.starts_with("train.") || s.key == "optim.name";
     changed |= sizes && s.key != "train.steps" && s.key != "train.stop_after";
   }
+  changed |= state_bytes(saved.optim) != state_bytes(config.optim);
   if (chosen && changed) config.train.recompute_blocks.clear();
 }
 }  // namespace

@@ -13,6 +13,7 @@
 namespace reckon {
 namespace {
 constexpr uint64_t kRoundingSite = 0x726F756E64;  // keys of different uses never meet
+constexpr double kMostSteps = 0x1p53;             // a float64 counts no further
 static_assert(kParameterAlignment % kPlaceAlignment == 0 && kStateBlock % kPlaceAlignment == 0);
 
 std::vector<std::string> state_names(const OptimConfig& config) {
@@ -129,6 +130,14 @@ void Optimizer::set_groups(std::vector<ParameterGroup> groups) {
         std::any_of(parameters_.all().begin(), parameters_.all().end(), [&](const Parameter& p) { return matches(group, p.name); });
     check_as(Failure::usage, found, "the group \"{}\" matches no parameter; there are such as {}", group.pattern,
              parameters_.all().empty() ? "none" : parameters_.all().front().name);
+  }
+  for (size_t i = 0; i < groups.size(); ++i) {
+    const bool counts = std::any_of(places.begin(), places.end(), [&](const std::vector<Place>& bucket) {
+      return std::any_of(bucket.begin(), bucket.end(), [&](const Place& place) { return place.group == int(i); });
+    });
+    check_as(Failure::usage, counts,
+             "the group \"{}\" would never count: all that it matches are in groups before it; put it first, or leave it out",
+             groups[i].pattern);
   }
   places_ = std::move(places);
   groups_ = std::move(groups);
@@ -290,8 +299,14 @@ Optimizer::StateDict Optimizer::state_dict() const {
 
 void Optimizer::load_state_dict(const StateDict& dict) {
   const StateDict own = state_dict();
-  const std::map<std::string_view, Tensor> given(dict.begin(), dict.end());
   const std::string kind = to_string(config_.name);
+  const bool has_data = !scalars_.device().is_meta();
+  std::map<std::string_view, Tensor> given;
+  for (const auto& [name, tensor] : dict) {
+    check(tensor.defined() && (!has_data || !tensor.device().is_meta()), "the state \"{}\", {}, has no data: it is undefined, or on meta",
+          name, tensor);
+    check(given.emplace(name, tensor).second, "the state \"{}\" is there twice", name);
+  }
   for (const auto& [name, tensor] : own) {
     const auto found = given.find(name);
     check(found != given.end(), "the state \"{}\" of the optimizer {} is missing", name, kind);
@@ -302,10 +317,13 @@ void Optimizer::load_state_dict(const StateDict& dict) {
     const bool known = std::any_of(own.begin(), own.end(), [&, &wanted = name](const auto& state) { return state.first == wanted; });
     check(known, "the optimizer {} has no state \"{}\"", kind, name);
   }
-  if (scalars_.device().is_meta()) return;
+  if (!has_data) return;
+  const double step = given.at("step").item();
+  check(step >= 0 && step <= kMostSteps && step == std::floor(step), "the state \"step\" is {}, which is no number of steps from 0 to 2^53",
+        step);
   const NoGrad guard;
   for (const auto& [name, tensor] : own) tensor.write(contiguous(given.at(name)).raw(), tensor.spec().bytes());
-  steps_ = int64_t(given.at("step").item());
+  steps_ = int64_t(step);
 }
 
 Optimizer::Outcome Optimizer::outcome() const {

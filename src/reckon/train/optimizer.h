@@ -26,7 +26,8 @@ double state_bytes(const OptimConfig& config);
 /// Any rule of OptimizerKind over flat buckets, with weight decay on matrices and embeddings. A parameter whose gradient is empty (nothing
 /// came since zero_grad()) is not stepped: value, state and the norm are as if it were not there, as in PyTorch for grad None.
 ///
-/// A loop of one's own, where optim.schedule plays no part unless the loop asks it (learning_rate in train/schedule.h):
+/// A loop of one's own, where optim.schedule plays no part unless the loop asks it (learning_rate in train/schedule.h), and nothing scales
+/// the rate by optim.lr_scaling unless it does (batch_factor there):
 ///   Optimizer optimizer(device, parameters, {.name = OptimizerKind::adamw, .lr = 3e-4, .clip_norm = 1});
 ///   for (...) { parameters.zero_grad(); backward(loss_of(batch)); optimizer.step(); }
 class Optimizer {
@@ -42,7 +43,7 @@ class Optimizer {
     Tensor of(const Parameter& parameter) const;
   };
   /// seed: of stochastic rounding, for bf16 parameters without master weights. Throws Error (usage) as validate(config) does, and if a
-  /// group of config.groups matches no parameter.
+  /// group of config.groups matches no parameter, or none that is left over by those before it.
   Optimizer(Device& device, Parameters& parameters, const OptimConfig& config, const LossScaling& scaling = {}, uint64_t seed = 0);
 
   /// One update with the gradients that are there: learning rate lr(), bias corrections of step number steps(), clipped to clip_norm; then
@@ -54,16 +55,18 @@ class Optimizer {
   void set_lr(double lr);
   int64_t steps() const { return steps_; }
   /// Parameters by name with factors on learning rate and weight decay; the first group that matches counts. A run of neighbours of one
-  /// group is one call. Throws Error (usage) if a group matches no parameter.
+  /// group is one call. Throws Error (usage) if a group matches no parameter, or none that is left over by the groups before it.
   void set_groups(std::vector<ParameterGroup> groups);
 
   /// By name, sorted.
   using StateDict = std::vector<std::pair<std::string, Tensor>>;
-  /// All that step() goes on from: "m.blocks.0.attn.qkv.weight" in the parameter's shape, "residual." and "master." of 16-bit parameters,
-  /// "step" f64 [], "loss_scale" f64 [kScaleScalars] if there is one. Views: the next step changes them, but for "step".
+  /// What step() goes on from but for the learning rate, lr(), which a loop sets itself: "m.blocks.0.attn.qkv.weight" in the parameter's
+  /// shape, "residual." and "master." of 16-bit parameters, "step" f64 [], "loss_scale" f64 [kScaleScalars] if there is one. Views: the
+  /// next step changes them, but for "step".
   StateDict state_dict() const;
-  /// Copies such a dictionary's tensors into the state. Throws Error, before anything is changed, for names that are missing or unknown and
-  /// for other shapes or dtypes.
+  /// Copies such a dictionary's tensors into the state. Throws Error, before anything is changed, for names that are missing, unknown or
+  /// there twice, for other shapes or dtypes, for tensors without data, and for a "step" that is no whole number from 0 to 2^53. To be
+  /// loaded after the model: nn::Module::load_state_dict() rounds values and writes the "residual." and "master." planes anew.
   void load_state_dict(const StateDict& dict);
 
   // ---- For the trainer, which numbers the steps and has a loss.

@@ -73,6 +73,9 @@ std::vector<ParameterGroup> parse_groups(std::string_view text) {
       check_as(Failure::usage, equals != words[i].npos && (name == "lr" || name == "weight_decay"),
                "optim.groups: \"{}\" in \"{}\" is neither lr=FACTOR nor weight_decay=FACTOR", printable_line(words[i], 60),
                printable_line(part, 60));
+      for (size_t before = 1; before < i; ++before)
+        check_as(Failure::usage, words[before].substr(0, words[before].find('=')) != name, "optim.groups: \"{}\" gives {} twice",
+                 printable_line(part, 60), name);
       (name == "lr" ? group.lr : group.weight_decay) = factor_of(words[i].substr(equals + 1), words[i]);
     }
     groups.push_back(group);

@@ -17,6 +17,6 @@ bool matches(const ParameterGroup& group, std::string_view name);
 /// The first group that matches the name, as an index; -1: none does.
 int group_of(const std::vector<ParameterGroup>& groups, std::string_view name);
 /// "embed.* lr=0.1; *.bias lr=2 weight_decay=0" as optim.groups has it: patterns with factors from 0 to 1000, between commas or blanks.
-/// Throws Error (usage) with the part that is no group.
+/// Throws Error (usage) with the part that is no group, or gives a factor twice.
 std::vector<ParameterGroup> parse_groups(std::string_view text);
 }  // namespace reckon

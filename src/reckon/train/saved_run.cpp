@@ -119,7 +119,12 @@ std::string save_checkpoint(TrainStep& step, int64_t steps_done, const std::stri
 int64_t load_checkpoint(TrainStep& step, const CheckpointReader& reader, const std::string& data) {
   const PhaseScope phase(step.device(), Phase::init);
   if (reader.state().config_fingerprint != continuation_fingerprint(step.config())) {
-    const std::string changes = changed_keys(step.config());
+    const std::string changes = changed_keys(step.config()), toml = join_path(step.config().run_dir, "config.toml");
+    check_as(Failure::usage, !changes.empty() || !path_exists(toml),
+             "{} was made by another version of this program: the keys of a configuration changed since, none that {} has differs; go on "
+             "with that "
+             "version, or start a new run",
+             reader.path(), toml);
     fail_as(Failure::usage,
             "{} was made with another configuration{}{}: leave that as it was, or start a new run (eval.*, checkpoint.*, memory.*, "
             "train.recompute*, paths and, with optim.schedule=constant or inverse_sqrt, train.steps may change)",
