@@ -8,6 +8,7 @@
 #include "reckon/ops/joining.h"
 #include "reckon/ops/reductions.h"
 #include "reckon/ops/rows.h"
+#include "reckon/ops/scan.h"
 #include "reckon/ops/unary.h"
 #include "tests/engine/support.h"
 
@@ -109,6 +110,20 @@ TEST_F(DTypes, SumsOfWholeNumbersAndBoolAreCounts) {
   const Tensor x = list<int64_t>({large, -large, 1});
   EXPECT_EQ(*sum(x).data<int64_t>(), 1);
   EXPECT_EQ(*sum(list<int64_t>({large, 2})).data<int64_t>(), large + 2);
+}
+
+// Parts of a sum are added in double. Rounded to float32 first, it would lie halfway between two 16-bit numbers.
+TEST_F(DTypes, SumsOf16BitsAreRoundedOnce) {
+  const auto spread = [&](const Values& parts, DType dtype) {
+    Values values(3000);
+    for (size_t i = 0; i < parts.size(); ++i) values[i * 1400] = parts[i];  // farther apart than what is added in float32
+    return cast(list<double>(values), dtype);
+  };
+  const Tensor x = spread({1, 0x1p-8, 0x1p-40}, DType::bf16), h = spread({1, 0x1p-11, 0x1p-24}, DType::f16);
+  EXPECT_EQ(sum(x).item(), 1 + 0x1p-7);
+  EXPECT_EQ(sum(neg(x)).item(), -1 - 0x1p-7);
+  EXPECT_EQ(cumsum(x, 0).to_vector().back(), 1 + 0x1p-7);
+  EXPECT_EQ(cumsum(h, 0).to_vector().back(), 1 + 0x1p-10);
 }
 
 TEST_F(DTypes, OperatorsAreTheFunctions) {

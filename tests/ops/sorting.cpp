@@ -39,6 +39,20 @@ TEST_F(Sorting, IsStdStableSort) {
   }
 }
 
+// What the documents say of scratch is what is booked: none for up to 32 elements of a line, however long that is.
+TEST_F(Sorting, FewElementsTakeNoScratch) {
+  const auto temporary = [&](int64_t k) {
+    const Ref<Device> meta = open_cpu(Mode::meta);
+    const Tensor x = zeros(*meta, {{50257}, DType::f32});
+    const int64_t before = meta->allocator().ledger().live;
+    const ValuesAndIndices some = top_k(x, k);
+    return meta->allocator().ledger().peak - before - round_block(some.values.spec().bytes()) - round_block(some.indices.spec().bytes());
+  };
+  EXPECT_EQ(temporary(1), 0);
+  EXPECT_EQ(temporary(32), 0);
+  EXPECT_GT(temporary(33), 0);
+}
+
 TEST_F(Sorting, NaNIsLargestAndTheExtremeOfBoth) {
   const Tensor x = tensor({5}, {1, kNaN, kInf, kNaN, -kInf});
   EXPECT_THAT(sort(x).indices.to_vector(), ElementsAre(4, 0, 2, 1, 3));

@@ -1,60 +1,8 @@
 // cli/op_cases: reductions over axes, softmax over the last.
-#include "reckon/cli/op_cases.h"
+#include "reckon/cli/op_cases_axes.h"
 
 namespace reckon {
 namespace {
-struct Reduction {
-  Arrangement x;
-  std::vector<int> axes;  // none: all
-  bool keepdim;
-};
-const std::vector<Reduction>& reductions() {
-  static const std::vector<Reduction> sets = {
-      {{{}, Lay::plain}, {}, false},
-      {{{}, Lay::stepped}, {}, true},
-      {{{1}, Lay::plain}, {0}, false},
-      {{{7}, Lay::plain}, {}, false},
-      {{{33}, Lay::stepped}, {-1}, true},
-      {{{3, 5}, Lay::plain}, {0}, false},
-      {{{3, 5}, Lay::plain}, {1}, false},
-      {{{3, 5}, Lay::transposed}, {0}, true},
-      {{{3, 5}, Lay::transposed}, {-1}, false},
-      {{{4, 6}, Lay::padded}, {0, 1}, false},
-      {{{6, 4}, Lay::expanded}, {0}, false},
-      {{{6, 4}, Lay::expanded}, {1}, true},
-      {{{2, 3, 4}, Lay::plain}, {0, 2}, false},
-      {{{2, 3, 4}, Lay::turned}, {1}, true},
-      {{{2, 3, 4}, Lay::stepped}, {-3, -2}, false},
-      {{{1, 5, 1}, Lay::plain}, {0, 2}, false},
-      {{{2, 1, 3, 1, 2, 2, 1, 2}, Lay::transposed}, {0, 4, 7}, false},
-      {{{2, 1, 3, 1, 2, 2, 1, 2}, Lay::plain}, {1, 2, 5}, true},
-      {{{0, 3}, Lay::plain}, {1}, false},
-      {{{3, 0, 2}, Lay::turned}, {0}, true},
-      {{{3, 2049}, Lay::plain}, {1}, false},
-      {{{2049, 3}, Lay::plain}, {0}, false},
-      {{{130, 131}, Lay::transposed}, {0}, false},
-      {{{5, 66, 67}, Lay::shifted}, {1}, false},
-      {{{70, 300}, Lay::plain}, {}, false},
-      {{{16391}, Lay::shifted}, {}, true},
-      {{{40, 3, 200}, Lay::plain}, {0, 2}, true},
-  };
-  return sets;
-}
-
-// The public functions want the axes as a list in the source.
-template <class F>
-Tensor with_axes(const std::vector<int>& a, F f) {
-  switch (a.size()) {
-    case 0:
-      return f({});
-    case 1:
-      return f({a[0]});
-    case 2:
-      return f({a[0], a[1]});
-    default:
-      return f({a[0], a[1], a[2]});
-  }
-}
 uint32_t mask_of(const Shape& shape, const std::vector<int>& axes) {
   uint32_t mask = axes.empty() ? (1u << shape.rank()) - 1 : 0;
   for (const int axis : axes) mask |= 1u << shape.resolve(axis);
@@ -62,7 +10,7 @@ uint32_t mask_of(const Shape& shape, const std::vector<int>& axes) {
 }
 // Folds all elements that differ only in reduced axes.
 template <class Fold>
-Array fold(const Array& x, const Reduction& r, const Real& start, Fold step) {
+Array fold(const Array& x, const ArrangedReduction& r, const Real& start, Fold step) {
   const uint32_t mask = mask_of(x.shape, r.axes);
   Shape kept = x.shape;
   for (int axis = 0; axis < x.shape.rank(); ++axis)
@@ -79,13 +27,13 @@ Array fold(const Array& x, const Reduction& r, const Real& start, Fold step) {
     if (mask >> axis & 1u) y.shape = y.shape.without(axis);
   return y;
 }
-Array total(const Array& x, const Reduction& r) {
+Array total(const Array& x, const ArrangedReduction& r) {
   return fold(x, r, Real(0), [](Real& sum, const Real& value) { sum += value; });
 }
 
 void add_reductions(CaseList& list) {
   list.op("sum");
-  for (const Reduction& r : reductions())
+  for (const ArrangedReduction& r : arranged_reductions())
     list.add(
         {CaseInput(r.x.shape, r.x.lay)},
         [=](const Tensors& x) { return with_axes(r.axes, [&](std::initializer_list<int> axes) { return sum(x[0], axes, r.keepdim); }); },
@@ -96,7 +44,7 @@ void add_reductions(CaseList& list) {
         return Array(Shape{3, 2});
       });
   list.op("mean");
-  for (const Reduction& r : reductions())
+  for (const ArrangedReduction& r : arranged_reductions())
     list.add(
         {CaseInput(r.x.shape, r.x.lay)},
         [=](const Tensors& x) { return with_axes(r.axes, [&](std::initializer_list<int> axes) { return mean(x[0], axes, r.keepdim); }); },
@@ -105,7 +53,7 @@ void add_reductions(CaseList& list) {
           return map(sum, [&](const Real& s) { return store(s) * Real(double(sum.size()) / double(x[0].size())); });
         });
   list.op("max");
-  for (const Reduction& r : reductions())
+  for (const ArrangedReduction& r : arranged_reductions())
     list.add(
         {CaseInput(r.x.shape, r.x.lay).held(CaseInput::Hold::distinct)},
         [=](const Tensors& x) { return with_axes(r.axes, [&](std::initializer_list<int> axes) { return max(x[0], axes, r.keepdim); }); },

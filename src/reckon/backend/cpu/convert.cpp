@@ -41,6 +41,7 @@ HWY_AFTER_NAMESPACE();
 #include <cmath>
 #include <limits>
 
+#include "reckon/backend/cpu/rounding.h"
 #include "reckon/backend/cpu/rows.h"
 #include "reckon/base/parallel.h"
 
@@ -54,17 +55,6 @@ constexpr bool kIsNarrow =
     std::is_same_v<T, bfloat16> || std::is_same_v<T, float16> || std::is_same_v<T, float8_e4m3fn> || std::is_same_v<T, float8_e5m2>;
 
 constexpr int64_t kPart = 512;  // elements of the intermediate chunk: 4 KiB
-
-// A float that rounds like `value` itself when it is rounded again to fewer bits: the last bit says that bits were lost.
-template <class T>
-float round_to_odd(T value) {
-  const float nearest = float(value);
-  const long double exact = value, got = nearest;
-  if (got == exact || std::isnan(nearest) || std::isinf(double(value))) return nearest;
-  uint32_t bits = std::bit_cast<uint32_t>(nearest);
-  if (std::fabs(got) > std::fabs(exact)) bits -= 1;
-  return std::bit_cast<float>(bits | 1u);
-}
 
 template <class To>
 To truncate(double value) {

@@ -8,6 +8,7 @@
 
 #include "reckon/backend/cpu/count.h"
 #include "reckon/backend/cpu/order_scan.h"
+#include "reckon/backend/cpu/rounding.h"
 #include "reckon/backend/cpu/rows.h"
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
@@ -207,7 +208,7 @@ void cumsum_of_floats(const Shape& shape, int axis, bool reverse, bool exclusive
       },
       [](double sum, T& to) {
         if constexpr (std::is_class_v<T>)
-          to = T(float(sum));
+          to = T(round_to_odd(sum));
         else
           to = T(sum);
       });
@@ -215,7 +216,7 @@ void cumsum_of_floats(const Shape& shape, int axis, bool reverse, bool exclusive
 }  // namespace
 
 int64_t order_workspace(int64_t extent, int64_t k, int lanes) {
-  return k == 1 ? 0 : checked_product({extent, lanes, int64_t(sizeof(Entry))});
+  return k <= kFew ? 0 : checked_product({extent, lanes, int64_t(sizeof(Entry))});
 }
 
 void order(const Order& a, void* workspace, int lanes) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "reckon/backend/cpu/rounding.h"
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
 
@@ -63,16 +64,16 @@ void store_float(DType dtype, void* data, int64_t at, double value) {
       static_cast<double*>(data)[at] = value;
       return;
     case DType::bf16:
-      static_cast<bfloat16*>(data)[at] = bfloat16(float(value));
+      static_cast<bfloat16*>(data)[at] = bfloat16(round_to_odd(value));
       return;
     case DType::f16:
-      static_cast<float16*>(data)[at] = float16(float(value));
+      static_cast<float16*>(data)[at] = float16(round_to_odd(value));
       return;
     case DType::f8e4m3fn:
-      static_cast<float8_e4m3fn*>(data)[at] = float8_e4m3fn(float(value));
+      static_cast<float8_e4m3fn*>(data)[at] = float8_e4m3fn(round_to_odd(value));
       return;
     case DType::f8e5m2:
-      static_cast<float8_e5m2*>(data)[at] = float8_e5m2(float(value));
+      static_cast<float8_e5m2*>(data)[at] = float8_e5m2(round_to_odd(value));
       return;
     default:
       fail("store_float: {} is not a float type", name_of(dtype));
