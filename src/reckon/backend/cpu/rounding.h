@@ -1,7 +1,6 @@
 // backend/cpu/rounding: from wider numbers to floats of 16 and 8 bits in one rounding, where float32 lies on the way.
 #pragma once
 #include <bit>
-#include <cmath>
 #include <cstdint>
 
 namespace reckon::cpu {
@@ -11,9 +10,10 @@ template <class T>
 float round_to_odd(T value) {
   const float nearest = float(value);
   const long double exact = value, got = nearest;
-  if (got == exact || std::isnan(nearest) || std::isinf(double(value))) return nearest;
+  if (got == exact || nearest != nearest) return nearest;
   uint32_t bits = std::bit_cast<uint32_t>(nearest);
-  if (std::fabs(got) > std::fabs(exact)) bits -= 1;
+  const bool away_from_zero = exact < 0 ? got < exact : got > exact;
+  if (away_from_zero) bits -= 1;
   return std::bit_cast<float>(bits | 1u);
 }
 }  // namespace reckon::cpu
