@@ -232,7 +232,8 @@ TEST(RowsElementwise, DenseCompareAndWhere) {
   });
 }
 
-// One pass over 16-bit values gives the bits that widening, the float32 operation and rounding give.
+// One pass over 16-bit values gives the bits that widening, the float32 operation and rounding give. (Exponentials and logarithms of
+// bfloat16 are functions of their own: rows_narrow.)
 TEST(RowsElementwise, HalvesRoundTheFloatResult) {
   on_every_target([] {
     for (const DType dtype : {DType::bf16, DType::f16})
@@ -242,6 +243,7 @@ TEST(RowsElementwise, HalvesRoundTheFloatResult) {
         for (int64_t i = 0; i < n; ++i) wide_a.set(i, a[i]), wide_b.set(i, b[i]);
         for (const Unary op :
              {Unary::neg, Unary::exp, Unary::log, Unary::sqrt, Unary::rsqrt, Unary::square, Unary::reciprocal, Unary::abs}) {
+          if (dtype == DType::bf16 && (op == Unary::exp || op == Unary::log)) continue;
           unary_run(op, dtype, a.data(), got.data(), n);
           unary_run(op, DType::f32, wide_a.data(), wide.data(), n);
           for (int64_t i = 0; i < n; ++i) want.set(i, wide[i]);

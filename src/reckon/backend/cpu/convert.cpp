@@ -2,6 +2,8 @@
 // loops, through a chunk of doubles (exact for all floats) or of 64-bit integers (exact for all integers).
 #include "reckon/backend/cpu/convert.h"
 
+#include "reckon/backend/cpu/row_tasks.h"
+#include "reckon/backend/cpu/stream.h"
 #include "reckon/backend/cpu/vec_targets.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/convert.cpp"
@@ -13,13 +15,16 @@
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
 // Both types are floats but not f64.
-void convert_floats(DType from_dtype, const void* from, DType to_dtype, void* to, int64_t begin, int64_t end) {
+void convert_floats(DType from_dtype, const void* from, DType to_dtype, void* to, const ElementPart& part) {
+  const int64_t begin = part.begin, end = part.end;
   if (!is_float8(from_dtype) && !is_float8(to_dtype)) {
     return with_type(from_dtype, [&](auto f) RECKON_VEC {
       with_type(to_dtype, [&](auto t) RECKON_VEC {
         using From = decltype(f);
         using To = decltype(t);
-        map1<0>(static_cast<const From*>(from) + begin, static_cast<To*>(to) + begin, end - begin, [](V v) RECKON_VEC { return v; });
+        map1<0>(
+            static_cast<const From*>(from) + begin, static_cast<To*>(to) + begin, end - begin, [](V v) RECKON_VEC { return v; },
+            part.streams);
       });
     });
   }
@@ -42,7 +47,6 @@ HWY_AFTER_NAMESPACE();
 #include <limits>
 
 #include "reckon/backend/cpu/rounding.h"
-#include "reckon/backend/cpu/rows.h"
 #include "reckon/base/parallel.h"
 
 namespace reckon::cpu {
@@ -167,15 +171,34 @@ void convert_plain(DType from_dtype, const void* from, DType to_dtype, void* to,
 }
 }  // namespace
 
+namespace {
+// put(from byte, to byte, streams) for the tasks of a result of `bytes` bytes, of which a task touches twice as many or as many.
+template <class Put>
+void for_bytes(int64_t bytes, int64_t touched, Put put) {
+  const bool streams = touched > kCachedBytes;
+  parallel_range(bytes, streams ? kLongTaskBytes / 2 : kTaskBytes, [&](int64_t begin, int64_t end) {
+    put(begin, end, streams);
+    if (streams) stream_fence();
+  });
+}
+void copy_run(const void* from, void* to, int64_t bytes, bool streams) {
+  streams ? stream_run(from, to, bytes) : void(std::memcpy(to, from, size_t(bytes)));
+}
+void repeat_pattern(const char* pattern, int64_t length, void* data, int64_t bytes) {
+  for_bytes(bytes, bytes, [&](int64_t begin, int64_t end, bool streams) {
+    for (int64_t at = begin; at < end; at += length) copy_run(pattern, static_cast<char*>(data) + at, std::min(length, end - at), streams);
+  });
+}
+}  // namespace
+
 void convert(DType from_dtype, const void* from, DType to_dtype, void* to, int64_t n) {
   if (from_dtype == to_dtype && from_dtype != DType::boolean) return copy_bytes(from, to, n * size_of(from_dtype));
   const bool vectors = is_vector_type(from_dtype) && is_vector_type(to_dtype);
-  parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
-    if (vectors) {
-      HWY_DYNAMIC_DISPATCH(convert_floats)(from_dtype, from, to_dtype, to, begin, end);
-    } else {
-      convert_plain(from_dtype, from, to_dtype, to, begin, end);
-    }
+  const ElementTasks tasks = element_tasks(n, size_of(from_dtype) + size_of(to_dtype));
+  parallel_range(n, tasks.elements_each, [&](int64_t begin, int64_t end) {
+    if (!vectors) return convert_plain(from_dtype, from, to_dtype, to, begin, end);
+    HWY_DYNAMIC_DISPATCH(convert_floats)(from_dtype, from, to_dtype, to, {begin, end, tasks.streams});
+    if (tasks.streams) stream_fence();
   });
 }
 
@@ -184,20 +207,17 @@ void fill(DType dtype, void* data, int64_t n, double value) {
   std::fill(part, part + kPart, value);
   alignas(64) char pattern[kPart * 8];
   write_any(dtype, pattern, 0, kPart, part);
-  const int64_t bytes = size_of(dtype), whole = kPart * bytes;
-  parallel_range(n * bytes, kTaskBytes, [&](int64_t begin, int64_t end) {
-    for (int64_t at = begin; at < end; at += whole) std::memcpy(static_cast<char*>(data) + at, pattern, size_t(std::min(whole, end - at)));
-  });
+  repeat_pattern(pattern, kPart * size_of(dtype), data, n * size_of(dtype));
 }
 
 void fill_zero(void* data, int64_t bytes) {
-  parallel_range(bytes, kTaskBytes,
-                 [&](int64_t begin, int64_t end) { std::memset(static_cast<char*>(data) + begin, 0, size_t(end - begin)); });
+  alignas(64) static constexpr char kZeros[4096] = {};
+  repeat_pattern(kZeros, sizeof kZeros, data, bytes);
 }
 
 void copy_bytes(const void* from, void* to, int64_t bytes) {
-  parallel_range(bytes, kTaskBytes, [&](int64_t begin, int64_t end) {
-    std::memcpy(static_cast<char*>(to) + begin, static_cast<const char*>(from) + begin, size_t(end - begin));
+  for_bytes(bytes, 2 * bytes, [&](int64_t begin, int64_t end, bool streams) {
+    copy_run(static_cast<const char*>(from) + begin, static_cast<char*>(to) + begin, end - begin, streams);
   });
 }
 }  // namespace reckon::cpu

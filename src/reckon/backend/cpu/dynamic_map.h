@@ -18,6 +18,13 @@ struct DynamicMap {
   float inverse[16] = {}, shift[16] = {};  // c + 0.5 = inverse[p] value + shift[p]
   float enter[7] = {};  // magnitudes above enter[k] have p >= first + k, below all of them are 0: the middle between neighbours
   float one = 0;        // above, the value is 1
+
+  // For vectors of 16. By the last 4 bits of the exponent of c + 0.5, which is 126 for c = 0 and 127 + p for others.
+  float slope_by_exponent[16] = {}, base_by_exponent[16] = {};
+  // By the last 5 bits of the exponent of a value, from 2^-31 to 1: p below `next`, which the numbers of an exponent cross at most once.
+  int32_t place[32] = {};
+  float next[32] = {};
+  float lowest[16] = {}, highest[16] = {};  // magnitude, by p
 };
 
 constexpr DynamicMap dynamic_map(bool is_signed) {
@@ -37,6 +44,20 @@ constexpr DynamicMap dynamic_map(bool is_signed) {
   }
   map.one = float(1 - 0.225 / double(1 << top));
   if (!is_signed) map.base[0] = map.base[8] = 1;  // its slope is 0: the code 1
+  for (int p = 0; p <= top; ++p) {
+    map.slope_by_exponent[(127 + p) % 16] = map.slope[p];
+    map.base_by_exponent[(127 + p) % 16] = map.base[p];
+    map.lowest[p] = float(1 << p);
+    map.highest[p] = float((2 << p) - 1);
+  }
+  float least = 0x1p-31f;
+  for (int exponent = 96; exponent < 128; ++exponent, least *= 2) {
+    int places = 0;
+    while (places < 7 && map.enter[places] < least) ++places;  // what every number of this exponent is above
+    map.place[exponent % 32] = first + (places > 1 ? places - 1 : 0);
+    const int crossed = places > 1 ? places : 1;  // the first place begins at 0: what is 0 is told apart elsewhere
+    map.next[exponent % 32] = crossed < 7 ? map.enter[crossed] : 2;
+  }
   return map;
 }
 }  // namespace reckon::cpu

@@ -5,7 +5,7 @@
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/fused_blocks.cpp"
 #include <hwy/foreach_target.h>
 
-#include "reckon/backend/cpu/vec_math-inl.h"
+#include "reckon/backend/cpu/vec_narrow-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
@@ -54,6 +54,11 @@ HWY_INLINE void each1(const BlockCall& c, int64_t at, int64_t n, F f) {
     over_vectors<kQuick>(n, [&](int64_t i, auto part) RECKON_VEC { part.store(f(part.load(x + i)), y + i); });
   }
 }
+// A function whose rounded results are those of another.
+template <class F, class Narrow>
+HWY_INLINE void each1(const BlockCall& c, int64_t at, int64_t n, F f, Narrow narrow) {
+  c.rounds ? each1(c, at, n, narrow) : each1(c, at, n, f);
+}
 template <bool kQuick = false, class F>
 HWY_INLINE void each2(const BlockCall& c, int64_t at, int64_t n, F f) {
   const float *a = c.in[0].at(at), *b = c.in[1].at(at);
@@ -64,6 +69,11 @@ HWY_INLINE void each2(const BlockCall& c, int64_t at, int64_t n, F f) {
   } else {
     over_vectors<kQuick>(n, [&](int64_t i, auto part) RECKON_VEC { part.store(f(part.load(a + i), part.load(b + i)), y + i); });
   }
+}
+
+template <class F, class Narrow>
+HWY_INLINE void each2(const BlockCall& c, int64_t at, int64_t n, F f, Narrow narrow) {
+  c.rounds ? each2(c, at, n, narrow) : each2(c, at, n, f);
 }
 
 void load_block(const BlockCall& c, int64_t at, int64_t n) {
@@ -115,15 +125,19 @@ HWY_INLINE V zero_or_one(M mask) { return hn::IfThenElseZero(mask, set(1.0f)); }
 void run_activation(const BlockCall& c, int64_t at, int64_t n) {
   switch (c.code) {
     case BlockCode::tanh:
-      return each1(c, at, n, [](V v) RECKON_VEC { return tanh_vec(v); });
+      return each1(
+          c, at, n, [](V v) RECKON_VEC { return tanh_vec(v); }, [](V v) RECKON_VEC { return tanh_narrow(v); });
     case BlockCode::sigmoid:
-      return each1(c, at, n, [](V v) RECKON_VEC { return sigmoid_vec(v); });
+      return each1(
+          c, at, n, [](V v) RECKON_VEC { return sigmoid_vec(v); }, [](V v) RECKON_VEC { return sigmoid_narrow(v); });
     case BlockCode::relu:
       return each1<true>(c, at, n, [](V v) RECKON_VEC { return relu_vec(v); });
     case BlockCode::gelu:
-      return each1(c, at, n, [](V v) RECKON_VEC { return gelu_vec(v); });
+      return each1(
+          c, at, n, [](V v) RECKON_VEC { return gelu_vec(v); }, [](V v) RECKON_VEC { return gelu_narrow(v); });
     case BlockCode::silu:
-      return each1(c, at, n, [](V v) RECKON_VEC { return silu_vec(v); });
+      return each1(
+          c, at, n, [](V v) RECKON_VEC { return silu_vec(v); }, [](V v) RECKON_VEC { return silu_narrow(v); });
     case BlockCode::tanh_back:
       return each2(c, at, n, [](V dy, V y) RECKON_VEC { return hn::Mul(dy, tanh_slope_vec(y)); });
     case BlockCode::sigmoid_back:
@@ -131,9 +145,13 @@ void run_activation(const BlockCall& c, int64_t at, int64_t n) {
     case BlockCode::relu_back:
       return each2(c, at, n, [](V dy, V y) RECKON_VEC { return hn::Mul(dy, relu_slope_vec(y)); });
     case BlockCode::gelu_back:
-      return each2(c, at, n, [](V dy, V x) RECKON_VEC { return hn::Mul(dy, gelu_slope_vec(x)); });
+      return each2(
+          c, at, n, [](V dy, V x) RECKON_VEC { return hn::Mul(dy, gelu_slope_vec(x)); },
+          [](V dy, V x) RECKON_VEC { return hn::Mul(dy, gelu_slope_narrow(x)); });
     default:
-      return each2(c, at, n, [](V dy, V x) RECKON_VEC { return hn::Mul(dy, silu_slope_vec(x)); });
+      return each2(
+          c, at, n, [](V dy, V x) RECKON_VEC { return hn::Mul(dy, silu_slope_vec(x)); },
+          [](V dy, V x) RECKON_VEC { return hn::Mul(dy, silu_slope_narrow(x)); });
   }
 }
 
@@ -167,9 +185,11 @@ void run_one(const BlockCall& c, int64_t at, int64_t n) {
     case BlockCode::neg:
       return each1<true>(c, at, n, [](V v) RECKON_VEC { return hn::Neg(v); });
     case BlockCode::exp:
-      return each1(c, at, n, [](V v) RECKON_VEC { return exp_vec(v); });
+      return each1(
+          c, at, n, [](V v) RECKON_VEC { return exp_vec(v); }, [](V v) RECKON_VEC { return exp_narrow(v); });
     case BlockCode::log:
-      return each1(c, at, n, [](V v) RECKON_VEC { return log_vec(v); });
+      return each1(
+          c, at, n, [](V v) RECKON_VEC { return log_vec(v); }, [](V v) RECKON_VEC { return log_narrow(v); });
     case BlockCode::sqrt:
       return each1(c, at, n, [](V v) RECKON_VEC { return hn::Sqrt(v); });
     case BlockCode::rsqrt:

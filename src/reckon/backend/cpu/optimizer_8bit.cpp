@@ -19,6 +19,36 @@ constexpr DynamicMap kSigned = dynamic_map(true), kUnsigned = dynamic_map(false)
 constexpr int kSignBit = 128;
 constexpr int kCost = 25;  // FLOPs a parameter, as docs/flops.md has them
 
+#if HWY_TARGET == HWY_AVX3
+HWY_INLINE V look_up(const float* table, __m512i at) { return V{_mm512_permutexvar_ps(at, _mm512_loadu_ps(table))}; }
+// ---- codes to values in [0, 1]; a magnitude of 0 gives 0.
+HWY_INLINE V value_of(const DynamicMap& map, VI magnitude) {
+  const V middle = hn::Add(hn::ConvertTo(D(), magnitude), set(0.5f));
+  const __m512i exponent = hn::ShiftRight<23>(hn::BitCast(DI(), middle)).raw;
+  return hn::MulAdd(look_up(map.slope_by_exponent, exponent), middle, look_up(map.base_by_exponent, exponent));
+}
+HWY_INLINE V restore_signed(const uint8_t* codes) {
+  const DI di;
+  const VI code = hn::PromoteTo(di, hn::LoadU(D8(), codes)), sign = hn::And(hn::ShiftLeft<24>(code), hn::Set(di, INT32_MIN));
+  const V value = value_of(kSigned, hn::And(code, hn::Set(di, kSignBit - 1)));
+  const V with_sign = hn::BitCast(D(), hn::Or(hn::BitCast(di, value), sign));
+  return hn::IfThenElse(hn::RebindMask(D(), hn::Eq(code, hn::Set(di, kSignBit))), set(1.0f), with_sign);
+}
+HWY_INLINE V restore_unsigned(const uint8_t* codes) { return value_of(kUnsigned, hn::PromoteTo(DI(), hn::LoadU(D8(), codes))); }
+
+// ---- values in [0, 1] to the nearest magnitude; above the largest there is only 1, which is the caller's.
+HWY_INLINE VI magnitude_of(const DynamicMap& map, V x) {
+  const DI di;
+  const VI exponent = hn::Max(hn::BitCast(di, hn::ShiftRight<23>(hn::BitCast(DU(), x))), hn::Set(di, 96));
+  const __m512i low = _mm512_permutex2var_epi32(_mm512_loadu_si512(map.place), exponent.raw, _mm512_loadu_si512(map.place + 16));
+  const V next{_mm512_permutex2var_ps(_mm512_loadu_ps(map.next), exponent.raw, _mm512_loadu_ps(map.next + 16))};
+  const __m512i p = _mm512_mask_add_epi32(low, _mm512_cmp_ps_mask(x.raw, next.raw, _CMP_GT_OQ), low, _mm512_set1_epi32(1));
+  // The part of the decade that x lies in is the one whose middle is nearest.
+  const V c = hn::MulAdd(x, look_up(map.inverse, p), look_up(map.shift, p));
+  const V inside = hn::Max(hn::Min(c, look_up(map.highest, p)), look_up(map.lowest, p));
+  return hn::ConvertTo(di, hn::IfThenElseZero(hn::Gt(x, set(map.enter[0])), inside));
+}
+#else
 // table[at] for places below 8.
 HWY_INLINE V look_up(const float* table, VI at) {
   if constexpr (hn::MaxLanes(D()) >= 8) {
@@ -62,6 +92,7 @@ HWY_INLINE VI magnitude_of(const DynamicMap& map, V x) {
   const VI magnitude = hn::ConvertTo(di, hn::Max(hn::Min(c, highest), lowest));
   return hn::IfThenZeroElse(hn::Eq(places, hn::Zero(di)), magnitude);
 }
+#endif
 HWY_INLINE void store_codes(VI codes, uint8_t* to) { hn::StoreU(hn::TruncateTo(D8(), hn::BitCast(DU(), codes)), D8(), to); }
 
 HWY_INLINE void quantize_signed(V x, uint8_t* codes) {

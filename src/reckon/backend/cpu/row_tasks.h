@@ -1,4 +1,4 @@
-// backend/cpu/row_tasks: how kernels that read and write whole rows are cut and store their results once a tensor is beyond every cache.
+// backend/cpu/row_tasks: how kernels that read and write rows or elements are cut, and store results once a tensor is beyond every cache.
 #pragma once
 #include <cstdint>
 
@@ -21,5 +21,20 @@ constexpr RowTasks row_tasks(int64_t rows, int64_t bytes_per_row, int64_t run_by
   const bool beyond = bytes_per_row > 0 && rows > kCachedBytes / bytes_per_row;
   const int64_t long_task = beyond && bytes_per_row < kLongTaskBytes ? kLongTaskBytes / bytes_per_row : 1;
   return {beyond ? long_task : rows_per_task(bytes_per_row), beyond && run_bytes >= kLeastRun};
+}
+
+struct ElementTasks {
+  int64_t elements_each = kTaskElements;
+  bool streams = false;  // results go past the caches
+};
+/// What one task does, [begin, end).
+struct ElementPart {
+  int64_t begin, end;
+  bool streams;
+};
+/// For n elements of which each reads and writes `bytes_each` bytes. Depends on sizes only; tasks start at multiples of a cache line.
+constexpr ElementTasks element_tasks(int64_t n, int64_t bytes_each) {
+  if (bytes_each <= 0 || n <= kCachedBytes / bytes_each) return {};
+  return {kLongTaskBytes / bytes_each / 64 * 64, true};
 }
 }  // namespace reckon::cpu

@@ -2,7 +2,9 @@
 // operand that is not contiguous float32 is gathered or converted there first, so that each operation is written once.
 #include "reckon/backend/cpu/rows_elementwise.h"
 
+#include "reckon/backend/cpu/row_tasks.h"
 #include "reckon/backend/cpu/rows_plain.h"
+#include "reckon/backend/cpu/stream.h"
 #include "reckon/backend/cpu/vec_targets.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/rows_elementwise.cpp"
@@ -10,7 +12,7 @@
 
 #include "reckon/backend/cpu/vec_dense-inl.h"
 #include "reckon/backend/cpu/vec_gather-inl.h"
-#include "reckon/backend/cpu/vec_math-inl.h"
+#include "reckon/backend/cpu/vec_narrow-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
@@ -36,24 +38,33 @@ void scatter(DType dtype, void* data, int64_t at, int64_t stride, int64_t n, con
 }
 
 template <class T>
-void unary_as(Unary op, const T* x, T* y, int64_t n) {
+void unary_as(Unary op, const T* x, T* y, int64_t n, bool streams = false) {
+  constexpr bool kNarrow = std::is_same_v<T, bfloat16>;
   switch (op) {
     case Unary::neg:
-      return map1<1>(x, y, n, [](V v) RECKON_VEC { return hn::Neg(v); });
+      return map1<1>(
+          x, y, n, [](V v) RECKON_VEC { return hn::Neg(v); }, streams);
     case Unary::exp:
-      return map1<1>(x, y, n, [](V v) RECKON_VEC { return exp_vec(v); });
+      return map1<1>(
+          x, y, n, [](V v) RECKON_VEC { return kNarrow ? exp_narrow(v) : exp_vec(v); }, streams);
     case Unary::log:
-      return map1<1>(x, y, n, [](V v) RECKON_VEC { return log_vec(v); });
+      return map1<1>(
+          x, y, n, [](V v) RECKON_VEC { return kNarrow ? log_narrow(v) : log_vec(v); }, streams);
     case Unary::sqrt:
-      return map1<1>(x, y, n, [](V v) RECKON_VEC { return hn::Sqrt(v); });
+      return map1<1>(
+          x, y, n, [](V v) RECKON_VEC { return hn::Sqrt(v); }, streams);
     case Unary::rsqrt:
-      return map1<1>(x, y, n, [](V v) RECKON_VEC { return hn::Div(set(1.0f), hn::Sqrt(v)); });
+      return map1<1>(
+          x, y, n, [](V v) RECKON_VEC { return hn::Div(set(1.0f), hn::Sqrt(v)); }, streams);
     case Unary::square:
-      return map1<1>(x, y, n, [](V v) RECKON_VEC { return hn::Mul(v, v); });
+      return map1<1>(
+          x, y, n, [](V v) RECKON_VEC { return hn::Mul(v, v); }, streams);
     case Unary::reciprocal:
-      return map1<1>(x, y, n, [](V v) RECKON_VEC { return hn::Div(set(1.0f), v); });
+      return map1<1>(
+          x, y, n, [](V v) RECKON_VEC { return hn::Div(set(1.0f), v); }, streams);
     case Unary::abs:
-      return map1<1>(x, y, n, [](V v) RECKON_VEC { return hn::Abs(v); });
+      return map1<1>(
+          x, y, n, [](V v) RECKON_VEC { return hn::Abs(v); }, streams);
   }
 }
 
@@ -69,45 +80,56 @@ void binary_scalar(Binary op, const float* a, const float* b, float* y, int64_t 
 }
 // Of float32 vector by vector, as fused groups do: of two NaN the compiler's order of operands decides which comes through.
 template <class T, class F>
-HWY_INLINE void apply2(const T* a, const T* b, T* y, int64_t n, F f) {
+HWY_INLINE void apply2(const T* a, const T* b, T* y, int64_t n, F f, bool streams) {
   if constexpr (sizeof(T) == 4) {
+    const bool past = goes_past(y, streams);
     for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
       RECKON_COUNT_VECTOR(part.count());
-      part.store(f(part.load(a + i), part.load(b + i)), y + i);
+      const V value = f(part.load(a + i), part.load(b + i));
+      if constexpr (std::is_same_v<decltype(part), Whole>) {
+        if (past) return hn::Stream(value, D(), y + i);
+      }
+      part.store(value, y + i);
     });
   } else {
-    map2<1>(a, b, y, n, f);
+    map2<1>(a, b, y, n, f, streams);
   }
 }
 template <class T>
-void binary_as(Binary op, const T* a, const T* b, T* y, int64_t n) {
+void binary_as(Binary op, const T* a, const T* b, T* y, int64_t n, bool streams = false) {
   switch (op) {
     case Binary::add:
-      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Add(u, v); });
+      return apply2(
+          a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Add(u, v); }, streams);
     case Binary::sub:
-      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Sub(u, v); });
+      return apply2(
+          a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Sub(u, v); }, streams);
     case Binary::mul:
-      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Mul(u, v); });
+      return apply2(
+          a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Mul(u, v); }, streams);
     case Binary::div:
-      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Div(u, v); });
+      return apply2(
+          a, b, y, n, [](V u, V v) RECKON_VEC { return hn::Div(u, v); }, streams);
     case Binary::max:
-      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return with_nan(u, v, hn::Max(u, v)); });
+      return apply2(
+          a, b, y, n, [](V u, V v) RECKON_VEC { return with_nan(u, v, hn::Max(u, v)); }, streams);
     case Binary::min:
-      return apply2(a, b, y, n, [](V u, V v) RECKON_VEC { return with_nan(u, v, hn::Min(u, v)); });
+      return apply2(
+          a, b, y, n, [](V u, V v) RECKON_VEC { return with_nan(u, v, hn::Min(u, v)); }, streams);
     default:
       if constexpr (sizeof(T) == 4) binary_scalar(op, a, b, y, n);
   }
 }
 
 // Contiguous elements.
-void unary_dense(Unary op, DType dtype, const void* x, void* y, int64_t n) {
-  with_type(dtype, [&](auto t) RECKON_VEC { unary_as(op, static_cast<const decltype(t)*>(x), static_cast<decltype(t)*>(y), n); });
+void unary_dense(Unary op, DType dtype, const void* x, void* y, int64_t n, bool streams) {
+  with_type(dtype, [&](auto t) RECKON_VEC { unary_as(op, static_cast<const decltype(t)*>(x), static_cast<decltype(t)*>(y), n, streams); });
 }
-void binary_dense(Binary op, DType dtype, const void* a, const void* b, void* out, int64_t n) {
+void binary_dense(Binary op, DType dtype, const void* a, const void* b, void* out, int64_t n, bool streams) {
   if (!is_scalar(op) || dtype == DType::f32) {
     return with_type(dtype, [&](auto t) RECKON_VEC {
       using T = decltype(t);
-      binary_as(op, static_cast<const T*>(a), static_cast<const T*>(b), static_cast<T*>(out), n);
+      binary_as(op, static_cast<const T*>(a), static_cast<const T*>(b), static_cast<T*>(out), n, streams);
     });
   }
   HWY_ALIGN float as[kPart], bs[kPart], outs[kPart];
@@ -118,11 +140,11 @@ void binary_dense(Binary op, DType dtype, const void* a, const void* b, void* ou
   }
 }
 
-void unary_part(Unary op, DType dtype, const Loop& loop, const void* x, void* y, int64_t begin, int64_t end) {
+void unary_part(Unary op, DType dtype, const Loop& loop, const void* x, void* y, const ElementPart& part) {
   HWY_ALIGN float xs[kPart], ys[kPart];
   const int64_t sx = loop.inner_stride(1), sy = loop.inner_stride(0);
-  walk(loop, begin, end, [&](int64_t n, const int64_t* at) HWY_ATTR {
-    if (sx == 1 && sy == 1) return unary_dense(op, dtype, element(dtype, x, at[1]), element(dtype, y, at[0]), n);
+  walk(loop, part.begin, part.end, [&](int64_t n, const int64_t* at) HWY_ATTR {
+    if (sx == 1 && sy == 1) return unary_dense(op, dtype, element(dtype, x, at[1]), element(dtype, y, at[0]), n, part.streams);
     for (int64_t i = 0; i < n; i += kPart) {
       const int64_t count = n - i < kPart ? n - i : kPart, to = at[0] + i * sy;
       unary_as<float>(op, gather(dtype, x, at[1] + i * sx, sx, count, xs), place(dtype, y, to, sy, ys), count);
@@ -131,12 +153,12 @@ void unary_part(Unary op, DType dtype, const Loop& loop, const void* x, void* y,
   });
 }
 
-void binary_part(Binary op, DType dtype, const Loop& loop, const void* a, const void* b, void* out, int64_t begin, int64_t end) {
+void binary_part(Binary op, DType dtype, const Loop& loop, const void* a, const void* b, void* out, const ElementPart& part) {
   HWY_ALIGN float as[kPart], bs[kPart], outs[kPart];
   const int64_t so = loop.inner_stride(0), sa = loop.inner_stride(1), sb = loop.inner_stride(2);
-  walk(loop, begin, end, [&](int64_t n, const int64_t* at) HWY_ATTR {
+  walk(loop, part.begin, part.end, [&](int64_t n, const int64_t* at) HWY_ATTR {
     if (so == 1 && sa == 1 && sb == 1)
-      return binary_dense(op, dtype, element(dtype, a, at[1]), element(dtype, b, at[2]), element(dtype, out, at[0]), n);
+      return binary_dense(op, dtype, element(dtype, a, at[1]), element(dtype, b, at[2]), element(dtype, out, at[0]), n, part.streams);
     for (int64_t i = 0; i < n; i += kPart) {
       const int64_t count = n - i < kPart ? n - i : kPart, to = at[0] + i * so;
       const float *av = gather(dtype, a, at[1] + i * sa, sa, count, as), *bv = gather(dtype, b, at[2] + i * sb, sb, count, bs);
@@ -146,12 +168,13 @@ void binary_part(Binary op, DType dtype, const Loop& loop, const void* a, const 
   });
 }
 
-void affine_part(DType dtype, float alpha, float beta, const void* x, void* y, int64_t begin, int64_t end) {
+void affine_part(DType dtype, float alpha, float beta, const void* x, void* y, const ElementPart& part) {
   const V va = set(alpha), vb = set(beta);
   with_type(dtype, [&](auto t) RECKON_VEC {
     using T = decltype(t);
-    map1<2>(static_cast<const T*>(x) + begin, static_cast<T*>(y) + begin, end - begin,
-            [&](V v) RECKON_VEC { return hn::MulAdd(va, v, vb); });
+    map1<2>(
+        static_cast<const T*>(x) + part.begin, static_cast<T*>(y) + part.begin, part.end - part.begin,
+        [&](V v) RECKON_VEC { return hn::MulAdd(va, v, vb); }, part.streams);
   });
 }
 
@@ -174,7 +197,6 @@ void axpby_part(DType x_dtype, float alpha, const void* x, DType y_dtype, float 
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include "reckon/backend/cpu/rows.h"
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
 
@@ -193,34 +215,43 @@ bool is_vector_type(DType dtype) { return is_float(dtype) && dtype != DType::f64
 void unary(Unary op, DType dtype, const Shape& shape, Strided x, void* y, const int64_t* y_strides) {
   const int64_t* strides[] = {y_strides, x.strides};
   const Loop loop = make_loop(shape, 2, strides);
-  parallel_range(loop.total, kTaskElements, [&](int64_t begin, int64_t end) {
+  const ElementTasks tasks = element_tasks(loop.total, 2 * size_of(dtype));
+  parallel_range(loop.total, tasks.elements_each, [&](int64_t begin, int64_t end) {
     if (!is_vector_type(dtype)) return unary_plain(op, dtype, loop, x.data, y, begin, end);
-    HWY_DYNAMIC_DISPATCH(unary_part)(op, dtype, loop, x.data, y, begin, end);
+    HWY_DYNAMIC_DISPATCH(unary_part)(op, dtype, loop, x.data, y, {begin, end, tasks.streams});
+    if (tasks.streams) stream_fence();
   });
 }
 
 void binary(Binary op, DType dtype, const Shape& shape, Strided a, Strided b, void* out, const int64_t* out_strides) {
   const int64_t* strides[] = {out_strides, a.strides, b.strides};
   const Loop loop = make_loop(shape, 3, strides);
-  parallel_range(loop.total, kTaskElements, [&](int64_t begin, int64_t end) {
+  const ElementTasks tasks = element_tasks(loop.total, 3 * size_of(dtype));
+  parallel_range(loop.total, tasks.elements_each, [&](int64_t begin, int64_t end) {
     if (!is_vector_type(dtype)) return binary_plain(op, dtype, loop, a.data, b.data, out, begin, end);
-    HWY_DYNAMIC_DISPATCH(binary_part)(op, dtype, loop, a.data, b.data, out, begin, end);
+    HWY_DYNAMIC_DISPATCH(binary_part)(op, dtype, loop, a.data, b.data, out, {begin, end, tasks.streams});
+    if (tasks.streams) stream_fence();
   });
 }
 
 void unary_run(Unary op, DType dtype, const void* x, void* y, int64_t n) {
   if (!is_vector_type(dtype)) return unary_plain(op, dtype, dense_loop(2, n), x, y, 0, n);
-  HWY_DYNAMIC_DISPATCH(unary_dense)(op, dtype, x, y, n);
+  HWY_DYNAMIC_DISPATCH(unary_dense)(op, dtype, x, y, n, false);
 }
 
 void binary_run(Binary op, DType dtype, const void* a, const void* b, void* out, int64_t n) {
   if (!is_vector_type(dtype)) return binary_plain(op, dtype, dense_loop(3, n), a, b, out, 0, n);
-  HWY_DYNAMIC_DISPATCH(binary_dense)(op, dtype, a, b, out, n);
+  HWY_DYNAMIC_DISPATCH(binary_dense)(op, dtype, a, b, out, n, false);
 }
 
 void affine(DType dtype, const void* x, double alpha, double beta, void* y, int64_t n) {
-  parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
-    if (is_vector_type(dtype)) return HWY_DYNAMIC_DISPATCH(affine_part)(dtype, float(alpha), float(beta), x, y, begin, end);
+  const ElementTasks tasks = element_tasks(n, 2 * size_of(dtype));
+  parallel_range(n, tasks.elements_each, [&](int64_t begin, int64_t end) {
+    if (is_vector_type(dtype)) {
+      HWY_DYNAMIC_DISPATCH(affine_part)(dtype, float(alpha), float(beta), x, y, {begin, end, tasks.streams});
+      if (tasks.streams) stream_fence();
+      return;
+    }
     if (dtype != DType::f64) return affine_whole(dtype, x, int64_t(alpha), int64_t(beta), y, begin, end);
     for (int64_t i = begin; i < end; ++i) {
       RECKON_COUNT_VECTOR(2);

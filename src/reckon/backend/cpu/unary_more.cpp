@@ -2,6 +2,8 @@
 // relative error is below 2^-25.
 #include "reckon/backend/cpu/unary_more.h"
 
+#include "reckon/backend/cpu/row_tasks.h"
+#include "reckon/backend/cpu/stream.h"
 #include "reckon/backend/cpu/vec_targets.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/unary_more.cpp"
@@ -10,74 +12,48 @@
 #include <cmath>
 
 #include "reckon/backend/cpu/vec_dense-inl.h"
-#include "reckon/backend/cpu/vec_math-inl.h"
+#include "reckon/backend/cpu/vec_narrow-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
-// Beyond this the number of quarter turns has more bits than fit beside those of the parts of pi / 2.
+// Beyond this the number of half turns has more bits than fit beside those of the parts of pi.
 constexpr float kLongestAngle = 12000;
 
-// sin(x + quarter * pi / 2), for |x| up to kLongestAngle.
-HWY_INLINE V sin_reduced(V x, int quarter) {
+// sin(|x| + quarter * pi / 2) for |x| up to kLongestAngle; quarter is 0 or 1. kShort: a term less, 2^-19.
+template <int kQuarter, bool kShort>
+HWY_INLINE V turned_near(V a) {
   const DI di;
-  const V n = hn::Round(hn::Mul(x, set(0.636619772368f)));
-  // pi / 2 in three parts; the first two have 11 bits, so that their products are exact.
-  const V r = hn::NegMulAdd(n, set(0x1.4442dp-24f), hn::NegMulAdd(n, set(0x1.fb4p-12f), hn::NegMulAdd(n, set(0x1.92p+0f), x)));
+  // The nearest number of half turns, at the lower end of the bits of a number of this size.
+  const V magic = set(0x1.8p23f), shifted = hn::Add(hn::MulAdd(a, set(0.318309886184f), set(0.5f * kQuarter)), magic);
+  const V whole = hn::Sub(shifted, magic), n = kQuarter == 0 ? whole : hn::Sub(whole, set(0.5f));
+  // pi in three parts; the first two have 11 bits, so that their products are exact.
+  const V r = hn::NegMulAdd(n, set(0x1.4442dp-23f), hn::NegMulAdd(n, set(0x1.fb4p-11f), hn::NegMulAdd(n, set(0x1.92p+1f), a)));
   const V z = hn::Mul(r, r);
-  V s = hn::MulAdd(set(2.724378149e-06f), z, set(-0.0001984003887f));
-  s = hn::MulAdd(s, z, set(0.008333331785f));
-  s = hn::MulAdd(s, z, set(-0.1666666666f));
-  const V sine = hn::MulAdd(hn::Mul(s, z), r, r);
-  V c = hn::MulAdd(set(2.480056037e-05f), z, set(-0.00138888876f));
-  c = hn::MulAdd(c, z, set(0.04166666666f));
-  const V cosine = hn::MulAdd(hn::Mul(c, z), z, hn::NegMulAdd(set(0.5f), z, set(1.0f)));
-  const auto turn = hn::Add(hn::ConvertTo(di, n), hn::Set(di, quarter));
-  const auto odd = hn::Ne(hn::And(turn, hn::Set(di, 1)), hn::Zero(di)), back = hn::Ne(hn::And(turn, hn::Set(di, 2)), hn::Zero(di));
-  const V value = hn::IfThenElse(hn::RebindMask(D(), odd), cosine, sine);
-  return hn::IfThenElse(hn::RebindMask(D(), back), hn::Neg(value), value);
-}
-template <int kQuarter>
-HWY_INLINE V turned(V x) {
-  const V value = sin_reduced(x, kQuarter);
-  return kQuarter == 0 ? hn::IfThenElse(hn::Eq(x, zero()), x, value) : value;  // keeps -0
-}
-// Where some |x| is beyond kLongestAngle.
-template <int kQuarter, double (*F)(double)>
-HWY_INLINE V turned_far(V x) {
-  const auto near = hn::Le(hn::Abs(x), set(kLongestAngle));  // false for NaN
-  const V value = turned<kQuarter>(hn::IfThenElseZero(near, x));
-  HWY_ALIGN float lanes_of[hn::MaxLanes(D())];
-  hn::Store(x, D(), lanes_of);
-  for (int64_t i = 0; i < lanes(); ++i) lanes_of[i] = float(F(double(lanes_of[i])));
-  return hn::IfThenElse(near, value, hn::Load(D(), lanes_of));
-}
-double plain_sin(double x) { return std::sin(x); }
-double plain_cos(double x) { return std::cos(x); }
-
-template <class T>
-HWY_INLINE bool all_near(const T* x, int64_t n) {
-  V most = zero();
-  int64_t i = 0;
-  bool numbers = true;
-  for (; i < n; i += lanes()) {
-    const V a = hn::Abs(n - i < lanes() ? load_first(x + i, n - i) : load_vector(x + i));
-    most = hn::Max(most, a);
-    numbers = numbers && hn::AllTrue(D(), is_number(a));
+  V s;
+  if constexpr (kShort) {
+    s = hn::MulAdd(hn::MulAdd(set(-0.00018542221f), z, set(0.0083142743f)), z, set(-0.16665854f));
+  } else {
+    s = hn::MulAdd(set(2.6057805e-06f), z, set(-0.00019809602f));
+    s = hn::MulAdd(hn::MulAdd(s, z, set(0.0083330665f)), z, set(-0.1666666f));
   }
-  return numbers && hn::AllTrue(D(), hn::Le(most, set(kLongestAngle)));
+  const V sine = hn::MulAdd(hn::Mul(s, z), r, r);
+  return hn::BitCast(D(), hn::Xor(hn::BitCast(di, sine), hn::ShiftLeft<31>(hn::BitCast(di, shifted))));  // an odd number turns back
 }
-// Chunks are looked at first: few have a value that vectors cannot reduce.
-template <int kQuarter, double (*F)(double)>
-void map_turned(DType dtype, const void* x, void* y, int64_t begin, int64_t end) {
-  with_type(dtype, [&](auto t) RECKON_VEC {
-    using T = decltype(t);
-    for_chunks(end - begin, [&](int64_t c, int64_t n) RECKON_VEC {
-      const T* from = static_cast<const T*>(x) + begin + c;
-      T* to = static_cast<T*>(y) + begin + c;
-      if (all_near(from, n)) return map1<1>(from, to, n, [](V v) RECKON_VEC { return turned<kQuarter>(v); });
-      map1<1>(from, to, n, [](V v) RECKON_VEC { return turned_far<kQuarter, F>(v); });
-    });
-  });
+// Where some |x| is beyond kLongestAngle, or NaN.
+template <int kQuarter, bool kShort>
+HWY_NOINLINE V turned_far(V x, M near) {
+  HWY_ALIGN float lanes_of[hn::MaxLanes(D())];
+  hn::Store(hn::Abs(x), D(), lanes_of);
+  for (int64_t i = 0; i < lanes(); ++i)
+    lanes_of[i] = float(kQuarter == 0 ? __builtin_sin(double(lanes_of[i])) : __builtin_cos(double(lanes_of[i])));
+  return hn::IfThenElse(near, turned_near<kQuarter, kShort>(hn::IfThenElseZero(near, hn::Abs(x))), hn::Load(D(), lanes_of));
+}
+template <int kQuarter, bool kShort>
+HWY_INLINE V turned(V x) {
+  const V a = hn::Abs(x);
+  const auto near = hn::Le(a, set(kLongestAngle));  // false for NaN
+  const V value = HWY_LIKELY(hn::AllTrue(D(), near)) ? turned_near<kQuarter, kShort>(a) : turned_far<kQuarter, kShort>(x, near);
+  return kQuarter == 0 ? hn::Xor(value, hn::And(x, set(-0.0f))) : value;  // odd, or even
 }
 
 HWY_INLINE V erf_vec(V x) {
@@ -126,44 +102,58 @@ HWY_INLINE V sign_vec(V x) {
   return hn::IfThenElse(hn::Gt(hn::Abs(x), zero()), one, x);  // false for NaN and zeros
 }
 
-template <int kFlops, class F>
-HWY_INLINE void map(DType dtype, const void* x, void* y, int64_t begin, int64_t end, F f) {
+// f, or narrow if the result is rounded to bfloat16.
+template <int kFlops, class F, class Narrow>
+HWY_INLINE void map(DType dtype, const void* x, void* y, const ElementPart& part, F f, Narrow narrow) {
   with_type(dtype, [&](auto t) RECKON_VEC {
     using T = decltype(t);
-    map1<kFlops>(static_cast<const T*>(x) + begin, static_cast<T*>(y) + begin, end - begin, f);
+    const T* from = static_cast<const T*>(x) + part.begin;
+    T* to = static_cast<T*>(y) + part.begin;
+    if constexpr (std::is_same_v<T, bfloat16>) {
+      map1<kFlops>(from, to, part.end - part.begin, narrow, part.streams);
+    } else {
+      map1<kFlops>(from, to, part.end - part.begin, f, part.streams);
+    }
   });
 }
+template <int kFlops, class F>
+HWY_INLINE void map(DType dtype, const void* x, void* y, const ElementPart& part, F f) {
+  map<kFlops>(dtype, x, y, part, f, f);
+}
 
-void function_part(Function f, DType dtype, const void* x, void* y, int64_t begin, int64_t end) {
+void function_part(Function f, DType dtype, const void* x, void* y, const ElementPart& part) {
   switch (f) {
     case Function::sin:
-      return map_turned<0, plain_sin>(dtype, x, y, begin, end);
+      return map<1>(
+          dtype, x, y, part, [](V v) RECKON_VEC { return turned<0, false>(v); }, [](V v) RECKON_VEC { return turned<0, true>(v); });
     case Function::cos:
-      return map_turned<1, plain_cos>(dtype, x, y, begin, end);
+      return map<1>(
+          dtype, x, y, part, [](V v) RECKON_VEC { return turned<1, false>(v); }, [](V v) RECKON_VEC { return turned<1, true>(v); });
     case Function::erf:
-      return map<1>(dtype, x, y, begin, end, [](V v) RECKON_VEC { return erf_vec(v); });
+      return map<1>(
+          dtype, x, y, part, [](V v) RECKON_VEC { return erf_vec(v); }, [](V v) RECKON_VEC { return erf_narrow(v); });
     case Function::floor:
-      return map<1>(dtype, x, y, begin, end, [](V v) RECKON_VEC { return floor_vec(v); });
+      return map<1>(dtype, x, y, part, [](V v) RECKON_VEC { return floor_vec(v); });
     case Function::ceil:
-      return map<1>(dtype, x, y, begin, end, [](V v) RECKON_VEC { return ceil_vec(v); });
+      return map<1>(dtype, x, y, part, [](V v) RECKON_VEC { return ceil_vec(v); });
     case Function::round:
-      return map<1>(dtype, x, y, begin, end, [](V v) RECKON_VEC { return round_vec(v); });
+      return map<1>(dtype, x, y, part, [](V v) RECKON_VEC { return round_vec(v); });
     case Function::sign:
-      return map<1>(dtype, x, y, begin, end, [](V v) RECKON_VEC { return sign_vec(v); });
+      return map<1>(dtype, x, y, part, [](V v) RECKON_VEC { return sign_vec(v); });
     case Function::log1p:
-      return map<1>(dtype, x, y, begin, end, [](V v) RECKON_VEC { return log1p_vec(v); });
+      return map<1>(dtype, x, y, part, [](V v) RECKON_VEC { return log1p_vec(v); });
     case Function::expm1:
-      return map<1>(dtype, x, y, begin, end, [](V v) RECKON_VEC { return expm1_vec(v); });
+      return map<1>(dtype, x, y, part, [](V v) RECKON_VEC { return expm1_vec(v); });
     case Function::softplus:
-      return map<5>(dtype, x, y, begin, end, [](V v) RECKON_VEC { return softplus_vec(v); });
+      return map<5>(dtype, x, y, part, [](V v) RECKON_VEC { return softplus_vec(v); });
     case Function::gelu_erf:
-      return map<5>(dtype, x, y, begin, end, [](V v) RECKON_VEC { return gelu_erf_vec(v); });
+      return map<5>(dtype, x, y, part, [](V v) RECKON_VEC { return gelu_erf_vec(v); });
   }
 }
 
-void clamp_part(DType dtype, const void* x, float low, float high, void* y, int64_t begin, int64_t end) {
+void clamp_part(DType dtype, const void* x, float low, float high, void* y, const ElementPart& part) {
   const V least = set(low), most = set(high);
-  map<2>(dtype, x, y, begin, end,
+  map<2>(dtype, x, y, part,
          [&](V v) RECKON_VEC { return hn::IfThenElse(hn::Lt(v, least), least, hn::IfThenElse(hn::Gt(v, most), most, v)); });
 }
 }  // namespace reckon::cpu::HWY_NAMESPACE
@@ -174,7 +164,6 @@ HWY_AFTER_NAMESPACE();
 #include <limits>
 #include <numbers>
 
-#include "reckon/backend/cpu/rows.h"
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
 
@@ -232,8 +221,13 @@ void clamp_as(const void* x, T low, T high, void* y, int64_t begin, int64_t end)
 
 void apply_function(Function f, DType dtype, const void* x, void* y, int64_t n) {
   RECKON_ASSERT(is_float(dtype));
-  parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
-    if (dtype != DType::f64) return HWY_DYNAMIC_DISPATCH(function_part)(f, dtype, x, y, begin, end);
+  const ElementTasks tasks = element_tasks(n, 2 * size_of(dtype));
+  parallel_range(n, tasks.elements_each, [&](int64_t begin, int64_t end) {
+    if (dtype != DType::f64) {
+      HWY_DYNAMIC_DISPATCH(function_part)(f, dtype, x, y, {begin, end, tasks.streams});
+      if (tasks.streams) stream_fence();
+      return;
+    }
     for (int64_t i = begin; i < end; ++i) {
       RECKON_COUNT_VECTOR(cost_of(f));
       static_cast<double*>(y)[i] = in_f64(f, static_cast<const double*>(x)[i]);
@@ -242,7 +236,8 @@ void apply_function(Function f, DType dtype, const void* x, void* y, int64_t n) 
 }
 
 void clamp(DType dtype, const void* x, double low, double high, void* y, int64_t n) {
-  parallel_range(n, kTaskElements, [&](int64_t begin, int64_t end) {
+  const ElementTasks tasks = element_tasks(n, 2 * size_of(dtype));
+  parallel_range(n, tasks.elements_each, [&](int64_t begin, int64_t end) {
     switch (dtype) {
       case DType::f64:
         return clamp_as<double>(x, low, high, y, begin, end);
@@ -251,7 +246,8 @@ void clamp(DType dtype, const void* x, double low, double high, void* y, int64_t
       case DType::i64:
         return clamp_as<int64_t>(x, bounded<int64_t>(std::ceil(low)), bounded<int64_t>(std::floor(high)), y, begin, end);
       default:
-        return HWY_DYNAMIC_DISPATCH(clamp_part)(dtype, x, float(low), float(high), y, begin, end);
+        HWY_DYNAMIC_DISPATCH(clamp_part)(dtype, x, float(low), float(high), y, {begin, end, tasks.streams});
+        if (tasks.streams) stream_fence();
     }
   });
 }

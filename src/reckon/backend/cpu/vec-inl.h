@@ -101,6 +101,23 @@ HWY_INLINE void store_bf16(V v, uint16_t* p) {
   hn::StoreU(hn::TruncateTo(D16(), hn::ShiftRight<16>(chosen)), D16(), p);
 }
 
+#if HWY_TARGET != HWY_SCALAR
+/// Two vectors rounded as by store_bf16, side by side: the upper 16 bits go up by 1 if the lower ones are above one half, or are one half
+/// and the upper ones are odd.
+HWY_INLINE hn::Vec<hn::Repartition<uint16_t, D>> round_pair(V low, V high) {
+  const hn::Repartition<uint16_t, D> d16;
+  const auto keep_nan = [](V v) RECKON_VEC {  // quiet, with nothing to round
+    const auto bits = hn::And(hn::Or(hn::BitCast(DU(), v), hn::Set(DU(), 0x400000u)), hn::Set(DU(), 0xFFFF0000u));
+    return hn::IfThenElse(is_number(v), v, hn::BitCast(D(), bits));
+  };
+  if (HWY_UNLIKELY(!hn::AllTrue(D(), hn::And(is_number(low), is_number(high))))) low = keep_nan(low), high = keep_nan(high);
+  const auto l = hn::BitCast(d16, low), h = hn::BitCast(d16, high);
+  const auto upper = hn::ConcatOdd(d16, h, l), lower = hn::ConcatEven(d16, h, l);
+  const auto order = hn::OrAnd(lower, upper, hn::Set(d16, uint16_t(1)));
+  return hn::Sub(upper, hn::VecFromMask(d16, hn::Gt(order, hn::Set(d16, uint16_t(0x8000)))));
+}
+#endif
+
 #if HWY_TARGET == HWY_SCALAR
 HWY_INLINE V load_f16(const uint16_t* p) {
   float16 h;

@@ -62,22 +62,16 @@ struct RowReader {
   HWY_INLINE Ahead ahead(int64_t i) const { return ahead_of(dtype, data, i); }
 };
 
-/// As store_bf16, of whole pairs of vectors.
-HWY_INLINE void narrow_bf16(const float* from, int64_t n, uint16_t* to) {
+/// As store_bf16, of whole pairs of vectors; past the caches if `to` is where a cache line starts.
+HWY_INLINE void narrow_bf16(const float* from, int64_t n, uint16_t* to, [[maybe_unused]] bool past = false) {
   int64_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
-  const DU du;
   const hn::Repartition<uint16_t, D> halves;
-  // The upper 16 bits are the rounded value.
-  const auto rounded = [&](V v) RECKON_VEC {
-    const auto bits = hn::BitCast(du, v);
-    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
-    const auto up = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7FFFu)));
-    return hn::BitCast(halves, hn::IfThenElse(hn::RebindMask(du, is_number(v)), up, hn::Or(bits, hn::Set(du, 0x400000u))));
-  };
   const int64_t N = lanes();
-  for (; i + 2 * N <= n; i += 2 * N)
-    hn::StoreU(hn::ConcatOdd(halves, rounded(hn::LoadU(D(), from + i + N)), rounded(hn::LoadU(D(), from + i))), halves, to + i);
+  for (; i + 2 * N <= n; i += 2 * N) {
+    const auto rounded = round_pair(hn::LoadU(D(), from + i), hn::LoadU(D(), from + i + N));
+    past ? hn::Stream(rounded, halves, to + i) : hn::StoreU(rounded, halves, to + i);
+  }
 #endif
   narrow<store_bf16>(from + i, n - i, to + i);
 }
@@ -107,6 +101,7 @@ struct RowWriter {
       return;
     }
     uint16_t* const to = static_cast<uint16_t*>(data) + i;
+    if (streams && dtype == DType::bf16 && reinterpret_cast<uintptr_t>(to) % 64 == 0) return narrow_bf16(buffer, n, to, true);
     narrow_chunk(dtype, buffer, n, streams ? halves : to);
     if (streams) stream_run(halves, to, n * 2);
   }

@@ -107,6 +107,15 @@ HWY_INLINE V tanh_vec(V x) {
   return hn::IfThenElse(hn::Lt(a, set(0.625f)), near, hn::CopySign(far, x));
 }
 
+/// `x` between -most and most, or NaN.
+HWY_INLINE V within(V x, float most) {
+#if HWY_TARGET == HWY_SCALAR
+  return hn::IfThenElse(is_number(x), hn::Max(set(-most), hn::Min(set(most), x)), x);
+#else
+  return hn::Max(set(-most), hn::Min(set(most), x));  // in this order of arguments, x86's instructions let NaN through
+#endif
+}
+
 /// GPT-2's gelu_new, 0.5 x (1 + tanh(u)) with u = sqrt(2/pi) (x + 0.044715 x^3), written as x * sigmoid(2u): no cancellation.
 constexpr float kGeluScale = 1.5957691216f;  // 2 sqrt(2/pi)
 constexpr float kGeluCube = 0.044715f;
@@ -114,7 +123,8 @@ HWY_INLINE V gelu_vec(V x) {
   const V cubic = hn::MulAdd(hn::Mul(hn::Mul(x, x), x), set(kGeluCube), x);
   return hn::Mul(x, sigmoid_vec(hn::Mul(cubic, set(kGeluScale))));
 }
-HWY_INLINE V gelu_slope_vec(V x) {
+HWY_INLINE V gelu_slope_vec(V given) {
+  const V x = within(given, 16.0f);  // beyond it is 0 or 1, and further on the cube is infinite
   const V square = hn::Mul(x, x);
   const V two_u = hn::Mul(hn::Mul(hn::MulAdd(square, set(kGeluCube), set(1.0f)), x), set(kGeluScale));
   const V slope = hn::Mul(hn::MulAdd(square, set(3 * kGeluCube), set(1.0f)), set(kGeluScale));
@@ -135,7 +145,8 @@ HWY_INLINE V with_nan(V a, V b, V chosen) { return hn::IfThenElse(is_number(a), 
 
 /// x * sigmoid(x), and its slope.
 HWY_INLINE V silu_vec(V x) { return hn::Mul(x, sigmoid_vec(x)); }
-HWY_INLINE V silu_slope_vec(V x) {
+HWY_INLINE V silu_slope_vec(V given) {
+  const V x = within(given, 120.0f);  // beyond it is 0 or 1
   V s, complement;
   sigmoid_vec(x, s, complement);
   return hn::MulAdd(hn::Mul(x, s), complement, s);
