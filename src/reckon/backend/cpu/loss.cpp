@@ -37,10 +37,11 @@ void add_row(DType dtype, const void* logits, int64_t at, int64_t cols, bool wit
   sums.most = double(most);
   if (!with_total) return;
   for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
-    const float* xs = x.at(at + c, n);
-    add_sums<1>(n, &sums.total, [&](int64_t i, auto part, V* acc) RECKON_VEC {
-      RECKON_COUNT_VECTOR(part.count());
-      acc[0] = hn::Add(acc[0], part.load(xs + i));
+    x.with(at + c, n, [&](auto xs) RECKON_VEC {
+      add_sums<1>(n, &sums.total, [&](int64_t i, auto part, V* acc) RECKON_VEC {
+        RECKON_COUNT_VECTOR(part.count());
+        acc[0] = hn::Add(acc[0], xs.load(part, i));
+      });
     });
   });
 }
@@ -50,13 +51,14 @@ void gradient_part(const RowPart& a) {
   RowWriter dx(a.dtype, a.to, a.streams);
   const V lse = set(float(a.lse)), weight = set(float(a.weight)), shift = set(float(a.shift));
   for_stores(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
-    const float* xs = x.at(a.at + c, n);
     float* dxs = dx.at(a.at + c);
     const Ahead ahead = x.ahead(a.at + c + kChunk);
-    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
-      RECKON_COUNT_VECTOR(a.cost * part.count());  // the target's subtraction follows
-      ahead(i);
-      part.store(hn::Sub(hn::Mul(exp_vec(hn::Sub(part.load(xs + i), lse)), weight), shift), dxs + i);
+    x.with(a.at + c, n, [&](auto xs) RECKON_VEC {
+      for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+        RECKON_COUNT_VECTOR(a.cost * part.count());  // the target's subtraction follows
+        ahead(i);
+        part.store(hn::Sub(hn::Mul(exp_vec(hn::Sub(xs.load(part, i), lse)), weight), shift), dxs + i);
+      });
     });
     if (a.hit >= c && a.hit < c + n) dxs[a.hit - c] -= float(a.peak);
     dx.done(a.at + c, n);

@@ -16,21 +16,23 @@ HWY_INLINE void row_statistics(const NormForward& a, RowReader& x, int64_t at, f
   double sum[1] = {0}, square[1] = {0};
   if (a.kind == Norm::layer) {
     for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
-      const float* xs = x.at(at + c, n);
-      add_sums<1>(n, sum, [&](int64_t i, auto part, V* acc) RECKON_VEC {
-        RECKON_COUNT_VECTOR(part.count());
-        acc[0] = hn::Add(acc[0], part.load(xs + i));
+      x.with(at + c, n, [&](auto xs) RECKON_VEC {
+        add_sums<1>(n, sum, [&](int64_t i, auto part, V* acc) RECKON_VEC {
+          RECKON_COUNT_VECTOR(part.count());
+          acc[0] = hn::Add(acc[0], xs.load(part, i));
+        });
       });
     });
   }
   *mean = float(sum[0] / double(a.cols));
   const V center = set(*mean);
   for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
-    const float* xs = x.at(at + c, n);
-    add_sums<1>(n, square, [&](int64_t i, auto part, V* acc) RECKON_VEC {
-      RECKON_COUNT_VECTOR((a.kind == Norm::layer ? 3 : 2) * part.count());
-      const V off = part.keep(hn::Sub(part.load(xs + i), center));
-      acc[0] = hn::MulAdd(off, off, acc[0]);
+    x.with(at + c, n, [&](auto xs) RECKON_VEC {
+      add_sums<1>(n, square, [&](int64_t i, auto part, V* acc) RECKON_VEC {
+        RECKON_COUNT_VECTOR((a.kind == Norm::layer ? 3 : 2) * part.count());
+        const V off = part.keep(hn::Sub(xs.load(part, i), center));
+        acc[0] = hn::MulAdd(off, off, acc[0]);
+      });
     });
   });
   *r = float(1.0 / __builtin_sqrt(square[0] / double(a.cols) + a.eps));
@@ -41,11 +43,12 @@ HWY_INLINE void add_row(RowReader* terms, RowReader& held, RowWriter& sum, int64
   const bool fits = cols <= kHeld;
   float* const row = fits ? held.hold(at, cols) : held.hold(at, 0);
   for_stores(cols, [&](int64_t c, int64_t n) RECKON_VEC {
-    const float *xs = terms[0].at(at + c, n), *ys = terms[1].at(at + c, n);
     float* sums = fits ? row + c : row;
-    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
-      RECKON_COUNT_VECTOR(part.count());
-      part.store(hn::Add(part.load(xs + i), part.load(ys + i)), sums + i);
+    with_both(terms[0], at + c, terms[1], at + c, n, [&](auto xs, auto ys) RECKON_VEC {
+      for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+        RECKON_COUNT_VECTOR(part.count());
+        part.store(hn::Add(xs.load(part, i), ys.load(part, i)), sums + i);
+      });
     });
     sum.put(at + c, n, sums);
   });
@@ -58,20 +61,21 @@ struct NormReaders {
 HWY_INLINE void write_norm(const NormForward& a, NormReaders& in, RowWriter& y, int64_t at, int64_t to, int64_t next, float mean, float r) {
   const V center = set(mean), scale = set(r);
   for_stores(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
-    const float* xs = in.x.at(at + c, n);
     const float* ws = a.w ? in.w.at(c, n) : nullptr;
     const float* bs = a.b ? in.b.at(c, n) : nullptr;
     float* ys = y.at(to + c);
     const bool joins = a.residual != nullptr;
     const Ahead ahead = in.terms[0].ahead(next + c), other = in.terms[1].ahead(next + c);
-    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
-      RECKON_COUNT_VECTOR((1 + (a.kind == Norm::layer) + (ws != nullptr) + (bs != nullptr)) * part.count());
-      ahead(i);
-      if (joins) other(i);
-      V v = hn::Mul(hn::Sub(part.load(xs + i), center), scale);
-      if (ws) v = hn::Mul(v, part.load(ws + i));
-      if (bs) v = hn::Add(v, part.load(bs + i));
-      part.store(v, ys + i);
+    in.x.with(at + c, n, [&](auto xs) RECKON_VEC {
+      for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+        RECKON_COUNT_VECTOR((1 + (a.kind == Norm::layer) + (ws != nullptr) + (bs != nullptr)) * part.count());
+        ahead(i);
+        if (joins) other(i);
+        V v = hn::Mul(hn::Sub(xs.load(part, i), center), scale);
+        if (ws) v = hn::Mul(v, part.load(ws + i));
+        if (bs) v = hn::Add(v, part.load(bs + i));
+        part.store(v, ys + i);
+      });
     });
     y.done(to + c, n);
   });
@@ -88,7 +92,7 @@ void norm_rows(const NormForward& a, bool streams, int64_t begin, int64_t end) {
     if (a.residual) {
       add_row(in.terms, in.x, sum, at, a.cols);
     } else {
-      in.x.row(at, a.cols);
+      in.x.row_of_passes(at, a.cols);
     }
     row_statistics(a, in.x, at, &mean, &r);
     if (a.mean) static_cast<float*>(a.mean)[row] = mean;
@@ -114,35 +118,39 @@ HWY_INLINE void norm_back_row(const NormBackward& a, BackReaders& in, RowWriter&
   const float mean = a.kind == Norm::layer ? static_cast<const float*>(a.mean)[row] : 0.0f, r = static_cast<const float*>(a.r)[row];
   const V center = set(mean), scale = set(r), one = set(1.0f);
   double sums[2] = {0, 0};  // of g = dy * w, and of g * xhat
-  in.dy.row(at_dy, a.cols);
-  in.x.row(at_x, a.cols);
+  in.dy.row_of_passes(at_dy, a.cols);
+  in.x.row_of_passes(at_x, a.cols);
   for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
-    const float *dys = in.dy.at(at_dy + c, n), *xs = in.x.at(at_x + c, n), *ws = a.w ? in.w.at(c, n) : nullptr;
+    const float* ws = a.w ? in.w.at(c, n) : nullptr;
     float *dw = a.dw ? pdw + c : nullptr, *db = a.db ? pdb + c : nullptr;
     const Ahead ahead = in.dy.ahead(next_dy + c);
-    add_sums<2>(n, sums, [&](int64_t i, auto part, V* acc) RECKON_VEC {
-      RECKON_COUNT_VECTOR(sums_cost(a) * part.count());
-      ahead(i);
-      const V dy = part.load(dys + i), xhat = hn::Mul(hn::Sub(part.load(xs + i), center), scale);
-      const V g = hn::Mul(dy, ws ? part.load(ws + i) : one);
-      acc[0] = hn::Add(acc[0], g);
-      acc[1] = hn::MulAdd(g, xhat, acc[1]);
-      if (dw) part.store(hn::MulAdd(dy, xhat, part.load(dw + i)), dw + i);
-      if (db) part.store(hn::Add(dy, part.load(db + i)), db + i);
+    with_both(in.dy, at_dy + c, in.x, at_x + c, n, [&](auto dys, auto xs) RECKON_VEC {
+      add_sums<2>(n, sums, [&](int64_t i, auto part, V* acc) RECKON_VEC {
+        RECKON_COUNT_VECTOR(sums_cost(a) * part.count());
+        ahead(i);
+        const V dy = dys.load(part, i), xhat = hn::Mul(hn::Sub(xs.load(part, i), center), scale);
+        const V g = hn::Mul(dy, ws ? part.load(ws + i) : one);
+        acc[0] = hn::Add(acc[0], g);
+        acc[1] = hn::MulAdd(g, xhat, acc[1]);
+        if (dw) part.store(hn::MulAdd(dy, xhat, part.load(dw + i)), dw + i);
+        if (db) part.store(hn::Add(dy, part.load(db + i)), db + i);
+      });
     });
   });
   if (!a.dx) return;
   const V mean_g = set(a.kind == Norm::layer ? float(sums[0] / double(a.cols)) : 0.0f), mean_gx = set(float(sums[1] / double(a.cols)));
   for_stores(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
-    const float *dys = in.dy.at(at_dy + c, n), *xs = in.x.at(at_x + c, n), *ws = a.w ? in.w.at(c, n) : nullptr;
+    const float* ws = a.w ? in.w.at(c, n) : nullptr;
     float* dxs = dx.at(to + c);
     const Ahead ahead = in.x.ahead(next_x + c);
-    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
-      RECKON_COUNT_VECTOR((a.kind == Norm::layer ? 4 : 3) * part.count());  // xhat and g were counted with the sums
-      ahead(i);
-      const V xhat = hn::Mul(hn::Sub(part.load(xs + i), center), scale);
-      const V g = hn::Mul(part.load(dys + i), ws ? part.load(ws + i) : one);
-      part.store(hn::Mul(scale, hn::Sub(g, hn::MulAdd(xhat, mean_gx, mean_g))), dxs + i);
+    with_both(in.dy, at_dy + c, in.x, at_x + c, n, [&](auto dys, auto xs) RECKON_VEC {
+      for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+        RECKON_COUNT_VECTOR((a.kind == Norm::layer ? 4 : 3) * part.count());  // xhat and g were counted with the sums
+        ahead(i);
+        const V xhat = hn::Mul(hn::Sub(xs.load(part, i), center), scale);
+        const V g = hn::Mul(dys.load(part, i), ws ? part.load(ws + i) : one);
+        part.store(hn::Mul(scale, hn::Sub(g, hn::MulAdd(xhat, mean_gx, mean_g))), dxs + i);
+      });
     });
     if (a.dsum) {
       round_chunk(a.dtype, dxs, n);

@@ -11,18 +11,19 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
-// Softmax of the row that starts at `at`; its exponentials are kept in exps.
-HWY_INLINE void softmax_row(RowReader& in, RowWriter& out, int64_t at, int64_t cols, float* exps) {
-  const float* xs = in.at(at, cols);
+// Softmax of the row that starts at `at`; its exponentials are kept in exps. Of what is rounded to bfloat16 they are those of vec_narrow.
+template <class Source>
+HWY_INLINE void softmax_row(Source xs, const Ahead& ahead, RowWriter& out, int64_t at, int64_t cols, float* exps) {
+  constexpr bool kNarrow = std::is_same_v<Source, Halves>;
   const float found = max_of(xs, cols);
   const V most = set(found == -__builtin_inff() ? 0.0f : found);
   double sum[1] = {0};
   for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
-    const Ahead ahead = in.ahead(at + cols + c);
     add_sums<1>(n, sum, [&](int64_t i, auto part, V* acc) RECKON_VEC {
       RECKON_COUNT_VECTOR(3 * part.count());  // subtract, exp, sum
-      ahead(i);
-      const V e = exp_vec(hn::Sub(part.load(xs + c + i), most));
+      ahead(c + i);
+      const V off = hn::Sub(xs.load(part, c + i), most);
+      const V e = kNarrow ? exp_narrow(off) : exp_of<Range::not_above>(off);
       part.store(e, exps + c + i);
       acc[0] = hn::Add(acc[0], part.keep(e));
     });
@@ -44,21 +45,23 @@ void softmax_rows(bool log, bool streams, DType dtype, const void* x, void* y, i
   HWY_ALIGN float exps[kHeld];
   for (int64_t row = begin; row < end; ++row) {
     const int64_t at = row * cols;
-    in.row(at, cols);
+    in.row_of_passes(at, cols);
     if (!log && cols <= kHeld) {
-      softmax_row(in, out, at, cols, exps);
+      const Ahead ahead = in.ahead(at + cols);
+      in.with(at, cols, [&](auto xs) RECKON_VEC { softmax_row(xs, ahead, out, at, cols, exps); });
       continue;
     }
     const ExpSum s = log_sum_exp(in, at, cols);
     // Subtracting the maximum is exact where it matters; the logarithm of the sum follows as a small, separate term.
     const V most = set(s.most), rest = set(float(log ? __builtin_log(s.sum) : 1.0 / s.sum));
     for_stores(cols, [&](int64_t c, int64_t n) RECKON_VEC {
-      const float* xs = in.at(at + c, n);
       float* ys = out.at(at + c);
-      for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
-        RECKON_COUNT_VECTOR(part.count());  // divide, or subtract the logarithm: the exponential was counted with the sum
-        const V off = hn::Sub(part.load(xs + i), most);
-        part.store(log ? hn::Sub(off, rest) : hn::Mul(exp_vec(off), rest), ys + i);
+      in.with(at + c, n, [&](auto xs) RECKON_VEC {
+        for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+          RECKON_COUNT_VECTOR(part.count());  // divide, or subtract the logarithm: the exponential was counted with the sum
+          const V off = hn::Sub(xs.load(part, i), most);
+          part.store(log ? hn::Sub(off, rest) : hn::Mul(exp_vec(off), rest), ys + i);
+        });
       });
       out.done(at + c, n);
     });
@@ -73,27 +76,30 @@ void softmax_back_rows(bool log, bool streams, DType dtype, const void* dy, cons
   for (int64_t row = begin; row < end; ++row) {
     const int64_t at = row * cols, next = at + cols;
     double sum[1] = {0};
-    grad.row(at, cols);
-    kept.row(at, cols);
+    grad.row_of_passes(at, cols);
+    kept.row_of_passes(at, cols);
     for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
-      const float *dys = grad.at(at + c, n), *ys = kept.at(at + c, n);
       const Ahead ahead = grad.ahead(next + c);
-      add_sums<1>(n, sum, [&](int64_t i, auto part, V* acc) RECKON_VEC {
-        RECKON_COUNT_VECTOR((log ? 1 : 2) * part.count());
-        ahead(i);
-        acc[0] = log ? hn::Add(acc[0], part.load(dys + i)) : hn::MulAdd(part.load(dys + i), part.load(ys + i), acc[0]);
+      with_both(grad, at + c, kept, at + c, n, [&](auto dys, auto ys) RECKON_VEC {
+        add_sums<1>(n, sum, [&](int64_t i, auto part, V* acc) RECKON_VEC {
+          RECKON_COUNT_VECTOR((log ? 1 : 2) * part.count());
+          ahead(i);
+          const V d = dys.load(part, i);
+          acc[0] = log ? hn::Add(acc[0], d) : hn::MulAdd(d, ys.load(part, i), acc[0]);
+        });
       });
     });
     const V total = set(float(sum[0]));
     for_stores(cols, [&](int64_t c, int64_t n) RECKON_VEC {
-      const float *dys = grad.at(at + c, n), *ys = kept.at(at + c, n);
       float* dxs = out.at(at + c);
       const Ahead ahead = kept.ahead(next + c);
-      for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
-        RECKON_COUNT_VECTOR((log ? 3 : 2) * part.count());
-        ahead(i);
-        const V d = part.load(dys + i), v = part.load(ys + i);
-        part.store(log ? hn::NegMulAdd(exp_vec(v), total, d) : hn::Mul(v, hn::Sub(d, total)), dxs + i);
+      with_both(grad, at + c, kept, at + c, n, [&](auto dys, auto ys) RECKON_VEC {
+        for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+          RECKON_COUNT_VECTOR((log ? 3 : 2) * part.count());
+          ahead(i);
+          const V d = dys.load(part, i), v = ys.load(part, i);
+          part.store(log ? hn::NegMulAdd(exp_vec(v), total, d) : hn::Mul(v, hn::Sub(d, total)), dxs + i);
+        });
       });
       out.done(at + c, n);
     });

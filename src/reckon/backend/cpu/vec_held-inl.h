@@ -36,6 +36,24 @@ HWY_INLINE Ahead ahead_of(DType dtype, const void* data, int64_t i) {
   return {static_cast<const char*>(data) + i * bytes, bytes};
 }
 
+/// Where a pass loads its vectors from: floats, or bfloat16 as it stands in memory, whose widening costs no more than storing it would.
+struct Floats {
+  const float* p;
+  template <class Part>
+  HWY_INLINE V load(Part part, int64_t i) const {
+    return part.load(p + i);
+  }
+};
+struct Halves {
+  const uint16_t* p;
+  HWY_INLINE V load(Whole, int64_t i) const { return load_bf16(p + i); }
+  HWY_INLINE V load(Tail part, int64_t i) const {
+    HWY_ALIGN uint16_t rest[hn::MaxLanes(D())] = {};
+    std::memcpy(rest, p + i, size_t(part.count()) * 2);
+    return load_bf16(rest);
+  }
+};
+
 /// A Reader that can hold a whole row.
 struct RowReader {
   DType dtype;
@@ -59,6 +77,21 @@ struct RowReader {
     if (dtype == DType::f32) return static_cast<const float*>(data) + i;
     return read_chunk(dtype, data, i, n, hold(i, n));
   }
+  /// body(source) of elements [i, i + n), n <= kHeld: of bfloat16 in memory, or of floats.
+  template <class Body>
+  HWY_INLINE void with(int64_t i, int64_t n, Body body) {
+    if (is_halves(i, n)) {
+      body(halves(i));
+    } else {
+      body(Floats{at(i, n)});
+    }
+  }
+  HWY_INLINE bool is_halves(int64_t i, int64_t n) const { return dtype == DType::bf16 && !(i >= begin && i + n <= begin + count); }
+  HWY_INLINE Halves halves(int64_t i) const { return {static_cast<const uint16_t*>(data) + i}; }
+  /// Converts a row that with() would convert in each pass.
+  HWY_INLINE void row_of_passes(int64_t i, int64_t n) {
+    if (dtype == DType::f16) row(i, n);
+  }
   HWY_INLINE Ahead ahead(int64_t i) const { return ahead_of(dtype, data, i); }
 };
 
@@ -74,6 +107,16 @@ HWY_INLINE void narrow_bf16(const float* from, int64_t n, uint16_t* to, [[maybe_
   }
 #endif
   narrow<store_bf16>(from + i, n - i, to + i);
+}
+
+/// body(x source, y source) of n elements from i of x and from j of y.
+template <class Body>
+HWY_INLINE void with_both(RowReader& x, int64_t i, RowReader& y, int64_t j, int64_t n, Body body) {
+  if (x.is_halves(i, n) && y.is_halves(j, n)) {
+    body(x.halves(i), y.halves(j));
+  } else {
+    body(Floats{x.at(i, n)}, Floats{y.at(j, n)});
+  }
 }
 
 /// Rounds n floats to bf16 or f16.
@@ -107,6 +150,7 @@ struct RowWriter {
   }
   /// Writes n floats from elsewhere, and rounds them there too.
   HWY_INLINE void put(int64_t i, int64_t n, float* from) {
+    if (dtype == DType::bf16) return put_bf16(static_cast<uint16_t*>(data) + i, n, from);
     const int64_t bytes = n * (dtype == DType::f32 ? 4 : 2);
     const void* source = from;
     if (dtype != DType::f32) {
@@ -116,6 +160,25 @@ struct RowWriter {
     }
     void* const to = static_cast<char*>(data) + i * (dtype == DType::f32 ? 4 : 2);
     streams ? stream_run(source, to, bytes) : void(std::memcpy(to, source, size_t(bytes)));
+  }
+
+ private:
+  HWY_INLINE void put_bf16(uint16_t* to, int64_t n, float* from) {
+    int64_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+    const hn::Repartition<uint16_t, D> d16;
+    const bool past = streams && reinterpret_cast<uintptr_t>(to) % 64 == 0;
+    const int64_t N = lanes();
+    for (; i + 2 * N <= n; i += 2 * N) {
+      const auto rounded = round_pair(hn::LoadU(D(), from + i), hn::LoadU(D(), from + i + N));
+      past ? hn::Stream(rounded, d16, to + i) : hn::StoreU(rounded, d16, to + i);
+      const auto wide = [&](auto half) RECKON_VEC { return hn::BitCast(D(), hn::ShiftLeft<16>(hn::PromoteTo(DU(), half))); };
+      hn::StoreU(wide(hn::LowerHalf(D16(), rounded)), D(), from + i);
+      hn::StoreU(wide(hn::UpperHalf(D16(), rounded)), D(), from + i + N);
+    }
+#endif
+    narrow<store_bf16>(from + i, n - i, to + i);
+    widen<load_bf16>(to + i, n - i, from + i);
   }
 };
 

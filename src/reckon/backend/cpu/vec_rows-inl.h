@@ -7,26 +7,27 @@
 #endif
 
 #include "reckon/backend/cpu/vec_held-inl.h"
-#include "reckon/backend/cpu/vec_math-inl.h"
+#include "reckon/backend/cpu/vec_narrow-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
 
-/// Largest of n floats, -inf for none. A NaN may be lost here; the sum of exponentials keeps it.
-HWY_INLINE float max_of(const float* x, int64_t n) {
+/// Largest of n elements, -inf for none. A NaN may be lost here; the sum of exponentials keeps it.
+template <class Source>
+HWY_INLINE float max_of(Source x, int64_t n) {
   const int64_t N = lanes();
   V a = set(-__builtin_inff()), b = a, c = a, d = a;
   int64_t i = 0;
   for (; i + 4 * N <= n; i += 4 * N) {
     RECKON_COUNT_VECTOR(4 * N);
-    a = hn::Max(a, hn::LoadU(D(), x + i));
-    b = hn::Max(b, hn::LoadU(D(), x + i + N));
-    c = hn::Max(c, hn::LoadU(D(), x + i + 2 * N));
-    d = hn::Max(d, hn::LoadU(D(), x + i + 3 * N));
+    a = hn::Max(a, x.load(Whole(), i));
+    b = hn::Max(b, x.load(Whole(), i + N));
+    c = hn::Max(c, x.load(Whole(), i + 2 * N));
+    d = hn::Max(d, x.load(Whole(), i + 3 * N));
   }
   for_vectors(n - i, [&](int64_t j, auto part) RECKON_VEC {
     RECKON_COUNT_VECTOR(part.count());
-    a = hn::Max(a, part.keep_or(part.load(x + i + j), a));
+    a = hn::Max(a, part.keep_or(x.load(part, i + j), a));
   });
   return max_lanes(hn::Max(hn::Max(a, b), hn::Max(c, d)));
 }
@@ -44,19 +45,20 @@ HWY_INLINE void add_exps(RowReader& x, int64_t at, int64_t n, int64_t distance, 
   const float none = -__builtin_inff();
   const int64_t further = at + distance;
   for_chunks(n, [&](int64_t c, int64_t count) RECKON_VEC {
-    const float* xs = x.at(at + c, count);
-    const float chunk = max_of(xs, count), higher = chunk > most ? chunk : most;
-    if (higher != most && most != none) sum *= __builtin_exp(double(most) - double(higher));
-    most = higher;
-    const V shift = set(most == none ? 0.0f : most);
-    double more[1] = {0};
     const Ahead ahead = x.ahead(further + c);
-    add_sums<1>(count, more, [&](int64_t i, auto part, V* acc) RECKON_VEC {
-      RECKON_COUNT_VECTOR(3 * part.count());  // subtract, exp, sum
-      ahead(i);
-      acc[0] = hn::Add(acc[0], part.keep(exp_vec(hn::Sub(part.load(xs + i), shift))));
+    x.with(at + c, count, [&](auto xs) RECKON_VEC {
+      const float chunk = max_of(xs, count), higher = chunk > most ? chunk : most;
+      if (higher != most && most != none) sum *= __builtin_exp(double(most) - double(higher));
+      most = higher;
+      const V shift = set(most == none ? 0.0f : most);
+      double more[1] = {0};
+      add_sums<1>(count, more, [&](int64_t i, auto part, V* acc) RECKON_VEC {
+        RECKON_COUNT_VECTOR(3 * part.count());  // subtract, exp, sum
+        ahead(i);
+        acc[0] = hn::Add(acc[0], part.keep(exp_of<Range::not_above>(hn::Sub(xs.load(part, i), shift))));
+      });
+      sum += more[0];
     });
-    sum += more[0];
   });
 }
 
