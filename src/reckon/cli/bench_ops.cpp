@@ -26,7 +26,7 @@
 
 namespace reckon {
 namespace {
-constexpr int kRounds = 5;  // best of: other programs can only make a measurement longer
+constexpr int kRounds = 7;  // best of: other programs can only make a measurement longer
 
 // What all measurements of one dtype share, made once: pages are touched for the first time only once.
 struct Operands {
@@ -187,7 +187,7 @@ struct Line {
   std::string name;
   DType dtype;
   bool product;
-  double seconds, rate, share;  // rate: FLOP/s of products, bytes/s of others; share: of the best product or copy of the same run
+  double seconds, rate, share;  // rate: FLOP/s of products, bytes/s of others; share: of the best product or copy of the same rounds
 };
 
 std::vector<Line> measure_all(Device& device, DType dtype, const std::vector<std::string>& wanted) {
@@ -214,29 +214,25 @@ std::vector<Line> measure_all(Device& device, DType dtype, const std::vector<std
   const Tensor slot = empty(device, o.a.spec());
   const Tensor x = o.make({4096, 1024}, 11), w = o.make({4096, 1024}, 12);
   const Bench copy{"copy", false, [&] { call(op::accumulate, {slot, o.a}, AccumulateParams{false}); }}, product{"product", true, [&] { linear(x, w); }};
-  double copy_rate = 0, product_rate = 0;
   std::vector<Line> lines;
   for (Bench& bench : list) {
+    const Bench& yardstick = bench.product ? product : copy;
+    const auto rate_of = [&](const Measured& m) { return double(bench.product ? m.flops : m.bytes) / m.seconds; };
     bench.run();  // first touches, and what is made once
-    Measured best;
-    for (int round = 0; round < kRounds; ++round) {
-      const Measured c = measure(copy), m = measure(bench);
-      copy_rate = std::max(copy_rate, double(c.bytes) / c.seconds);
-      if (bench.product) {
-        const Measured p = measure(product);
-        product_rate = std::max(product_rate, double(p.flops) / p.seconds);
-      }
+    Measured best, limit;
+    for (int round = 0; round < kRounds; ++round) {  // in turn: what else the machine does slows both
+      const Measured l = measure(yardstick), m = measure(bench);
+      if (l.seconds < limit.seconds) limit = l;
       if (m.seconds < best.seconds) best = m;
     }
-    lines.push_back({bench.name, dtype, bench.product, best.seconds, double(bench.product ? best.flops : best.bytes) / best.seconds, 0});
+    lines.push_back({bench.name, dtype, bench.product, best.seconds, rate_of(best), rate_of(best) / rate_of(limit)});
     bench.run = {};  // lets go of what it holds
   }
-  for (Line& line : lines) line.share = line.rate / (line.product ? product_rate : copy_rate);
   return lines;
 }
 
 void print(const std::vector<Line>& lines) {
-  std::printf("%-32s %-5s %9s %10s  %s\n", "operation", "dtype", "ms", "rate", "of the best copy or product");
+  std::printf("%-32s %-5s %9s %10s  %s\n", "operation", "dtype", "ms", "rate", "of a copy or product");
   for (const Line& line : lines)
     std::printf("%-32s %-5s %9.2f %6.1f %s %6.0f %%\n", line.name.c_str(), to_string(line.dtype).c_str(), line.seconds * 1e3, line.rate * 1e-9,
                 line.product ? "GFLOP/s" : "GB/s   ", 100 * line.share);

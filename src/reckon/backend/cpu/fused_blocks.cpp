@@ -9,17 +9,6 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
-// What store_bf16 and load_bf16 make of a value.
-HWY_INLINE V round_to_bf16(V v) {
-  const DU du;
-  const auto bits = hn::BitCast(du, v);
-  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
-  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7FFFu)));
-  const auto quiet = hn::Or(bits, hn::Set(du, 0x400000u));
-  const auto chosen = hn::IfThenElse(hn::RebindMask(du, is_number(v)), rounded, quiet);
-  return hn::BitCast(D(), hn::And(chosen, hn::Set(du, 0xFFFF0000u)));
-}
-
 // As for_vectors, four at a time: for bodies of few instructions.
 template <class Body>
 HWY_INLINE void for_vectors_by_four(int64_t n, Body body) {

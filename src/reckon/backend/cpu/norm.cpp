@@ -11,14 +11,27 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
+// The next row, read while this one's sums are computed: memory would be idle otherwise. In one part of two, or in one alone.
+struct NextRow {
+  Ahead x, residual;
+  bool two;  // there is a residual
+  HWY_INLINE void fetch(int64_t i) const {
+    x(i);
+    if (two) residual(i);
+  }
+};
+
 // Mean (0 for rms) and r of the row that starts at `at`.
-HWY_INLINE void row_statistics(const NormForward& a, RowReader& x, int64_t at, float* mean, float* r) {
+HWY_INLINE void row_statistics(const NormForward& a, RowReader& x, int64_t at, const NextRow& next, float* mean, float* r) {
   double sum[1] = {0}, square[1] = {0};
-  if (a.kind == Norm::layer) {
+  const bool layer = a.kind == Norm::layer;
+  const int64_t half = layer ? a.cols / 2 : 0;  // what the first pass fetches of the next row
+  if (layer) {
     for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
       x.with(at + c, n, [&](auto xs) RECKON_VEC {
         add_sums<1>(n, sum, [&](int64_t i, auto part, V* acc) RECKON_VEC {
           RECKON_COUNT_VECTOR(part.count());
+          next.fetch((c + i) / 2);
           acc[0] = hn::Add(acc[0], xs.load(part, i));
         });
       });
@@ -29,7 +42,8 @@ HWY_INLINE void row_statistics(const NormForward& a, RowReader& x, int64_t at, f
   for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
     x.with(at + c, n, [&](auto xs) RECKON_VEC {
       add_sums<1>(n, square, [&](int64_t i, auto part, V* acc) RECKON_VEC {
-        RECKON_COUNT_VECTOR((a.kind == Norm::layer ? 3 : 2) * part.count());
+        RECKON_COUNT_VECTOR((layer ? 3 : 2) * part.count());
+        next.fetch(layer ? half + (c + i) / 2 : c + i);
         const V off = part.keep(hn::Sub(xs.load(part, i), center));
         acc[0] = hn::MulAdd(off, off, acc[0]);
       });
@@ -57,27 +71,21 @@ HWY_INLINE void add_row(RowReader* terms, RowReader& held, RowWriter& sum, int64
 struct NormReaders {
   RowReader terms[2], x, w, b;
 };
-// The row's last pass; the next row starts at `next`.
-HWY_INLINE void write_norm(const NormForward& a, NormReaders& in, RowWriter& y, int64_t at, int64_t to, int64_t next, float mean, float r) {
+// The row's last pass.
+HWY_INLINE void write_norm(const NormForward& a, NormReaders& in, RowWriter& y, int64_t at, int64_t to, float mean, float r) {
   const V center = set(mean), scale = set(r);
-  for_stores(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
+  for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
     const float* ws = a.w ? in.w.at(c, n) : nullptr;
     const float* bs = a.b ? in.b.at(c, n) : nullptr;
-    float* ys = y.at(to + c);
-    const bool joins = a.residual != nullptr;
-    const Ahead ahead = in.terms[0].ahead(next + c), other = in.terms[1].ahead(next + c);
     in.x.with(at + c, n, [&](auto xs) RECKON_VEC {
-      for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+      y.write(to + c, n, [&](int64_t i, auto part) RECKON_VEC {
         RECKON_COUNT_VECTOR((1 + (a.kind == Norm::layer) + (ws != nullptr) + (bs != nullptr)) * part.count());
-        ahead(i);
-        if (joins) other(i);
         V v = hn::Mul(hn::Sub(xs.load(part, i), center), scale);
         if (ws) v = hn::Mul(v, part.load(ws + i));
         if (bs) v = hn::Add(v, part.load(bs + i));
-        part.store(v, ys + i);
+        return v;
       });
     });
-    y.done(to + c, n);
   });
 }
 
@@ -94,10 +102,11 @@ void norm_rows(const NormForward& a, bool streams, int64_t begin, int64_t end) {
     } else {
       in.x.row_of_passes(at, a.cols);
     }
-    row_statistics(a, in.x, at, &mean, &r);
+    const int64_t next = a.x_rows.at(row + 1);
+    row_statistics(a, in.x, at, {in.terms[0].ahead(next), in.terms[1].ahead(next), a.residual != nullptr}, &mean, &r);
     if (a.mean) static_cast<float*>(a.mean)[row] = mean;
     if (a.r) static_cast<float*>(a.r)[row] = r;
-    write_norm(a, in, y, at, a.y_rows.at(row), a.x_rows.at(row + 1), mean, r);
+    write_norm(a, in, y, at, a.y_rows.at(row), mean, r);
   }
   if (streams) stream_fence();
 }
@@ -108,59 +117,64 @@ void norm_rows(const NormForward& a, bool streams, int64_t begin, int64_t end) {
   return (a.dx || a.dw ? 1 + layer : 0) + (a.dx ? (a.w ? 1 : 0) + layer + 2 : 0) + (a.dw ? 2 : 0) + (a.db ? 1 : 0);
 }
 
-// One row of backward; pdw and pdb [cols] gather the slice's dw and db.
 struct BackReaders {
   RowReader dy, x, w, dsum;
 };
-HWY_INLINE void norm_back_row(const NormBackward& a, BackReaders& in, RowWriter& dx, int64_t row, float* pdw, float* pdb) {
-  const int64_t at_dy = a.dy_rows.at(row), at_x = a.x_rows.at(row), to = a.dx_rows.at(row);
-  const int64_t next_dy = a.dy_rows.at(row + 1), next_x = a.x_rows.at(row + 1);
-  const float mean = a.kind == Norm::layer ? static_cast<const float*>(a.mean)[row] : 0.0f, r = static_cast<const float*>(a.r)[row];
-  const V center = set(mean), scale = set(r), one = set(1.0f);
+// Rows whose gradients are summed into dw and db together, a chunk of columns after the other, while that chunk is near.
+constexpr int64_t kTogether = 4;
+struct BackRow {
+  int64_t dy, x, dx;        // where they start
+  int64_t next_dy, next_x;  // those of the next group
+  float mean, r;
   double sums[2] = {0, 0};  // of g = dy * w, and of g * xhat
-  in.dy.row_of_passes(at_dy, a.cols);
-  in.x.row_of_passes(at_x, a.cols);
-  for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
-    const float* ws = a.w ? in.w.at(c, n) : nullptr;
-    float *dw = a.dw ? pdw + c : nullptr, *db = a.db ? pdb + c : nullptr;
-    const Ahead ahead = in.dy.ahead(next_dy + c);
-    with_both(in.dy, at_dy + c, in.x, at_x + c, n, [&](auto dys, auto xs) RECKON_VEC {
-      add_sums<2>(n, sums, [&](int64_t i, auto part, V* acc) RECKON_VEC {
-        RECKON_COUNT_VECTOR(sums_cost(a) * part.count());
-        ahead(i);
-        const V dy = dys.load(part, i), xhat = hn::Mul(hn::Sub(xs.load(part, i), center), scale);
-        const V g = hn::Mul(dy, ws ? part.load(ws + i) : one);
-        acc[0] = hn::Add(acc[0], g);
-        acc[1] = hn::MulAdd(g, xhat, acc[1]);
-        if (dw) part.store(hn::MulAdd(dy, xhat, part.load(dw + i)), dw + i);
-        if (db) part.store(hn::Add(dy, part.load(db + i)), db + i);
-      });
+};
+HWY_INLINE BackRow back_row(const NormBackward& a, int64_t row, int64_t together) {
+  return {a.dy_rows.at(row),
+          a.x_rows.at(row),
+          a.dx_rows.at(row),
+          a.dy_rows.at(row + together),
+          a.x_rows.at(row + together),
+          a.kind == Norm::layer ? static_cast<const float*>(a.mean)[row] : 0.0f,
+          static_cast<const float*>(a.r)[row]};
+}
+
+// Of columns [c, c + n); dw and db [n] gather the slice's, or are null.
+HWY_INLINE void add_back_sums(const NormBackward& a, BackReaders& in, BackRow& row, int64_t c, int64_t n, float* dw, float* db) {
+  const V center = set(row.mean), scale = set(row.r), one = set(1.0f);
+  const float* ws = a.w ? in.w.at(c, n) : nullptr;
+  const Ahead ahead = in.dy.ahead(row.next_dy + c);
+  with_both(in.dy, row.dy + c, in.x, row.x + c, n, [&](auto dys, auto xs) RECKON_VEC {
+    add_sums<2>(n, row.sums, [&](int64_t i, auto part, V* acc) RECKON_VEC {
+      RECKON_COUNT_VECTOR(sums_cost(a) * part.count());
+      ahead(i);
+      const V dy = dys.load(part, i), xhat = hn::Mul(hn::Sub(xs.load(part, i), center), scale);
+      const V g = hn::Mul(dy, ws ? part.load(ws + i) : one);
+      acc[0] = hn::Add(acc[0], g);
+      acc[1] = hn::MulAdd(g, xhat, acc[1]);
+      if (dw) part.store(hn::MulAdd(dy, xhat, part.load(dw + i)), dw + i);
+      if (db) part.store(hn::Add(dy, part.load(db + i)), db + i);
     });
   });
-  if (!a.dx) return;
-  const V mean_g = set(a.kind == Norm::layer ? float(sums[0] / double(a.cols)) : 0.0f), mean_gx = set(float(sums[1] / double(a.cols)));
-  for_stores(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
-    const float* ws = a.w ? in.w.at(c, n) : nullptr;
-    float* dxs = dx.at(to + c);
-    const Ahead ahead = in.x.ahead(next_x + c);
-    with_both(in.dy, at_dy + c, in.x, at_x + c, n, [&](auto dys, auto xs) RECKON_VEC {
-      for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
-        RECKON_COUNT_VECTOR((a.kind == Norm::layer ? 4 : 3) * part.count());  // xhat and g were counted with the sums
+}
+
+HWY_INLINE void write_back_row(const NormBackward& a, BackReaders& in, const BackRow& row, RowWriter& dx) {
+  const V center = set(row.mean), scale = set(row.r), one = set(1.0f);
+  const V mean_g = set(a.kind == Norm::layer ? float(row.sums[0] / double(a.cols)) : 0.0f),
+          mean_gx = set(float(row.sums[1] / double(a.cols)));
+  for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
+    const float *ws = a.w ? in.w.at(c, n) : nullptr, *more = a.dsum ? in.dsum.at(row.dx + c, n) : nullptr;
+    const Ahead ahead = in.x.ahead(row.next_x + c);
+    with_both(in.dy, row.dy + c, in.x, row.x + c, n, [&](auto dys, auto xs) RECKON_VEC {
+      dx.write(row.dx + c, n, [&](int64_t i, auto part) RECKON_VEC {
+        // xhat and g were counted with the sums
+        RECKON_COUNT_VECTOR(((a.kind == Norm::layer ? 4 : 3) + (more != nullptr)) * part.count());
         ahead(i);
         const V xhat = hn::Mul(hn::Sub(xs.load(part, i), center), scale);
         const V g = hn::Mul(dys.load(part, i), ws ? part.load(ws + i) : one);
-        part.store(hn::Mul(scale, hn::Sub(g, hn::MulAdd(xhat, mean_gx, mean_g))), dxs + i);
+        const V value = hn::Mul(scale, hn::Sub(g, hn::MulAdd(xhat, mean_gx, mean_g)));
+        return more ? hn::Add(round_to(a.dtype, value), part.load(more + i)) : value;
       });
     });
-    if (a.dsum) {
-      round_chunk(a.dtype, dxs, n);
-      const float* more = in.dsum.at(to + c, n);
-      for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
-        RECKON_COUNT_VECTOR(part.count());
-        part.store(hn::Add(part.load(dxs + i), part.load(more + i)), dxs + i);
-      });
-    }
-    dx.done(to + c, n);
   });
 }
 
@@ -168,7 +182,18 @@ void norm_back_rows(const NormBackward& a, bool streams, int64_t begin, int64_t 
   BackReaders in{{a.dtype, a.dy}, {a.dtype, a.x}, {a.w_dtype, a.w}, {a.dtype, a.dsum}};
   RowWriter dx(a.dtype, a.dx, streams);
   if (a.w) in.w.row(0, a.cols);
-  for (int64_t row = begin; row < end; ++row) norm_back_row(a, in, dx, row, pdw, pdb);
+  const int64_t together = a.dtype == DType::f16 ? 1 : kTogether;  // a reader converts one row of float16
+  for (int64_t first = begin; first < end; first += together) {
+    const int64_t count = end - first < together ? end - first : together;
+    BackRow rows[kTogether];
+    for (int64_t k = 0; k < count; ++k) rows[k] = back_row(a, first + k, together);
+    in.dy.row_of_passes(rows[0].dy, a.cols);
+    in.x.row_of_passes(rows[0].x, a.cols);
+    for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
+      for (int64_t k = 0; k < count; ++k) add_back_sums(a, in, rows[k], c, n, a.dw ? pdw + c : nullptr, a.db ? pdb + c : nullptr);
+    });
+    for (int64_t k = 0; a.dx && k < count; ++k) write_back_row(a, in, rows[k], dx);
+  }
   if (streams) stream_fence();
 }
 }  // namespace reckon::cpu::HWY_NAMESPACE

@@ -29,13 +29,9 @@ HWY_INLINE void softmax_row(Source xs, const Ahead& ahead, RowWriter& out, int64
     });
   });
   const V rest = set(float(1.0 / sum[0]));
-  for_stores(cols, [&](int64_t c, int64_t n) RECKON_VEC {
-    float* ys = out.at(at + c);
-    for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
-      RECKON_COUNT_VECTOR(part.count());
-      part.store(hn::Mul(part.load(exps + c + i), rest), ys + i);
-    });
-    out.done(at + c, n);
+  out.write(at, cols, [&](int64_t i, auto part) RECKON_VEC {
+    RECKON_COUNT_VECTOR(part.count());
+    return hn::Mul(part.load(exps + i), rest);
   });
 }
 
@@ -54,16 +50,14 @@ void softmax_rows(bool log, bool streams, DType dtype, const void* x, void* y, i
     const ExpSum s = log_sum_exp(in, at, cols);
     // Subtracting the maximum is exact where it matters; the logarithm of the sum follows as a small, separate term.
     const V most = set(s.most), rest = set(float(log ? __builtin_log(s.sum) : 1.0 / s.sum));
-    for_stores(cols, [&](int64_t c, int64_t n) RECKON_VEC {
-      float* ys = out.at(at + c);
+    for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
       in.with(at + c, n, [&](auto xs) RECKON_VEC {
-        for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+        out.write(at + c, n, [&](int64_t i, auto part) RECKON_VEC {
           RECKON_COUNT_VECTOR(part.count());  // divide, or subtract the logarithm: the exponential was counted with the sum
           const V off = hn::Sub(xs.load(part, i), most);
-          part.store(log ? hn::Sub(off, rest) : hn::Mul(exp_vec(off), rest), ys + i);
+          return log ? hn::Sub(off, rest) : hn::Mul(exp_of<Range::not_above>(off), rest);
         });
       });
-      out.done(at + c, n);
     });
   }
   if (streams) stream_fence();
@@ -90,18 +84,16 @@ void softmax_back_rows(bool log, bool streams, DType dtype, const void* dy, cons
       });
     });
     const V total = set(float(sum[0]));
-    for_stores(cols, [&](int64_t c, int64_t n) RECKON_VEC {
-      float* dxs = out.at(at + c);
+    for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
       const Ahead ahead = kept.ahead(next + c);
       with_both(grad, at + c, kept, at + c, n, [&](auto dys, auto ys) RECKON_VEC {
-        for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
+        out.write(at + c, n, [&](int64_t i, auto part) RECKON_VEC {
           RECKON_COUNT_VECTOR((log ? 3 : 2) * part.count());
           ahead(i);
           const V d = dys.load(part, i), v = ys.load(part, i);
-          part.store(log ? hn::NegMulAdd(exp_vec(v), total, d) : hn::Mul(v, hn::Sub(d, total)), dxs + i);
+          return log ? hn::NegMulAdd(exp_vec(v), total, d) : hn::Mul(v, hn::Sub(d, total));
         });
       });
-      out.done(at + c, n);
     });
   }
   if (streams) stream_fence();

@@ -136,6 +136,23 @@ HWY_INLINE void store_f16(V v, uint16_t* p) {
 }
 #endif
 
+/// What storing and loading make of a value.
+HWY_INLINE V round_to_bf16(V v) {
+  const DU du;
+  const auto bits = hn::BitCast(du, v);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
+  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7FFFu)));
+  const auto quiet = hn::Or(bits, hn::Set(du, 0x400000u));
+  const auto chosen = hn::IfThenElse(hn::RebindMask(du, is_number(v)), rounded, quiet);
+  return hn::BitCast(D(), hn::And(chosen, hn::Set(du, 0xFFFF0000u)));
+}
+HWY_INLINE V round_to_f16(V v) {
+  HWY_ALIGN uint16_t half[hn::MaxLanes(D())];
+  store_f16(v, half);
+  return load_f16(half);
+}
+HWY_INLINE V round_to(DType dtype, V v) { return dtype == DType::f32 ? v : dtype == DType::bf16 ? round_to_bf16(v) : round_to_f16(v); }
+
 template <V (*Load)(const uint16_t*)>
 HWY_INLINE void widen(const uint16_t* from, int64_t n, float* to) {
   const int64_t N = lanes();

@@ -7,6 +7,8 @@
 #define RECKON_BACKEND_CPU_VEC_HELD_INL_H_
 #endif
 
+#include <type_traits>
+
 #include "reckon/backend/cpu/stream.h"
 #include "reckon/backend/cpu/vec-inl.h"
 
@@ -30,6 +32,7 @@ struct Ahead {
   const char* first;
   int64_t bytes;  // of an element
   HWY_INLINE void operator()(int64_t i) const { __builtin_prefetch(first + i * bytes, 0, 2); }
+  HWY_INLINE Ahead from(int64_t i) const { return {first + i * bytes, bytes}; }
 };
 HWY_INLINE Ahead ahead_of(DType dtype, const void* data, int64_t i) {
   const int64_t bytes = dtype == DType::f32 ? 4 : 2;
@@ -148,6 +151,29 @@ struct RowWriter {
     narrow_chunk(dtype, buffer, n, streams ? halves : to);
     if (streams) stream_run(halves, to, n * 2);
   }
+  /// Writes value(j, part) for each vector j of elements [i, i + n), straight from the registers.
+  template <class Value>
+  HWY_INLINE void write(int64_t i, int64_t n, Value value) {
+    if (dtype == DType::f32) {
+      float* const to = static_cast<float*>(data) + i;
+      const bool past = streams && reinterpret_cast<uintptr_t>(to) % 64 == 0;
+      for_vectors(n, [&](int64_t j, auto part) RECKON_VEC {
+        const V v = value(j, part);
+        if constexpr (std::is_same_v<decltype(part), Whole>) {
+          if (past) return hn::Stream(v, D(), to + j);
+        }
+        part.store(v, to + j);
+      });
+    } else if (dtype == DType::bf16) {
+      write_bf16(static_cast<uint16_t*>(data) + i, n, value);
+    } else {
+      for (int64_t c = 0; c < n; c += kStored) {
+        const int64_t count = n - c < kStored ? n - c : kStored;
+        for_vectors(count, [&](int64_t j, auto part) RECKON_VEC { part.store(value(c + j, part), buffer + j); });
+        done(i + c, count);
+      }
+    }
+  }
   /// Writes n floats from elsewhere, and rounds them there too.
   HWY_INLINE void put(int64_t i, int64_t n, float* from) {
     if (dtype == DType::bf16) return put_bf16(static_cast<uint16_t*>(data) + i, n, from);
@@ -163,6 +189,25 @@ struct RowWriter {
   }
 
  private:
+  template <class Value>
+  HWY_INLINE void write_bf16(uint16_t* to, int64_t n, Value value) {
+    const int64_t N = lanes();
+    int64_t j = 0;
+#if HWY_TARGET != HWY_SCALAR
+    const hn::Repartition<uint16_t, D> d16;
+    const bool past = streams && reinterpret_cast<uintptr_t>(to) % 64 == 0;
+    for (; j + 2 * N <= n; j += 2 * N) {
+      const V low = value(j, Whole()), high = value(j + N, Whole());
+      const auto rounded = round_pair(low, high);
+      past ? hn::Stream(rounded, d16, to + j) : hn::StoreU(rounded, d16, to + j);
+    }
+#endif
+    for (; j + N <= n; j += N) store_bf16(value(j, Whole()), to + j);
+    if (j == n) return;
+    HWY_ALIGN uint16_t rest[hn::MaxLanes(D())];
+    store_bf16(value(j, Tail{hn::FirstN(D(), size_t(n - j))}), rest);
+    std::memcpy(to + j, rest, size_t(n - j) * 2);
+  }
   HWY_INLINE void put_bf16(uint16_t* to, int64_t n, float* from) {
     int64_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
@@ -181,14 +226,6 @@ struct RowWriter {
     widen<load_bf16>(to + i, n - i, from + i);
   }
 };
-
-/// Rounds n <= kStored floats to the dtype, as if they had been stored.
-HWY_INLINE void round_chunk(DType dtype, float* x, int64_t n) {
-  if (dtype == DType::f32) return;
-  HWY_ALIGN uint16_t halves[kStored];
-  narrow_chunk(dtype, x, n, halves);
-  read_chunk(dtype, halves, 0, n, x);
-}
 }  // namespace reckon::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 #endif

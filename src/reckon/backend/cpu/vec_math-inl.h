@@ -120,8 +120,8 @@ HWY_INLINE V within(V x, float most) {
 constexpr float kGeluScale = 1.5957691216f;  // 2 sqrt(2/pi)
 constexpr float kGeluCube = 0.044715f;
 HWY_INLINE V gelu_vec(V x) {
-  const V cubic = hn::MulAdd(hn::Mul(hn::Mul(x, x), x), set(kGeluCube), x);
-  return hn::Mul(x, sigmoid_vec(hn::Mul(cubic, set(kGeluScale))));
+  const V minus_u = hn::Mul(x, hn::MulAdd(hn::Mul(x, x), set(-kGeluScale * kGeluCube), set(-kGeluScale)));
+  return hn::Div(x, hn::Add(set(1.0f), exp_vec(minus_u)));
 }
 HWY_INLINE V gelu_slope_vec(V given) {
   const V x = within(given, 16.0f);  // beyond it is 0 or 1, and further on the cube is infinite
@@ -144,7 +144,7 @@ HWY_INLINE V sigmoid_plain_vec(V x) { return sigmoid_vec(x); }
 HWY_INLINE V with_nan(V a, V b, V chosen) { return hn::IfThenElse(is_number(a), hn::IfThenElse(is_number(b), chosen, b), a); }
 
 /// x * sigmoid(x), and its slope.
-HWY_INLINE V silu_vec(V x) { return hn::Mul(x, sigmoid_vec(x)); }
+HWY_INLINE V silu_vec(V x) { return hn::Div(x, hn::Add(set(1.0f), exp_vec(hn::Neg(x)))); }
 HWY_INLINE V silu_slope_vec(V given) {
   const V x = within(given, 120.0f);  // beyond it is 0 or 1
   V s, complement;

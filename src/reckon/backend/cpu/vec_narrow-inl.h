@@ -22,7 +22,6 @@ HWY_INLINE V exp2_narrow(V t) {
   p = hn::MulAdd(p, r, set(1.0f));
   return V{_mm512_scalef_ps(p.raw, t.raw)};  // p * 2^floor(t)
 }
-HWY_INLINE V exp_narrow(V x) { return exp2_narrow(hn::Mul(x, set(1.44269504089f))); }
 
 HWY_INLINE V log_narrow(V x) {
   const V m{_mm512_getmant_ps(x.raw, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_nan)}, f = hn::Sub(m, set(1.0f));  // m in [3/4, 3/2)
@@ -36,30 +35,32 @@ HWY_INLINE V log_narrow(V x) {
   return hn::MulAdd(e, set(0.69314718056f), hn::Mul(p, f));
 }
 #else
-HWY_INLINE V exp_narrow(V x) { return exp_vec(x); }
+HWY_INLINE V exp2_narrow(V t) { return exp_vec(hn::Mul(t, set(0.69314718056f))); }
 HWY_INLINE V log_narrow(V x) { return log_vec(x); }
 #endif
 
-HWY_INLINE V sigmoid_narrow(V x) { return hn::Div(set(1.0f), hn::Add(set(1.0f), exp_narrow(hn::Neg(x)))); }
+constexpr float kLog2E = 1.44269504089f;
+HWY_INLINE V exp_narrow(V x) { return exp2_narrow(hn::Mul(x, set(kLog2E))); }
+HWY_INLINE V sigmoid_narrow(V x) { return hn::Div(set(1.0f), hn::Add(set(1.0f), exp2_narrow(hn::Mul(x, set(-kLog2E))))); }
 /// x / (1 + e^-x)
-HWY_INLINE V silu_narrow(V x) { return hn::Div(x, hn::Add(set(1.0f), exp_narrow(hn::Neg(x)))); }
-HWY_INLINE V gelu_narrow(V x) {
-  const V t = hn::Mul(x, hn::MulAdd(hn::Mul(x, x), set(-kGeluScale * kGeluCube), set(-kGeluScale)));
-  return hn::Div(x, hn::Add(set(1.0f), exp_narrow(t)));
+HWY_INLINE V silu_narrow(V x) { return hn::Div(x, hn::Add(set(1.0f), exp2_narrow(hn::Mul(x, set(-kLog2E))))); }
+// log2(e) times minus the argument of gelu's gate.
+HWY_INLINE V gelu_power(V x, V square) {
+  return hn::Mul(x, hn::MulAdd(square, set(-kGeluScale * kGeluCube * kLog2E), set(-kGeluScale * kLog2E)));
 }
-/// s + x s (1 - s) u', of s = sigmoid(u).
-HWY_INLINE V slope_of_gate(V x, V minus_u, V u_slope) {
-  const V s = hn::Div(set(1.0f), hn::Add(set(1.0f), exp_narrow(minus_u)));
+HWY_INLINE V gelu_narrow(V x) { return hn::Div(x, hn::Add(set(1.0f), exp2_narrow(gelu_power(x, hn::Mul(x, x))))); }
+/// s + x s (1 - s) u', of s = sigmoid(u), power = -u log2(e).
+HWY_INLINE V slope_of_gate(V x, V power, V u_slope) {
+  const V s = hn::Div(set(1.0f), hn::Add(set(1.0f), exp2_narrow(power)));
   return hn::MulAdd(hn::Mul(x, u_slope), hn::NegMulAdd(s, s, s), s);
 }
 HWY_INLINE V silu_slope_narrow(V x) {
   const V a = within(x, 120.0f);  // beyond it is 0 or 1
-  return slope_of_gate(a, hn::Neg(a), set(1.0f));
+  return slope_of_gate(a, hn::Mul(a, set(-kLog2E)), set(1.0f));
 }
 HWY_INLINE V gelu_slope_narrow(V x) {
   const V a = within(x, 16.0f), square = hn::Mul(a, a);  // so too
-  const V minus_u = hn::Mul(a, hn::MulAdd(square, set(-kGeluScale * kGeluCube), set(-kGeluScale)));
-  return slope_of_gate(a, minus_u, hn::MulAdd(square, set(3 * kGeluCube * kGeluScale), set(kGeluScale)));
+  return slope_of_gate(a, gelu_power(a, square), hn::MulAdd(square, set(3 * kGeluCube * kGeluScale), set(kGeluScale)));
 }
 
 HWY_INLINE V tanh_narrow(V x) {
