@@ -11,49 +11,52 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
-// The next row, read while this one's sums are computed: memory would be idle otherwise. In one part of two, or in one alone.
+// The next row, of which each pass over this one fetches a share, so that memory is never idle: of 2^shift elements one.
 struct NextRow {
   Ahead x, residual;
   bool two;  // there is a residual
-  HWY_INLINE void fetch(int64_t i) const {
-    x(i);
-    if (two) residual(i);
+  HWY_INLINE void fetch(int64_t i, int shift) const {
+    x(i >> shift);
+    if (two) residual(i >> shift);
   }
+  HWY_INLINE NextRow after(int64_t n) const { return {x.from(n), residual.from(n), two}; }
 };
 
 // Mean (0 for rms) and r of the row that starts at `at`.
-HWY_INLINE void row_statistics(const NormForward& a, RowReader& x, int64_t at, const NextRow& next, float* mean, float* r) {
+HWY_INLINE void row_statistics(const NormForward& a, RowReader& x, int64_t at, NextRow& next, float* mean, float* r) {
   double sum[1] = {0}, square[1] = {0};
   const bool layer = a.kind == Norm::layer;
-  const int64_t half = layer ? a.cols / 2 : 0;  // what the first pass fetches of the next row
+  const int shift = a.residual || layer ? 2 : 1;
   if (layer) {
     for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
       x.with(at + c, n, [&](auto xs) RECKON_VEC {
         add_sums<1>(n, sum, [&](int64_t i, auto part, V* acc) RECKON_VEC {
           RECKON_COUNT_VECTOR(part.count());
-          next.fetch((c + i) / 2);
+          next.fetch(c + i, shift);
           acc[0] = hn::Add(acc[0], xs.load(part, i));
         });
       });
     });
   }
+  if (layer) next = next.after(a.cols >> shift);
   *mean = float(sum[0] / double(a.cols));
   const V center = set(*mean);
   for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
     x.with(at + c, n, [&](auto xs) RECKON_VEC {
       add_sums<1>(n, square, [&](int64_t i, auto part, V* acc) RECKON_VEC {
         RECKON_COUNT_VECTOR((layer ? 3 : 2) * part.count());
-        next.fetch(layer ? half + (c + i) / 2 : c + i);
+        next.fetch(c + i, shift);
         const V off = part.keep(hn::Sub(xs.load(part, i), center));
         acc[0] = hn::MulAdd(off, off, acc[0]);
       });
     });
   });
+  next = next.after(a.cols >> shift);
   *r = float(1.0 / __builtin_sqrt(square[0] / double(a.cols) + a.eps));
 }
 
 // sum = x + y, rounded, for the row that starts at `at` in all three. `held` keeps it, if it fits.
-HWY_INLINE void add_row(RowReader* terms, RowReader& held, RowWriter& sum, int64_t at, int64_t cols) {
+HWY_INLINE void add_row(RowReader* terms, RowReader& held, RowWriter& sum, int64_t at, int64_t cols, NextRow& next) {
   const bool fits = cols <= kHeld;
   float* const row = fits ? held.hold(at, cols) : held.hold(at, 0);
   for_stores(cols, [&](int64_t c, int64_t n) RECKON_VEC {
@@ -61,25 +64,30 @@ HWY_INLINE void add_row(RowReader* terms, RowReader& held, RowWriter& sum, int64
     with_both(terms[0], at + c, terms[1], at + c, n, [&](auto xs, auto ys) RECKON_VEC {
       for_vectors(n, [&](int64_t i, auto part) RECKON_VEC {
         RECKON_COUNT_VECTOR(part.count());
+        next.fetch(c + i, 2);
         part.store(hn::Add(xs.load(part, i), ys.load(part, i)), sums + i);
       });
     });
     sum.put(at + c, n, sums);
   });
+  next = next.after(cols >> 2);
 }
 
 struct NormReaders {
   RowReader terms[2], x, w, b;
 };
 // The row's last pass.
-HWY_INLINE void write_norm(const NormForward& a, NormReaders& in, RowWriter& y, int64_t at, int64_t to, float mean, float r) {
+HWY_INLINE void write_norm(const NormForward& a, NormReaders& in, RowWriter& y, int64_t at, int64_t to, const NextRow& next, float mean,
+                           float r) {
   const V center = set(mean), scale = set(r);
+  const int shift = a.residual && a.kind == Norm::layer ? 2 : 1;
   for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
     const float* ws = a.w ? in.w.at(c, n) : nullptr;
     const float* bs = a.b ? in.b.at(c, n) : nullptr;
     in.x.with(at + c, n, [&](auto xs) RECKON_VEC {
       y.write(to + c, n, [&](int64_t i, auto part) RECKON_VEC {
         RECKON_COUNT_VECTOR((1 + (a.kind == Norm::layer) + (ws != nullptr) + (bs != nullptr)) * part.count());
+        next.fetch(c + i, shift);
         V v = hn::Mul(hn::Sub(xs.load(part, i), center), scale);
         if (ws) v = hn::Mul(v, part.load(ws + i));
         if (bs) v = hn::Add(v, part.load(bs + i));
@@ -95,18 +103,18 @@ void norm_rows(const NormForward& a, bool streams, int64_t begin, int64_t end) {
   if (a.w) in.w.row(0, a.cols);
   if (a.b) in.b.row(0, a.cols);
   for (int64_t row = begin; row < end; ++row) {
-    const int64_t at = a.x_rows.at(row);
+    const int64_t at = a.x_rows.at(row), after = a.x_rows.at(row + 1);
+    NextRow next{in.terms[0].ahead(after), in.terms[1].ahead(after), a.residual != nullptr};
     float mean, r;
     if (a.residual) {
-      add_row(in.terms, in.x, sum, at, a.cols);
+      add_row(in.terms, in.x, sum, at, a.cols, next);
     } else {
       in.x.row_of_passes(at, a.cols);
     }
-    const int64_t next = a.x_rows.at(row + 1);
-    row_statistics(a, in.x, at, {in.terms[0].ahead(next), in.terms[1].ahead(next), a.residual != nullptr}, &mean, &r);
+    row_statistics(a, in.x, at, next, &mean, &r);
     if (a.mean) static_cast<float*>(a.mean)[row] = mean;
     if (a.r) static_cast<float*>(a.r)[row] = r;
-    write_norm(a, in, y, at, a.y_rows.at(row), mean, r);
+    write_norm(a, in, y, at, a.y_rows.at(row), next, mean, r);
   }
   if (streams) stream_fence();
 }

@@ -11,7 +11,8 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
-// Softmax of the row that starts at `at`; its exponentials are kept in exps. Of what is rounded to bfloat16 they are those of vec_narrow.
+// Softmax of the row that starts at `at`; its exponentials are kept in exps, and the next row is fetched by both later passes. Of what is
+// rounded to bfloat16 they are those of vec_narrow.
 template <class Source>
 HWY_INLINE void softmax_row(Source xs, const Ahead& ahead, RowWriter& out, int64_t at, int64_t cols, float* exps) {
   constexpr bool kNarrow = std::is_same_v<Source, Halves>;
@@ -21,7 +22,7 @@ HWY_INLINE void softmax_row(Source xs, const Ahead& ahead, RowWriter& out, int64
   for_chunks(cols, [&](int64_t c, int64_t n) RECKON_VEC {
     add_sums<1>(n, sum, [&](int64_t i, auto part, V* acc) RECKON_VEC {
       RECKON_COUNT_VECTOR(3 * part.count());  // subtract, exp, sum
-      ahead(c + i);
+      ahead((c + i) / 2);
       const V off = hn::Sub(xs.load(part, c + i), most);
       const V e = kNarrow ? exp_narrow(off) : exp_of<Range::not_above>(off);
       part.store(e, exps + c + i);
@@ -31,6 +32,7 @@ HWY_INLINE void softmax_row(Source xs, const Ahead& ahead, RowWriter& out, int64
   const V rest = set(float(1.0 / sum[0]));
   out.write(at, cols, [&](int64_t i, auto part) RECKON_VEC {
     RECKON_COUNT_VECTOR(part.count());
+    ahead(cols / 2 + i / 2);
     return hn::Mul(part.load(exps + i), rest);
   });
 }

@@ -123,7 +123,7 @@ HWY_INLINE void map1(const In* x, Out* y, int64_t n, F f, bool streams = false) 
   int64_t i = 0;
   for (; i + 2 * N <= n; i += 2 * N) {
     RECKON_COUNT_VECTOR(kFlops * 2 * N);
-    if (!past) fetch_ahead(x + i, 2 * N);  // streams are read ahead by the processor
+    if (!past) fetch_ahead(x + i, 2 * N);  // one stream is read ahead by the processor
     V u, v;
     if constexpr (std::is_same_v<In, Out>) {
       load_pair(x + i, u, v);
@@ -152,7 +152,8 @@ HWY_INLINE void map2(const T* a, const T* b, T* y, int64_t n, F f, bool streams 
   int64_t i = 0;
   for (; i + 2 * N <= n; i += 2 * N) {
     RECKON_COUNT_VECTOR(kFlops * 2 * N);
-    if (!past) fetch_ahead(a + i, 2 * N), fetch_ahead(b + i, 2 * N);
+    fetch_ahead(a + i, 2 * N);
+    fetch_ahead(b + i, 2 * N);
     V a0, a1, b0, b1;
     load_pair(a + i, a0, a1);
     load_pair(b + i, b0, b1);

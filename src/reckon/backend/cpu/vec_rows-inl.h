@@ -40,7 +40,8 @@ struct ExpSum {
 };
 
 /// Adds the elements [at, at + n) to `most` and `sum`, which start as -inf and 0. When a chunk raises the maximum, the sum so far is scaled
-/// down. Meanwhile fetches what lies `distance` elements further on.
+/// down. Meanwhile fetches what lies `distance` elements further on. kNarrow: a sum that only results of bfloat16 are made from.
+template <bool kNarrow = false>
 HWY_INLINE void add_exps(RowReader& x, int64_t at, int64_t n, int64_t distance, float& most, double& sum) {
   const float none = -__builtin_inff();
   const int64_t further = at + distance;
@@ -55,18 +56,20 @@ HWY_INLINE void add_exps(RowReader& x, int64_t at, int64_t n, int64_t distance, 
       add_sums<1>(count, more, [&](int64_t i, auto part, V* acc) RECKON_VEC {
         RECKON_COUNT_VECTOR(3 * part.count());  // subtract, exp, sum
         ahead(i);
-        acc[0] = hn::Add(acc[0], part.keep(exp_of<Range::not_above>(hn::Sub(xs.load(part, i), shift))));
+        const V off = hn::Sub(xs.load(part, i), shift);
+        constexpr bool kShort = kNarrow && std::is_same_v<decltype(xs), Halves>;
+        acc[0] = hn::Add(acc[0], part.keep(kShort ? exp_narrow(off) : exp_of<Range::not_above>(off)));
       });
       sum += more[0];
     });
   });
 }
 
-/// Of the elements [at, at + n), a row that is followed by another.
+/// Of the elements [at, at + n), a row that is followed by another; results have its type.
 HWY_INLINE ExpSum log_sum_exp(RowReader& x, int64_t at, int64_t n) {
   float most = -__builtin_inff();
   double sum = 0;
-  add_exps(x, at, n, n, most, sum);
+  add_exps<true>(x, at, n, n, most, sum);
   return {most == -__builtin_inff() ? 0.0f : most, sum};
 }
 }  // namespace reckon::cpu::HWY_NAMESPACE
