@@ -1,7 +1,9 @@
 // Rows of tensors beyond the caches, which are stored past them, against the same rows a few at a time: equal bits, wherever rows begin.
+#include <algorithm>
 #include <cstring>
 
 #include "reckon/ops/ops.h"
+#include "reckon/ops/unary.h"
 #include "tests/engine/support.h"
 
 namespace reckon {
@@ -25,7 +27,7 @@ class LargeRows : public OnCpu {
       Tensor in = part(x).detached();
       in.set_requires_grad();
       const Tensor y = f(in, part(other), begin, end);
-      const Tensor seed = y.shape() == in.shape() ? part(dy) : ones(*device_, y.spec());
+      const Tensor seed = y.shape() == in.shape() && y.dtype() == in.dtype() ? part(dy) : ones(*device_, y.spec());
       return Tensors{y.detached(), grad(y, {in}, seed)[0]};
     };
     const Tensors whole = run(0, rows);
@@ -61,6 +63,50 @@ TEST_F(LargeRows, HaveTheBitsOfFewOfThem) {
         return cross_entropy(x, contiguous(slice(targets, 0, begin, end)), {.reduction = Reduction::none});
       });
     }
+}
+
+TEST_F(LargeRows, ElementWiseHaveTheBitsOfFewOfThem) {
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const int64_t width : {4096, 4099}) {  // rows that start at cache lines, or anywhere
+      const int64_t rows = (int64_t(17) << 20) / width;
+      const auto expect = [&](const char* name, auto f) {
+        expect_same(name, dtype, rows, width, [f](const Tensor& x, const Tensor& other, int64_t, int64_t) { return f(x, other); });
+      };
+      expect("add", [](const Tensor& x, const Tensor& o) { return add(x, o); });
+      expect("maximum", [](const Tensor& x, const Tensor& o) { return maximum(x, o); });
+      expect("affine", [](const Tensor& x, const Tensor&) { return affine(x, 3, -1); });
+      expect("exp", [](const Tensor& x, const Tensor&) { return exp(x); });
+      expect("sin", [](const Tensor& x, const Tensor&) { return sin(x); });
+      expect("clamp", [](const Tensor& x, const Tensor&) { return clamp(x, -0.5, 0.5); });
+      expect("gelu", [](const Tensor& x, const Tensor&) { return gelu(x); });
+      expect("tanh", [](const Tensor& x, const Tensor&) { return tanh(x); });
+      expect("cast", [](const Tensor& x, const Tensor&) { return cast(x, x.dtype() == DType::f32 ? DType::bf16 : DType::f32); });
+    }
+}
+
+TEST_F(LargeRows, SwigluHasTheBitsOfFewOfThem) {
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const int64_t width : {2048, 2050}) {  // of the result; gates and values are as wide
+      const int64_t rows = (int64_t(9) << 20) / width;
+      const Tensor x = random({rows, 2 * width}, dtype, 1), whole = swiglu(x);
+      for (int64_t begin = 0; begin < rows; begin += kFew) {
+        const int64_t end = std::min(rows, begin + kFew);
+        const Tensor few = swiglu(contiguous(slice(x, 0, begin, end)));
+        const auto* all = static_cast<const std::byte*>(whole.raw()) + begin * width * size_of(dtype);
+        ASSERT_EQ(std::memcmp(all, few.raw(), size_t(few.spec().bytes())), 0) << to_string(dtype) << " rows from " << begin;
+      }
+    }
+}
+
+TEST_F(LargeRows, FillsAndCopiesReachEveryByte) {
+  const int64_t n = (int64_t(9) << 20) + 13;  // of 4 bytes: a fill alone is above 32 MB
+  const Tensor x = full(*device_, {{n}, DType::f32}, 1.5), zero = zeros(*device_, {{n}, DType::f32});
+  const auto count = [n](const Tensor& t, float value) { return std::count(t.data<float>(), t.data<float>() + n, value); };
+  EXPECT_EQ(count(x, 1.5f), n);
+  EXPECT_EQ(count(zero, 0.0f), n);
+  const Tensor slot = full(*device_, {{n}, DType::f32}, 7);
+  call(op::accumulate, {slot, x}, AccumulateParams{false});
+  EXPECT_EQ(count(slot, 1.5f), n);
 }
 }  // namespace
 }  // namespace reckon

@@ -1,5 +1,5 @@
-// cli/bench_ops: reckon bench ops [OPERATION ...] [--json]: each operation on tensors beyond every cache, as a share of what a copy of as many
-// bytes takes, or of what a matrix product reaches, in the same run.
+// cli/bench_ops: reckon bench ops [OPERATION ...] [--json]: each operation on tensors beyond every cache, as a share of what a copy of as
+// many bytes takes, or of what a matrix product reaches, in the same run.
 #include <algorithm>
 #include <cstdio>
 #include <functional>
@@ -32,11 +32,11 @@ constexpr int kRounds = 7;  // best of: other programs can only make a measureme
 struct Operands {
   Device& device;
   DType dtype;
-  Tensor a, b;        // [rows, width]
-  Tensor weight;      // [width], also bias
-  Tensor mask;        // bool [rows, width]
-  Tensor ids;         // i32 [rows], below `rows`
-  Tensor row_target;  // i32 [rows], below `width`
+  Tensor a, b;                                            // [rows, width]
+  Tensor weight;                                          // [width], also bias
+  Tensor mask;                                            // bool [rows, width]
+  Tensor ids;                                             // i32 [rows], below `rows`
+  Tensor row_target;                                      // i32 [rows], below `width`
   static constexpr int64_t kRows = 16384, kWidth = 4096;  // 64 M elements
 
   Operands(Device& d, DType t) : device(d), dtype(t) {
@@ -93,9 +93,12 @@ void add_elementwise(std::vector<Bench>& list, const Operands& o) {
   list.push_back({"where", false, [=] { where(mask, a, b); }});
   list.push_back({"cast", false, [=, to = a.dtype() == DType::f32 ? DType::bf16 : DType::f32] { cast(a, to); }});
   list.push_back({"contiguous of a transpose", false, [=] { contiguous(transpose(a)); }});
-  list.push_back(backward_of("gelu_back", [](const Tensor& x) { return gelu(x); }, o));
-  list.push_back(backward_of("silu_back", [](const Tensor& x) { return silu(x); }, o));
-  list.push_back(backward_of("tanh_back", [](const Tensor& x) { return tanh(x); }, o));
+  list.push_back(backward_of(
+      "gelu_back", [](const Tensor& x) { return gelu(x); }, o));
+  list.push_back(backward_of(
+      "silu_back", [](const Tensor& x) { return silu(x); }, o));
+  list.push_back(backward_of(
+      "tanh_back", [](const Tensor& x) { return tanh(x); }, o));
 }
 
 void add_rows(std::vector<Bench>& list, const Operands& o) {
@@ -107,10 +110,14 @@ void add_rows(std::vector<Bench>& list, const Operands& o) {
   list.push_back({"softmax", false, [=] { softmax(a); }});
   list.push_back({"log_softmax", false, [=] { log_softmax(a); }});
   list.push_back({"cross_entropy", false, [=] { cross_entropy(a, target); }});
-  list.push_back(backward_of("layer_norm_back", [w](const Tensor& x) { return layer_norm(x, w, w); }, o));
-  list.push_back(backward_of("rms_norm_back", [w](const Tensor& x) { return rms_norm(x, w); }, o));
-  list.push_back(backward_of("softmax_back", [](const Tensor& x) { return softmax(x); }, o));
-  list.push_back(backward_of("cross_entropy_back", [target](const Tensor& x) { return cross_entropy(x, target); }, o));
+  list.push_back(backward_of(
+      "layer_norm_back", [w](const Tensor& x) { return layer_norm(x, w, w); }, o));
+  list.push_back(backward_of(
+      "rms_norm_back", [w](const Tensor& x) { return rms_norm(x, w); }, o));
+  list.push_back(backward_of(
+      "softmax_back", [](const Tensor& x) { return softmax(x); }, o));
+  list.push_back(backward_of(
+      "cross_entropy_back", [target](const Tensor& x) { return cross_entropy(x, target); }, o));
   list.push_back({"sum", false, [=] { sum(a); }});
   list.push_back({"sum of rows", false, [=] { sum(a, {-1}); }});
   list.push_back({"sum of columns", false, [=] { sum(a, {0}); }});
@@ -154,8 +161,10 @@ struct OptimizerBench {
 };
 void add_optimizers(std::vector<Bench>& list, const Operands& o) {
   using Kind = OptimizerKind;
-  for (const Kind kind : {Kind::sgd, Kind::momentum, Kind::nesterov, Kind::adagrad, Kind::rmsprop, Kind::adam, Kind::adamw, Kind::lamb, Kind::adamw8bit})
-    list.push_back({to_string(kind), false, [=, held = std::shared_ptr<OptimizerBench>()]() mutable {
+  for (const Kind kind :
+       {Kind::sgd, Kind::momentum, Kind::nesterov, Kind::adagrad, Kind::rmsprop, Kind::adam, Kind::adamw, Kind::lamb, Kind::adamw8bit})
+    list.push_back({to_string(kind), false,
+                    [=, held = std::shared_ptr<OptimizerBench>()]() mutable {
                       if (!held) held = std::make_shared<OptimizerBench>(o, kind);
                       held->optimizer->step();
                     },
@@ -213,7 +222,11 @@ std::vector<Line> measure_all(Device& device, DType dtype, const std::vector<std
   std::erase_if(list, [&](const Bench& b) { return !is_wanted(b); });
   const Tensor slot = empty(device, o.a.spec());
   const Tensor x = o.make({4096, 1024}, 11), w = o.make({4096, 1024}, 12);
-  const Bench copy{"copy", false, [&] { call(op::accumulate, {slot, o.a}, AccumulateParams{false}); }}, product{"product", true, [&] { linear(x, w); }};
+  const Bench copy{"copy", false,
+                   [&] {
+                     call(op::accumulate, {slot, o.a}, AccumulateParams{false});
+                   }},
+      product{"product", true, [&] { linear(x, w); }};
   std::vector<Line> lines;
   for (Bench& bench : list) {
     const Bench& yardstick = bench.product ? product : copy;
@@ -234,8 +247,8 @@ std::vector<Line> measure_all(Device& device, DType dtype, const std::vector<std
 void print(const std::vector<Line>& lines) {
   std::printf("%-32s %-5s %9s %10s  %s\n", "operation", "dtype", "ms", "rate", "of a copy or product");
   for (const Line& line : lines)
-    std::printf("%-32s %-5s %9.2f %6.1f %s %6.0f %%\n", line.name.c_str(), to_string(line.dtype).c_str(), line.seconds * 1e3, line.rate * 1e-9,
-                line.product ? "GFLOP/s" : "GB/s   ", 100 * line.share);
+    std::printf("%-32s %-5s %9.2f %6.1f %s %6.0f %%\n", line.name.c_str(), to_string(line.dtype).c_str(), line.seconds * 1e3,
+                line.rate * 1e-9, line.product ? "GFLOP/s" : "GB/s   ", 100 * line.share);
 }
 std::string json_of(const std::vector<Line>& lines) {
   JsonWriter j(true);
