@@ -46,6 +46,26 @@ void master_weights(Device& cpu) {
   check(std::abs(select(master, 0, 0).item() - 0.9) < 1e-5, "1 - 100 * 0.001");
 }
 
+void autocast(Device& cpu) {
+  Tensor w1 = normal(cpu, {64, 64}, 1, 0.125), w2 = normal(cpu, {10, 64}, 2, 0.125);
+  w1.set_requires_grad();
+  w2.set_requires_grad();
+  const Tensor x = normal(cpu, {8, 64}, 3), targets = arange(cpu, 8, DType::i32);
+  Tensor loss;
+  {
+    const Autocast scope(DType::bf16);
+    SHOW(cpu, Tensor hidden = gelu(linear(x, w1)));
+    SHOW(cpu, Tensor again = gelu(linear(hidden, w1)));
+    SHOW(cpu, Tensor logits = linear(again, w2));
+    SHOW(cpu, loss = cross_entropy(logits, targets));
+    say("hidden is {}, logits are {}, the loss is {}", hidden, logits, loss);
+    check(again.dtype() == DType::bf16 && loss.dtype() == DType::f32, "products run in bfloat16, losses in float32");
+  }
+  SHOW(cpu, backward(loss));
+  say("the gradient of w1 is {}", w1.grad());
+  check(w1.grad().dtype() == DType::f32, "the cast of w1 is a part of the graph");
+}
+
 void loss_scale(Device& cpu) {
   Tensor w = ones(cpu, {{4}, DType::f16});
   w.set_requires_grad();
@@ -90,4 +110,4 @@ void budget(Device&) {
   }
 }
 
-int main() { return run({limits, adding_up, master_weights, loss_scale, dynamic_scale, budget}); }
+int main() { return run({limits, adding_up, master_weights, autocast, loss_scale, dynamic_scale, budget}); }

@@ -2,6 +2,7 @@
 #pragma once
 #include "reckon/backend/cpu/device.h"
 #include "reckon/engine/anomaly.h"
+#include "reckon/engine/autocast.h"
 #include "reckon/engine/backward.h"
 #include "reckon/engine/compile.h"
 #include "reckon/engine/context.h"

@@ -1,6 +1,7 @@
 // Anomaly mode names the line behind the first NaN. This file is compiled with line numbers.
 #include "reckon/engine/anomaly.h"
 
+#include "reckon/engine/autocast.h"
 #include "tests/engine/support.h"
 
 namespace reckon {
@@ -82,6 +83,28 @@ TEST_F(Anomaly, InACheckpointItIsTheLineOfTheSegment) {
   };
   const Tensor loss = checkpoint(segment, {leaf({2}, {0, 1})});
   EXPECT_THAT(error_of([&] { backward(loss); }), AllOf(HasSubstr("the rule of sqrt"), HasSubstr("anomaly.cpp:" + std::to_string(line))));
+}
+
+TEST_F(Anomaly, UnderAutocastItIsTheOperationInItsType) {
+  const AnomalyMode scope;
+  const Autocast types(DType::bf16);
+  const Tensor x = cast(tensor({3}, {1, 0, 2}), DType::bf16).set_requires_grad();
+  int line = __LINE__ + 1;
+  const Tensor y = log(x);
+  EXPECT_THAT(error_of([&] { backward(sum(y)); }),
+              AllOf(HasSubstr("the rule of log made a gradient of input 0, f32[3]"), HasSubstr("anomaly.cpp:" + std::to_string(line))));
+  // A gradient that the low type does not hold: 70000 is no float16.
+  const Autocast half(DType::f16);
+  const Tensor b = ones(*device_, {{1, 1}, DType::f32}).set_requires_grad(), p = matmul(b, b);
+  line = __LINE__ + 1;
+  const Tensor total = sum(p);
+  EXPECT_THAT(error_of([&] { backward(affine(total, 70000)); }),
+              AllOf(HasSubstr("the rule of cast made a gradient of input 0, f16[1, 1]"), HasSubstr("anomaly.cpp:" + std::to_string(line))));
+  EXPECT_THAT(error_of([&] {
+                const FiniteCheck finite;
+                matmul(full(*device_, {{1, 1}, DType::f32}, 1e5), b);
+              }),
+              HasSubstr("cast gave 1 NaN or infinite values of 1 in its output f16[1, 1]"));
 }
 
 TEST_F(Anomaly, ChangesNothingElse) {

@@ -7,6 +7,7 @@
 
 #include "reckon/base/debug.h"
 #include "reckon/engine/anomaly.h"
+#include "reckon/engine/autocast.h"
 #include "reckon/engine/backward_pass.h"
 #include "reckon/engine/node_extras.h"
 
@@ -302,6 +303,7 @@ void run_inner_pass(BackwardPass& outer, const Tensor& root, const Tensor& seed)
 namespace {
 Tensors run_pass(const Tensors& roots, const Tensors& seeds, const BackwardOptions& options, const Tensors* wanted) {
   check(seeds.empty() || seeds.size() == roots.size(), "backward: {} seeds for {} tensors", seeds.size(), roots.size());
+  const detail::UncachedAutocast types_of_forward;
   std::optional<NoGrad> no_grad;
   std::optional<EnableGrad> enable;
   if (options.create_graph) {
@@ -319,6 +321,7 @@ void backward(const Tensor& root, const Tensor& seed, const BackwardOptions& opt
 void backward(const Tensors& roots, const Tensors& seeds, const BackwardOptions& options) { run_pass(roots, seeds, options, nullptr); }
 
 void backward(const Edge& from, Tensor seed) {
+  const detail::UncachedAutocast types_of_forward;
   const NoGrad guard;
   const BackwardOptions options;
   detail::BackwardPass pass(options, nullptr);

@@ -5,6 +5,7 @@
 
 #include "reckon/base/debug.h"
 #include "reckon/base/stop.h"
+#include "reckon/engine/autocast.h"
 #include "reckon/engine/fuser.h"
 #include "reckon/engine/meter.h"
 #include "reckon/engine/node.h"
@@ -169,7 +170,7 @@ void mark(const OpDef& op, Tensors& out, const Ref<Node>& node) {
     TensorState& state = out[i].state();
     state.requires_grad = true;
     state.grad_fn = Ref<RefCounted>(node);
-    state.output_index = int(i);
+    state.output_index = node ? int(i) : kMarked;
   }
 }
 }  // namespace
@@ -199,38 +200,40 @@ Tensors call_on(Device& device, const OpDef& op, Tensors in, const Params& param
     check(&t.device() == &device, "{}: inputs live on two devices  (inputs: {})", op.name, Inputs{in});
   }
   stop_point();
+  const Context& now = context();
+  if (now.autocast != DType::f32) [[unlikely]] detail::autocast_inputs(op, in);
   fix_layouts(op, in);
   Plan plan = make_plan(op, in, params, device);
   const bool is_tracked = tracked(in);
   if (is_tracked && !op.vjp) check_rule(op, in, plan.out.size());
   if (is_tracked && op.traits.mutates) check_written(op, in);
-  if (op.traits.mutates && context().segment_begin >= 0) check_effects(op, in);
-  if (debug(Debug::ops)) debug_line(Debug::ops, text("{} [{}] {}", op.name, module_path(context().module), list(in)));
-  Fuser* fuser = context().fuser && context().fuser->serves(device) ? context().fuser : nullptr;
+  if (op.traits.mutates && now.segment_begin >= 0) check_effects(op, in);
+  if (debug(Debug::ops)) debug_line(Debug::ops, text("{} [{}] {}", op.name, module_path(now.module), list(in)));
+  Fuser* fuser = now.fuser && now.fuser->serves(device) ? now.fuser : nullptr;
   const bool waits = fuser && fuser->waits(op, plan, in);
   if (waits) plan.bytes_moved = 0;  // charged when its group runs
-  MeterRow* row = context().meter ? &context().meter->charge(op, plan) : nullptr;
+  MeterRow* row = now.meter ? &now.meter->charge(op, plan) : nullptr;
 
-  const bool is_marked = context().marking && op.vjp && any_requires_grad(in);  // before a reused input goes
+  const bool is_marked = now.marking && op.vjp && any_requires_grad(in);  // before a reused input goes
   Tensors out;
   if (op.traits.view) {
     out.push_back(in[0].alias(op.traits.view(in[0].layout(), params)));
   } else if (waits) {
     out.push_back(fuser->defer(op, plan, in, is_tracked, output_category(is_tracked)));
   } else {
-    CallRecord* record = row && context().meter->records_calls() ? &context().meter->record(op, plan, device.allocator().events().size()) : nullptr;
+    CallRecord* record = row && now.meter->records_calls() ? &now.meter->record(op, plan, device.allocator().events().size()) : nullptr;
     out = make_outputs(op, plan, in, device, is_tracked);
     launch(op, plan, in, out, params, device, kernel_of(op, device), row, record);
     for (size_t i = 0; i < in.size(); ++i)
       if (op.traits.mutates >> i & 1u) in[i].storage().bump_version();
-    if (context().finite_check && !device.is_meta()) {
+    if (now.finite_check && !device.is_meta()) {
       check_finite(op, device, out, "output");
       for (size_t i = 0; i < in.size(); ++i)
         if (op.traits.mutates >> i & 1u) check_finite(op, device, {in[i]}, "result");
     }
   }
   if (op.vjp && is_tracked) {
-    mark(op, out, Ref<Node>(new Node(op, params, in, out, {}, context().remade)));
+    mark(op, out, Ref<Node>(new Node(op, params, in, out, {}, now.remade)));
   } else if (is_marked) {
     mark(op, out, {});
   }

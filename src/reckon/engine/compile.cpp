@@ -38,8 +38,8 @@ std::string names_of(const FusedGroup& group) {
 CompiledStep::Entry& CompiledStep::entry(const Tensors& in) {
   const std::vector<TensorSpec> signature = detail::signature_of(in);
   for (const auto& e : entries_)
-    if (e->signature == signature) return *e;
-  auto made = std::make_unique<Entry>(Entry{signature, {}, {}});
+    if (e->signature == signature && e->autocast == context().autocast) return *e;
+  auto made = std::make_unique<Entry>(Entry{signature, context().autocast, {}, {}});
   CompiledPlan& plan = made->plan;
   plan.unfused = detail::dry_run(device_, *body_, in, "step");
   if (device_.fused_kernel()) {
@@ -72,7 +72,7 @@ Tensors CompiledStep::operator()(const Tensors& in) {
   const detail::StepBody& body = e.plan.groups.empty() ? *body_ : static_cast<const detail::StepBody&>(fused);
   allocator.begin_segment(e.plan.run.placement, true);
   try {
-    Tensors out = body.run(in);
+    Tensors out = detail::run_apart(body, in);
     const std::string left = allocator.close_segment();
     if (!fuser.difference().empty() || !left.empty()) fall_back(!fuser.difference().empty() ? fuser.difference() : left);
     return out;

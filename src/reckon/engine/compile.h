@@ -28,7 +28,7 @@ class CompiledStep {
   Tensors operator()(const Tensors& in);
   /// The plan for these inputs; made if it is new.
   const CompiledPlan& plan(const Tensors& in);
-  /// Different input shapes met so far.
+  /// Different input shapes, and types of Autocast around the call, met so far.
   size_t plans() const { return entries_.size(); }
   /// Bytes of the shared region.
   int64_t region_bytes() const { return region_bytes_; }
@@ -39,6 +39,7 @@ class CompiledStep {
  private:
   struct Entry {
     std::vector<TensorSpec> signature;
+    DType autocast;
     CompiledPlan plan;
     std::vector<Fuser::CallPlan> calls;
   };

@@ -1,9 +1,10 @@
-// engine/context: the only ambient state of a thread: grad mode, module path, phase, meter. Scopes set it and put it back.
+// engine/context: the only ambient state of a thread: grad mode, module path, phase, meter, autocast. Scopes set it and put it back.
 #pragma once
 #include <string>
 #include <string_view>
 
 #include "reckon/memory/allocator.h"
+#include "reckon/tensor/dtype.h"
 
 namespace reckon {
 
@@ -11,6 +12,7 @@ class Device;
 class Fuser;
 class Meter;
 namespace detail {
+struct AutocastCache;
 struct SavedTensorPacker;
 }
 
@@ -29,6 +31,8 @@ struct Context {
   Meter* meter = nullptr;
   detail::SavedTensorPacker* packer = nullptr;  // what nodes keep passes through it: see engine/saved_tensors.h
   Fuser* fuser = nullptr;          // inside a compiled step, see engine/compile.h
+  DType autocast = DType::f32;     // the 16-bit float of an Autocast scope; f32: none, see engine/autocast.h
+  detail::AutocastCache* casts = nullptr;  // what the outermost of these scopes keeps
 };
 Context& context();
 

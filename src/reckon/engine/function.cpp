@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <optional>
 
-#include "reckon/engine/context.h"
+#include "reckon/engine/autocast.h"
 
 namespace reckon {
 namespace {
@@ -31,7 +31,7 @@ Tensor result_of(const Tensor& out, const Ref<Node>& node, size_t index, bool ha
   TensorState& state = result.state();
   state.requires_grad = true;
   state.grad_fn = Ref<RefCounted>(node);
-  state.output_index = int(index);
+  state.output_index = node ? int(index) : kMarked;
   return result;
 }
 
@@ -73,6 +73,14 @@ void refuse_second_order(const Node& node, const Tensors& dy, Tensors& dx) {
   for (Tensor& t : dx)
     if (t.defined()) t = result_of(t, refuses, index++, true);
 }
+
+// Inside Autocast a gradient comes in the type that backward's operations gave it.
+void cast_gradients(const Vjp& v, Tensors& dx) {
+  const std::vector<TensorSpec>& in = v.node.in_specs();
+  for (size_t i = 0; i < std::min(dx.size(), in.size()); ++i)
+    if (dx[i].defined() && is_float(dx[i].dtype()) && is_float(in[i].dtype) && dx[i].dtype() != in[i].dtype)
+      dx[i] = call(op::cast, tensors(std::move(dx[i])), CastParams{in[i].dtype})[0];
+}
 }  // namespace
 
 void detail::plan_function(Plan&) {}  // never called
@@ -93,6 +101,7 @@ Tensors detail::apply_function(const OpDef& row, Ref<FunctionBody> body, const T
     if (in[i].requires_grad() && (context().grad_enabled || context().marking)) c.needs_ |= 1u << i;
   }
   const bool is_tracked = wanted && context().grad_enabled, is_marked = wanted && context().marking;
+  body->autocast = context().autocast;
   Tensors out;
   {
     const NoGrad guard;
@@ -167,7 +176,11 @@ Tensors detail::vjp_function(Vjp& v) {
   Tensors dx;
   try {
     const Restore<bool> recorded(context().grad_enabled, context().grad_enabled && !refuses);
-    dx = body.backward(c, v.dy);
+    {
+      const UncachedAutocast as_in_forward(body.autocast);
+      dx = body.backward(c, v.dy);
+    }
+    if (body.autocast != DType::f32) cast_gradients(v, dx);
   } catch (const Error& error) {
     throw Error(text("{}: in its backward: {}", name, error.what()), error.kind(), error.details());
   }

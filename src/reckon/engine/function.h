@@ -15,6 +15,7 @@ struct FunctionBody : NodePayload {
   };
   std::vector<Saved> saved;
   bool once_differentiable = false;
+  DType autocast = DType::f32;  // the type that forward cast to, for backward
   virtual Tensors forward(FunctionContext& c, const Tensors& in) = 0;
   virtual Tensors backward(FunctionContext& c, const Tensors& dy) = 0;
 };
@@ -106,7 +107,8 @@ struct UserFunction final : FunctionBody {
 ///   };
 ///   Tensor y = apply_function(F{...}, x, w);
 /// forward is not recorded. backward gives one gradient an input, undefined for none, in shape and dtype of the input; a dy is zeros where
-/// nothing arrived. What is not a tensor stays in the object, which lives as long as the graph needs it; tensors go through
+/// nothing arrived. Inside Autocast forward's operations are autocast, and so are backward's, whose gradients are cast to their inputs' types.
+/// What is not a tensor stays in the object, which lives as long as the graph needs it; tensors go through
 /// save_for_backward. Under create_graph backward is recorded, and so can be differentiated again, unless it is once_differentiable: then
 /// the second derivative is an Error, where it is asked for. Works on meta and inside checkpoint(), which makes the object again.
 template <class F, class... In>

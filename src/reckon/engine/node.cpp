@@ -3,6 +3,7 @@
 #include <atomic>
 
 #include "reckon/engine/anomaly.h"
+#include "reckon/engine/autocast.h"
 #include "reckon/engine/context.h"
 #include "reckon/engine/node_extras.h"
 
@@ -80,6 +81,7 @@ Node::Kept Node::packed_or_plain(Tensor tensor) {
     return {std::move(tensor), version};
   }
   const NoGrad no_grad;
+  const detail::UncachedAutocast plain_types;
   const detail::Restore<detail::SavedTensorPacker*> unpacked(context().packer, nullptr);
   const CategoryScope category(context().has_category ? context().category : Category::activation);
   Kept k;
@@ -156,6 +158,7 @@ Tensor Node::unpacked(Kept& k, size_t i, const char* what, Use use) {
   Tensor tensor;
   {
     const NoGrad no_grad;
+    const detail::UncachedAutocast plain_types;
     const detail::Restore<detail::SavedTensorPacker*> plain(context().packer, nullptr);
     tensor = k.packed->unpack();
   }
@@ -183,6 +186,7 @@ Tensor Node::remake(size_t output, Use use) {
 
 Tensors Node::run_again(Use use) {
   const NoGrad no_grad;
+  const detail::UncachedAutocast as_it_was;  // its inputs were cast before they were kept
   const ModuleScope module(module_);
   const CategoryScope category(Category::activation);
   const detail::Restore<bool> recomputing(context().recomputing, true);

@@ -55,6 +55,7 @@ class Node : public RefCounted {
 
   /// Throws Error if backward already released what this node kept.
   void check_usable() const;
+  bool is_released() const { return released_; }
   NodePayload* payload() const { return payload_.get(); }
 
   /// Outputs that carry no gradient.
@@ -132,6 +133,8 @@ class Node : public RefCounted {
   Ref<NodePayload> payload_;
 };
 
+/// TensorState::output_index of a result that is only marked, so that it is told from a leaf: see Context::marking.
+inline constexpr int kMarked = -1;
 /// The node that made a tensor; null for leaves.
 Node* node_of(const Tensor& tensor);
 /// True if a node that keeps this tensor holds no data of it, because the node that made it computes it again.

@@ -93,6 +93,14 @@ struct Keep {
   uint32_t in = 0, out = 0;
 };
 
+/// What Autocast does with the floats among the inputs of an operation (engine/autocast.h). f64 is never cast down, nor anything beside it.
+enum class AutocastPolicy : uint8_t {
+  none,    // it computes in what it is given
+  low,     // cast to the scope's 16-bit float: products
+  wide,    // 16-bit floats are cast to f32: sums, exponentials, norms, losses
+  widest,  // cast to the widest of them: what joins several tensors
+};
+
 /// What else holds of an operation; every field has a default.
 struct OpTraits {
   ViewFunction view = nullptr;     // output 0 is a view of input 0 with this layout; no kernel runs
@@ -106,6 +114,7 @@ struct OpTraits {
   Kernel own_kernel = nullptr;     // a row of a user or of dist brings its own kernel
   VjpFunction fallback = nullptr;  // the rule while backward itself is recorded, made of operations that have rules; null: vjp serves
   bool float8 = false;             // takes 8-bit floats, which are there to be stored and are refused elsewhere
+  AutocastPolicy autocast = AutocastPolicy::none;  // of a row that writes an input, nothing is cast
 };
 
 /// One operation. Rows are constants; a new property is a field with a default, never a virtual function.

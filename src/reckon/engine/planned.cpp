@@ -4,7 +4,7 @@
 #include <set>
 
 #include "reckon/base/text.h"
-#include "reckon/engine/context.h"
+#include "reckon/engine/autocast.h"
 
 namespace reckon {
 namespace {
@@ -59,6 +59,11 @@ bool fits_under(const SegmentPlan& plan, const SegmentPlan& longer) {
 }
 }  // namespace
 
+Tensors detail::run_apart(const StepBody& body, const Tensors& in) {
+  const OwnCasts casts;
+  return body.run(in);
+}
+
 DryRun detail::dry_run(Device& device, const StepBody& body, const Tensors& in, std::string_view name) {
   DryRun run;
   Allocator& allocator = device.allocator();
@@ -68,7 +73,7 @@ DryRun detail::dry_run(Device& device, const StepBody& body, const Tensors& in, 
   const int64_t first = allocator.ledger().allocations;  // serials count allocations
   {
     const MeterScope scope(meter);
-    const Tensors out = body.run(in);
+    const Tensors out = run_apart(body, in);
     run.events = allocator.events();
     run.memory = allocator.ledger();
     for (AllocationEvent& e : run.events) e.serial -= first;
@@ -103,12 +108,12 @@ void detail::share_region(Device& device, SegmentPlan& own, std::span<const Segm
 const DryRun& PlannedStep::plan(const Tensors& in) {
   const std::vector<TensorSpec> signature = detail::signature_of(in);
   for (const Entry& e : entries_)
-    if (e.signature == signature) return *e.run;
+    if (e.signature == signature && e.autocast == context().autocast) return *e.run;
   auto run = std::make_unique<DryRun>(detail::dry_run(device_, *body_, in, "step"));
   std::vector<const SegmentPlan*> earlier;
   for (const Entry& e : entries_) earlier.push_back(&e.run->placement);
   detail::share_region(device_, run->placement, earlier, region_bytes_);
-  return *entries_.emplace_back(Entry{signature, std::move(run)}).run;
+  return *entries_.emplace_back(Entry{signature, context().autocast, std::move(run)}).run;
 }
 
 Tensors PlannedStep::operator()(const Tensors& in) {
@@ -116,7 +121,7 @@ Tensors PlannedStep::operator()(const Tensors& in) {
   Allocator& allocator = device_.allocator();
   allocator.begin_segment(run.placement);
   try {
-    Tensors out = body_->run(in);
+    Tensors out = detail::run_apart(*body_, in);
     allocator.end_segment();
     return out;
   } catch (...) {

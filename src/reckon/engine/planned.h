@@ -24,6 +24,8 @@ namespace detail {
 struct StepBody : RefCounted {
   virtual Tensors run(const Tensors& in) const = 0;
 };
+/// The step, whatever an Autocast scope around it has cast before.
+Tensors run_apart(const StepBody& body, const Tensors& in);
 DryRun dry_run(Device& device, const StepBody& body, const Tensors& in, std::string_view name);
 /// Specs of the inputs; what a plan is found by.
 std::vector<TensorSpec> signature_of(const Tensors& in);
@@ -51,7 +53,7 @@ DryRun dry_run(Device& device, F step, const Tensors& in = {}) {
 }
 
 /// A step that runs inside its plan. The first call with new input shapes rehearses it, refuses it (exit 3) if all blocks together exceed
-/// the device's budget, and keeps the plan; a call that then does anything else is an error naming the operation and the first difference.
+/// the device's budget, and keeps the plan, one more for calls inside of Autocast; a call that then does anything else is an error naming the operation and the first difference.
 /// The blocks of all shapes share one region, as large as the largest needs; shorter inputs fit into the region of longer ones.
 /// What a call returns is valid until the next one, before which the caller must let go of it.
 class PlannedStep {
@@ -62,7 +64,7 @@ class PlannedStep {
   Tensors operator()(const Tensors& in);
   /// The plan for these inputs; made if it is new.
   const DryRun& plan(const Tensors& in);
-  /// Different input shapes met so far.
+  /// Different input shapes, and types of Autocast around the call, met so far.
   size_t plans() const { return entries_.size(); }
   /// Bytes of the shared region.
   int64_t region_bytes() const { return region_bytes_; }
@@ -70,6 +72,7 @@ class PlannedStep {
  private:
   struct Entry {
     std::vector<TensorSpec> signature;
+    DType autocast;
     std::unique_ptr<DryRun> run;
   };
   Device& device_;

@@ -107,7 +107,7 @@ Tensors vjp_conv2d_back_w(Vjp& v) {  // of dw = back_w(dy, x)
 }
 }  // namespace
 
-const OpDef op::conv2d{k_conv2d, "conv2d", plan_conv2d, vjp_conv2d, {.in = 0b11}};
+const OpDef op::conv2d{k_conv2d, "conv2d", plan_conv2d, vjp_conv2d, {.in = 0b11}, {.autocast = AutocastPolicy::low}};
 const OpDef op::conv2d_back_x{k_conv2d_back_x, "conv2d_back_x", plan_conv2d_back_x, vjp_conv2d_back_x, {.in = 0b11}};
 const OpDef op::conv2d_back_w{k_conv2d_back_w, "conv2d_back_w", plan_conv2d_back_w, vjp_conv2d_back_w, {.in = 0b11}};
 

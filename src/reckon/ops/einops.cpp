@@ -1,6 +1,7 @@
 // ops/einops: rearrange, reduce, repeat and parse_shape: a pattern, resolved for a shape, as calls.
 #include "reckon/ops/einops.h"
 
+#include "reckon/engine/autocast.h"
 #include "reckon/ops/axes.h"
 #include "reckon/ops/einops_axes.h"
 #include "reckon/ops/ops.h"
@@ -39,7 +40,8 @@ Tensor rearrange(const Tensor& x, RearrangePattern pattern, const AxisLengths& l
   return plan_rearrange(x, pattern, lengths).run({x});
 }
 Tensor reduce(const Tensor& x, ReducePattern pattern, Reducer reducer, const AxisLengths& lengths) {
-  return plan_reduce(x, pattern, reducer, lengths).run({x});
+  const Tensor in = reducer == Reducer::prod ? autocast_input(AutocastPolicy::wide, x) : x;  // its last step is a cast to x's type
+  return plan_reduce(in, pattern, reducer, lengths).run({in});
 }
 Tensor repeat(const Tensor& x, RepeatPattern pattern, const AxisLengths& lengths) { return plan_repeat(x, pattern, lengths).run({x}); }
 

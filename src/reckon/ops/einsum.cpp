@@ -1,6 +1,7 @@
 // ops/einsum: sums of products by labels: diagonals and sums of single operands, then pairs in the order of fewest FLOPs.
 #include <algorithm>
 
+#include "reckon/engine/autocast.h"
 #include "reckon/ops/axes.h"
 #include "reckon/ops/einops_axes.h"
 #include "reckon/ops/einsum_contract.h"
@@ -196,5 +197,11 @@ Composition plan_einsum(SumPattern pattern, const Tensors& operands) {
     place.fail(error.kind(), error.what());
   }
 }
-Tensor einsum(SumPattern pattern, const Tensors& operands) { return plan_einsum(pattern, operands).run(operands); }
+Tensor einsum(SumPattern pattern, const Tensors& operands) {
+  // Operands of a product are cast before they are rearranged: a parameter once, and all to one type.
+  Tensors in = operands;
+  if (in.size() > 1)
+    for (Tensor& t : in) t = autocast_input(AutocastPolicy::low, t);
+  return plan_einsum(pattern, in).run(in);
+}
 }  // namespace reckon

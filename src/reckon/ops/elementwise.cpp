@@ -260,47 +260,47 @@ Tensors vjp_swiglu_back(Vjp& v) {  // dy, x = (gate | up) -> (dy up silu'(gate) 
 }  // namespace
 
 // Costs per element are listed in docs/flops.md. A unary operation may write over its input when nobody else holds it.
-#define BINARY(name, plan, vjp, kept) \
-  const OpDef op::name{k_##name, #name, plan, vjp, {.in = kept}, {.reuse = 0b11, .any_stride = 0b11, .pointwise = true}}
-BINARY(add, plan_binary, vjp_add, 0);
-BINARY(sub, plan_number_binary, vjp_sub, 0);
-BINARY(mul, plan_binary, vjp_mul, 0b11);
-BINARY(div, plan_float_binary, vjp_div, 0b11);
-BINARY(maximum, plan_binary, vjp_maximum, 0b11);
-BINARY(minimum, plan_binary, vjp_minimum, 0b11);
-BINARY(pow, plan_number_binary, vjp_pow, 0b11);
+#define BINARY(name, plan, vjp, kept, policy) \
+  const OpDef op::name{k_##name, #name, plan, vjp, {.in = kept}, {.reuse = 0b11, .any_stride = 0b11, .pointwise = true, .autocast = AutocastPolicy::policy}}
+BINARY(add, plan_binary, vjp_add, 0, widest);
+BINARY(sub, plan_number_binary, vjp_sub, 0, widest);
+BINARY(mul, plan_binary, vjp_mul, 0b11, widest);
+BINARY(div, plan_float_binary, vjp_div, 0b11, widest);
+BINARY(maximum, plan_binary, vjp_maximum, 0b11, widest);
+BINARY(minimum, plan_binary, vjp_minimum, 0b11, widest);
+BINARY(pow, plan_number_binary, vjp_pow, 0b11, wide);
 #undef BINARY
-const OpDef op::floor_divide{k_floor_divide, "floor_divide", plan_number_binary, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1}};
-const OpDef op::remainder{k_remainder, "remainder", plan_number_binary, vjp_remainder, {.in = 0b11}, {.any_stride = 0b11}};
+const OpDef op::floor_divide{k_floor_divide, "floor_divide", plan_number_binary, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1, .autocast = AutocastPolicy::widest}};
+const OpDef op::remainder{k_remainder, "remainder", plan_number_binary, vjp_remainder, {.in = 0b11}, {.any_stride = 0b11, .autocast = AutocastPolicy::widest}};
 const OpDef op::affine{k_affine, "affine", plan_affine, vjp_affine, {}, {.reuse = 0b1, .pointwise = true}};
-#define NUMBER_UNARY(name, kept) \
-  const OpDef op::name{k_##name, #name, plan_number_unary, vjp_##name, {.in = kept}, {.reuse = 0b1, .pointwise = true}}
-NUMBER_UNARY(neg, 0);
-NUMBER_UNARY(square, 1);
-NUMBER_UNARY(abs, 1);
+#define NUMBER_UNARY(name, kept, policy) \
+  const OpDef op::name{k_##name, #name, plan_number_unary, vjp_##name, {.in = kept}, {.reuse = 0b1, .pointwise = true, .autocast = AutocastPolicy::policy}}
+NUMBER_UNARY(neg, 0, none);
+NUMBER_UNARY(square, 1, wide);
+NUMBER_UNARY(abs, 1, none);
 #undef NUMBER_UNARY
-#define UNARY(name, cost, kept_in, kept_out) \
-  const OpDef op::name{k_##name, #name, plan_unary<cost>, vjp_##name, {.in = kept_in, .out = kept_out}, {.reuse = 0b1, .pointwise = true}}
-UNARY(exp, 1, 0, 1);
-UNARY(log, 1, 1, 0);
-UNARY(sqrt, 1, 0, 1);
-UNARY(rsqrt, 1, 0, 1);
-UNARY(reciprocal, 1, 0, 1);
-UNARY(tanh, 1, 0, 1);
-UNARY(sigmoid, 4, 0, 1);
-UNARY(relu, 1, 0, 1);
-UNARY(gelu, 9, 1, 0);
-UNARY(silu, 5, 1, 0);
+#define UNARY(name, cost, kept_in, kept_out, policy) \
+  const OpDef op::name{k_##name, #name, plan_unary<cost>, vjp_##name, {.in = kept_in, .out = kept_out}, {.reuse = 0b1, .pointwise = true, .autocast = AutocastPolicy::policy}}
+UNARY(exp, 1, 0, 1, wide);
+UNARY(log, 1, 1, 0, wide);
+UNARY(sqrt, 1, 0, 1, none);
+UNARY(rsqrt, 1, 0, 1, wide);
+UNARY(reciprocal, 1, 0, 1, wide);
+UNARY(tanh, 1, 0, 1, none);
+UNARY(sigmoid, 4, 0, 1, none);
+UNARY(relu, 1, 0, 1, none);
+UNARY(gelu, 9, 1, 0, none);
+UNARY(silu, 5, 1, 0, none);
 #undef UNARY
 const OpDef op::tanh_back{k_tanh_back, "tanh_back", plan_unary_back<3>, vjp_tanh_back, {.in = 0b11}, {.reuse = 0b1, .pointwise = true}};
 const OpDef op::sigmoid_back{k_sigmoid_back, "sigmoid_back", plan_unary_back<3>, vjp_sigmoid_back, {.in = 0b11}, {.reuse = 0b1, .pointwise = true}};
 const OpDef op::relu_back{k_relu_back, "relu_back", plan_unary_back<1>, vjp_relu_back, {.in = 0b10}, {.reuse = 0b1, .pointwise = true}};
 const OpDef op::gelu_back{k_gelu_back, "gelu_back", plan_unary_back<19>, vjp_gelu_back, {.in = 0b11}, {.reuse = 0b11, .pointwise = true}};
 const OpDef op::silu_back{k_silu_back, "silu_back", plan_unary_back<9>, vjp_silu_back, {.in = 0b11}, {.reuse = 0b11, .pointwise = true}};
-const OpDef op::equal{k_equal, "equal", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1, .pointwise = true}};
-const OpDef op::less{k_less, "less", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1, .pointwise = true}};
-const OpDef op::less_equal{k_less_equal, "less_equal", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1, .pointwise = true}};
-const OpDef op::where{k_where, "where", plan_where, vjp_where, {.in = 0b1}, {.any_stride = 0b111, .pointwise = true}};
+const OpDef op::equal{k_equal, "equal", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1, .pointwise = true, .autocast = AutocastPolicy::widest}};
+const OpDef op::less{k_less, "less", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1, .pointwise = true, .autocast = AutocastPolicy::widest}};
+const OpDef op::less_equal{k_less_equal, "less_equal", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1, .pointwise = true, .autocast = AutocastPolicy::widest}};
+const OpDef op::where{k_where, "where", plan_where, vjp_where, {.in = 0b1}, {.any_stride = 0b111, .pointwise = true, .autocast = AutocastPolicy::widest}};
 const OpDef op::swiglu{k_swiglu, "swiglu", plan_swiglu, vjp_swiglu, {.in = 0b1}};
 const OpDef op::swiglu_back{k_swiglu_back, "swiglu_back", plan_swiglu_back, vjp_swiglu_back, {.in = 0b11}, {.reuse = 0b10}};
 

@@ -120,9 +120,9 @@ SliceParams resolved(const Slice& s, int axis, const Shape& shape) {
 }  // namespace
 
 const OpDef op::gather{k_gather, "gather", plan_gather, vjp_gather, {.in = 0b10}, {.any_stride = 0b11}};
-const OpDef op::scatter{k_scatter, "scatter", plan_scatter, vjp_scatter, {.in = 0b10}, {.reuse = 0b1, .any_stride = 0b111}};
+const OpDef op::scatter{k_scatter, "scatter", plan_scatter, vjp_scatter, {.in = 0b10}, {.reuse = 0b1, .any_stride = 0b111, .autocast = AutocastPolicy::widest}};
 const OpDef op::scatter_add{k_scatter_add,   "scatter_add", plan_scatter_add,
-                            vjp_scatter_add, {.in = 0b10},  {.reuse = 0b1, .any_stride = 0b111}};
+                            vjp_scatter_add, {.in = 0b10},  {.reuse = 0b1, .any_stride = 0b111, .autocast = AutocastPolicy::widest}};
 
 Tensor index(const Tensor& x, std::span<const Index> items) {
   using Kind = Index::Kind;

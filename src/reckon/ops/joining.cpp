@@ -63,7 +63,7 @@ Tensor repeated(const Tensor& x, int axis, int64_t count) {
 }
 }  // namespace
 
-const OpDef op::concatenate{k_concatenate, "concatenate", plan_concatenate, vjp_concatenate, {}, {.any_stride = ~0u, .float8 = true}};
+const OpDef op::concatenate{k_concatenate, "concatenate", plan_concatenate, vjp_concatenate, {}, {.any_stride = ~0u, .float8 = true, .autocast = AutocastPolicy::widest}};
 
 Tensor concatenate(const Tensors& parts, int axis) {
   check(!parts.empty(), "concatenate: there are no tensors to join");

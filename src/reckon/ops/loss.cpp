@@ -1,7 +1,7 @@
 // ops/loss: cross-entropy of logits, and of logits that are made and used a tile at a time inside the operation.
 #include <cmath>
 
-#include "reckon/engine/context.h"
+#include "reckon/engine/autocast.h"
 #include "reckon/ops/dtypes.h"
 #include "reckon/ops/fallback.h"
 #include "reckon/ops/ops.h"
@@ -161,11 +161,11 @@ Tensors linear_cross_entropy_fallback(Vjp& v) {
 
 const OpDef op::cross_entropy{
     k_cross_entropy,       "cross_entropy", plan_cross_entropy, vjp_cross_entropy, {.in = 0b11, .out = 0b110},
-    {.detached_outputs = 0b110, .fallback = cross_entropy_fallback}};
+    {.detached_outputs = 0b110, .fallback = cross_entropy_fallback, .autocast = AutocastPolicy::wide}};
 const OpDef op::cross_entropy_back{k_cross_entropy_back, "cross_entropy_back", plan_cross_entropy_back, nullptr, {}, {.reuse = 0b10}};
 const OpDef op::linear_cross_entropy{k_linear_cross_entropy,   "linear_cross_entropy",      plan_linear_cross_entropy,
                                      vjp_linear_cross_entropy, {.in = 0b111, .out = 0b110},
-                                     {.detached_outputs = 0b110, .fallback = linear_cross_entropy_fallback}};
+                                     {.detached_outputs = 0b110, .fallback = linear_cross_entropy_fallback, .autocast = AutocastPolicy::low}};
 const OpDef op::linear_cross_entropy_back{
     k_linear_cross_entropy_back, "linear_cross_entropy_back", plan_linear_cross_entropy_back, nullptr, {}, {.mutates = 0b1000000}};
 const OpDef op::linear_cross_entropy_step{
@@ -202,5 +202,7 @@ LossAndGradient linear_cross_entropy_step(Tensor x, const Tensor& w, const Tenso
   Tensor loss = std::move(out.back());
   return {std::move(loss), x_needs_grad ? std::move(out.front()) : Tensor()};
 }
-Tensor mse_loss(const Tensor& a, const Tensor& b) { return mean(square(sub(a, b))); }
+Tensor mse_loss(const Tensor& a, const Tensor& b) {
+  return mean(square(sub(autocast_input(AutocastPolicy::wide, a), autocast_input(AutocastPolicy::wide, b))));
+}
 }  // namespace reckon

@@ -140,8 +140,8 @@ Tensors vjp_linear_back_b(Vjp& v) {  // db = the sum of dy's rows
 }
 }  // namespace
 
-const OpDef op::matmul{k_matmul, "matmul", plan_matmul, vjp_matmul, {.in = 0b11}};
-const OpDef op::linear{k_linear, "linear", plan_linear, vjp_linear, {.in = 0b11}};
+const OpDef op::matmul{k_matmul, "matmul", plan_matmul, vjp_matmul, {.in = 0b11}, {.autocast = AutocastPolicy::low}};
+const OpDef op::linear{k_linear, "linear", plan_linear, vjp_linear, {.in = 0b11}, {.autocast = AutocastPolicy::low}};
 const OpDef op::linear_back_x{k_linear_back_x, "linear_back_x", plan_linear_back_x, vjp_linear_back_x, {.in = 0b11}};
 const OpDef op::linear_back_w{k_linear_back_w, "linear_back_w", plan_linear_back_w, vjp_linear_back_w, {.in = 0b11}, {.mutates = 0b100}};
 const OpDef op::linear_back_b{k_linear_back_b, "linear_back_b", plan_linear_back_b, vjp_linear_back_b, {}, {.mutates = 0b10}};

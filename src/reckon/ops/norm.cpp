@@ -186,15 +186,15 @@ Tensors qk_norm_fallback(Vjp& v) {
 }
 }  // namespace
 
-const OpDef op::layer_norm{k_layer_norm, "layer_norm", plan_layer_norm, vjp_layer_norm, {.in = 0b011, .out = 0b110}, {.detached_outputs = 0b110, .fallback = layer_norm_fallback}};
+const OpDef op::layer_norm{k_layer_norm, "layer_norm", plan_layer_norm, vjp_layer_norm, {.in = 0b011, .out = 0b110}, {.detached_outputs = 0b110, .fallback = layer_norm_fallback, .autocast = AutocastPolicy::wide}};
 const OpDef op::layer_norm_back{k_layer_norm_back, "layer_norm_back", plan_layer_norm_back};
-const OpDef op::rms_norm{k_rms_norm, "rms_norm", plan_rms_norm, vjp_rms_norm, {.in = 0b11, .out = 0b10}, {.detached_outputs = 0b10, .fallback = rms_norm_fallback}};
+const OpDef op::rms_norm{k_rms_norm, "rms_norm", plan_rms_norm, vjp_rms_norm, {.in = 0b11, .out = 0b10}, {.detached_outputs = 0b10, .fallback = rms_norm_fallback, .autocast = AutocastPolicy::wide}};
 const OpDef op::rms_norm_back{k_rms_norm_back, "rms_norm_back", plan_rms_norm_back};
 const OpDef op::add_layer_norm{
-    k_add_layer_norm, "add_layer_norm", plan_add_layer_norm, vjp_add_layer_norm, {.in = 0b0100, .out = 0b1101}, {.reuse = 0b11, .detached_outputs = 0b1100, .fallback = add_layer_norm_fallback}};
+    k_add_layer_norm, "add_layer_norm", plan_add_layer_norm, vjp_add_layer_norm, {.in = 0b0100, .out = 0b1101}, {.reuse = 0b11, .detached_outputs = 0b1100, .fallback = add_layer_norm_fallback, .autocast = AutocastPolicy::wide}};
 const OpDef op::add_rms_norm{
-    k_add_rms_norm, "add_rms_norm", plan_add_rms_norm, vjp_add_rms_norm, {.in = 0b100, .out = 0b101}, {.reuse = 0b11, .detached_outputs = 0b100, .fallback = add_rms_norm_fallback}};
-const OpDef op::qk_norm{k_qk_norm, "qk_norm", plan_qk_norm, vjp_qk_norm, {.in = 0b111, .out = 0b10}, {.detached_outputs = 0b10, .fallback = qk_norm_fallback}};
+    k_add_rms_norm, "add_rms_norm", plan_add_rms_norm, vjp_add_rms_norm, {.in = 0b100, .out = 0b101}, {.reuse = 0b11, .detached_outputs = 0b100, .fallback = add_rms_norm_fallback, .autocast = AutocastPolicy::wide}};
+const OpDef op::qk_norm{k_qk_norm, "qk_norm", plan_qk_norm, vjp_qk_norm, {.in = 0b111, .out = 0b10}, {.detached_outputs = 0b10, .fallback = qk_norm_fallback, .autocast = AutocastPolicy::wide}};
 const OpDef op::qk_norm_back{k_qk_norm_back, "qk_norm_back", plan_qk_norm_back};
 
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {

@@ -1,4 +1,5 @@
 // ops/reduce: sums and maxima over any axes, softmax over the last.
+#include "reckon/engine/autocast.h"
 #include "reckon/ops/ops.h"
 #include "reckon/ops/rows.h"
 
@@ -82,17 +83,18 @@ ReduceParams reduce_params(const Tensor& x, std::initializer_list<int> axes, boo
 }
 }  // namespace
 
-const OpDef op::sum{k_sum, "sum", plan_sum, vjp_sum, {}, {.any_stride = 0b1, .sums = summed_axes}};
+const OpDef op::sum{k_sum, "sum", plan_sum, vjp_sum, {}, {.any_stride = 0b1, .sums = summed_axes, .autocast = AutocastPolicy::wide}};
 const OpDef op::max{k_max, "max", plan_max, vjp_max, {.in = 0b1, .out = 0b1}, {.any_stride = 0b1}};
-const OpDef op::softmax{k_softmax, "softmax", plan_softmax, vjp_softmax, {.out = 0b1}, {.reuse = 0b1}};
+const OpDef op::softmax{k_softmax, "softmax", plan_softmax, vjp_softmax, {.out = 0b1}, {.reuse = 0b1, .autocast = AutocastPolicy::wide}};
 const OpDef op::softmax_back{k_softmax_back, "softmax_back", plan_softmax_back, vjp_softmax_back, {.in = 0b11}, {.reuse = 0b1}};
-const OpDef op::log_softmax{k_log_softmax, "log_softmax", plan_softmax, vjp_log_softmax, {.out = 0b1}, {.reuse = 0b1}};
+const OpDef op::log_softmax{k_log_softmax, "log_softmax", plan_softmax, vjp_log_softmax, {.out = 0b1}, {.reuse = 0b1, .autocast = AutocastPolicy::wide}};
 const OpDef op::log_softmax_back{k_log_softmax_back, "log_softmax_back", plan_softmax_back, vjp_log_softmax_back, {.in = 0b11}, {.reuse = 0b1}};
 
 Tensor sum(const Tensor& x, std::initializer_list<int> axes, bool keepdim) { return call(op::sum, tensors(x), reduce_params(x, axes, keepdim))[0]; }
 Tensor max(const Tensor& x, std::initializer_list<int> axes, bool keepdim) { return call(op::max, tensors(x), reduce_params(x, axes, keepdim))[0]; }
-Tensor mean(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
-  check(is_float(x.dtype()) || is_float8(x.dtype()), "mean: {} has no room for a mean of whole numbers; cast it to a float first", x);
+Tensor mean(const Tensor& in, std::initializer_list<int> axes, bool keepdim) {
+  check(is_float(in.dtype()) || is_float8(in.dtype()), "mean: {} has no room for a mean of whole numbers; cast it to a float first", in);
+  const Tensor x = autocast_input(AutocastPolicy::wide, in);
   // The sum of 16-bit numbers might be beyond their type where the mean is not.
   ReduceParams r = reduce_params(x, axes, keepdim);
   r.wide = true;

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "reckon/engine/autocast.h"
 #include "reckon/ops/dtypes.h"
 #include "reckon/ops/ops.h"
 #include "reckon/ops/sorting.h"
@@ -57,7 +58,8 @@ Tensor min(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
   return keepdim ? y : dropped(y, mask);
 }
 
-Tensor prod(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
+Tensor prod(const Tensor& in, std::initializer_list<int> axes, bool keepdim) {
+  const Tensor x = autocast_input(AutocastPolicy::wide, in);
   const uint32_t mask = chosen(x, axes);
   const bool real = is_float(x.dtype()) || is_float8(x.dtype());
   Tensor y = real ? widened(x) : cast(x, DType::i64);
@@ -76,7 +78,8 @@ Tensor all(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
   return logical_not(any(logical_not(x), axes, keepdim));
 }
 
-Tensor variance(const Tensor& x, std::initializer_list<int> axes, double correction, bool keepdim) {
+Tensor variance(const Tensor& in, std::initializer_list<int> axes, double correction, bool keepdim) {
+  const Tensor x = autocast_input(AutocastPolicy::wide, in);
   const uint32_t mask = chosen(x, axes);
   const double n = double(elements(x, mask));
   check(n > correction, "variance: {} elements of {} are too few for a correction of {}", n, x.shape(), correction);
@@ -87,7 +90,7 @@ Tensor variance(const Tensor& x, std::initializer_list<int> axes, double correct
 
 Tensor norm(const Tensor& in, double p, std::initializer_list<int> axes, bool keepdim) {
   check(p >= 1, "norm: p must be at least 1, got {}", p);
-  const Tensor x = to_floats(in);
+  const Tensor x = autocast_input(AutocastPolicy::wide, to_floats(in));
   if (std::isinf(p)) return max(abs(x), axes, keepdim);
   if (p == 1) return sum(abs(x), axes, keepdim);
   const Tensor wide = widened(x);
@@ -98,7 +101,7 @@ Tensor norm(const Tensor& in, double p, std::initializer_list<int> axes, bool ke
 }
 
 Tensor logsumexp(const Tensor& in, std::initializer_list<int> axes, bool keepdim) {
-  const Tensor x = to_floats(in);
+  const Tensor x = autocast_input(AutocastPolicy::wide, to_floats(in));
   const uint32_t mask = chosen(x, axes);
   const Tensor wide = widened(x), most = max(wide.detached(), axes, true);
   const Tensor shift = where(isinf(most), constant(most, 0), most);  // infinity minus itself would be NaN

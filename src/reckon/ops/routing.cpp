@@ -128,8 +128,8 @@ Tensors vjp_weights_back(Vjp& v) {
 const OpDef op::route_top_k{k_route_top_k, "route_top_k", plan_route, nullptr, {}, {.detached_outputs = 0b11111}};
 const OpDef op::pick_experts{k_pick_experts, "pick_experts", plan_pick, vjp_pick, {.in = 0b10}};
 const OpDef op::pick_experts_back{k_pick_experts_back, "pick_experts_back", plan_pick_back, vjp_pick_back, {.in = 0b10}};
-const OpDef op::moe_dispatch{k_moe_dispatch, "moe_dispatch", plan_dispatch, vjp_dispatch, {.in = 0b1111}};
-const OpDef op::moe_combine{k_moe_combine, "moe_combine", plan_combine, vjp_combine, {.in = 0b1111}};
+const OpDef op::moe_dispatch{k_moe_dispatch, "moe_dispatch", plan_dispatch, vjp_dispatch, {.in = 0b1111}, {.autocast = AutocastPolicy::widest}};
+const OpDef op::moe_combine{k_moe_combine, "moe_combine", plan_combine, vjp_combine, {.in = 0b1111}, {.autocast = AutocastPolicy::widest}};
 const OpDef op::moe_weights_back{k_moe_weights_back, "moe_weights_back", plan_weights_back, vjp_weights_back, {.in = 0b1111}};
 
 Routing route_top_k(const Tensor& probabilities, int64_t k, int64_t capacity) {

@@ -1,5 +1,6 @@
 #include "reckon/ops/scan.h"
 
+#include "reckon/engine/autocast.h"
 #include "reckon/ops/joining.h"
 #include "reckon/ops/ops.h"
 #include "reckon/ops/rows.h"
@@ -20,7 +21,7 @@ Tensors vjp_cumsum(Vjp& v) {
 }
 }  // namespace
 
-const OpDef op::cumsum{k_cumsum, "cumsum", plan_cumsum, vjp_cumsum, {}, {.reuse = 0b1, .any_stride = 0b1}};
+const OpDef op::cumsum{k_cumsum, "cumsum", plan_cumsum, vjp_cumsum, {}, {.reuse = 0b1, .any_stride = 0b1, .autocast = AutocastPolicy::wide}};
 
 Tensor cumsum(Tensor x, int axis, bool reverse, bool exclusive) {
   check(x.rank() >= 1, "cumsum: a scalar has no axis");
@@ -30,8 +31,9 @@ Tensor cumsum(Tensor x, int axis, bool reverse, bool exclusive) {
 }
 
 // After the step of `distance` each element is the product of up to twice as many up to it. Hillis & Steele 1986.
-Tensor cumprod(const Tensor& x, int axis) {
-  check(x.rank() >= 1, "cumprod: a scalar has no axis");
+Tensor cumprod(const Tensor& in, int axis) {
+  check(in.rank() >= 1, "cumprod: a scalar has no axis");
+  const Tensor x = autocast_input(AutocastPolicy::wide, in);
   axis = x.shape().resolve(axis);
   const int64_t extent = x.shape()[axis];
   const bool half = is_float(x.dtype()) && size_of(x.dtype()) == 2;

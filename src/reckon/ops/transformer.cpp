@@ -160,7 +160,7 @@ void plan_attention_cached(Plan& p) {                                           
 const OpDef op::embedding{k_embedding, "embedding", plan_embedding, vjp_embedding, {.in = 0b10}};
 const OpDef op::embedding_back{k_embedding_back, "embedding_back", plan_embedding_back, vjp_embedding_back, {.in = 0b10}, {.mutates = 0b100}};
 const OpDef op::rope{k_rope, "rope", plan_rope, vjp_rope, {.in = 0b10}, {.reuse = 0b1}};
-const OpDef op::attention{k_attention, "attention", plan_attention, vjp_attention, {.in = 0b11, .out = 0b11}, {.detached_outputs = 0b10, .fallback = attention_fallback}};
+const OpDef op::attention{k_attention, "attention", plan_attention, vjp_attention, {.in = 0b11, .out = 0b11}, {.detached_outputs = 0b10, .fallback = attention_fallback, .autocast = AutocastPolicy::low}};
 const OpDef op::attention_back{k_attention_back, "attention_back", plan_attention_back};
 const OpDef op::kv_append{k_kv_append, "kv_append", plan_kv_append, nullptr, {}, {.mutates = 0b110}};
 const OpDef op::attention_cached{k_attention_cached, "attention_cached", plan_attention_cached};

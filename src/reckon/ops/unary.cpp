@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "reckon/engine/autocast.h"
 #include "reckon/ops/dtypes.h"
 #include "reckon/ops/ops.h"
 #include "reckon/ops/rows.h"
@@ -58,24 +59,24 @@ Tensors vjp_clamp(Vjp& v) {
 }
 }  // namespace
 
-#define UNARY(name, cost, rule, kept_in, kept_out)                                              \
-  const OpDef op::name {                                                                        \
-    k_##name, #name, plan_unary<cost>, rule, {.in = kept_in, .out = kept_out}, { .reuse = 0b1 } \
+#define UNARY(name, cost, rule, kept_in, kept_out, policy)                                                                             \
+  const OpDef op::name {                                                                                                               \
+    k_##name, #name, plan_unary<cost>, rule, {.in = kept_in, .out = kept_out}, { .reuse = 0b1, .autocast = AutocastPolicy::policy } \
   }
-UNARY(sin, 1, vjp_sin, 1, 0);
-UNARY(cos, 1, vjp_cos, 1, 0);
-UNARY(erf, 1, vjp_erf, 1, 0);
-UNARY(floor, 1, vjp_step, 0, 0);
-UNARY(ceil, 1, vjp_step, 0, 0);
-UNARY(round, 1, vjp_step, 0, 0);
-UNARY(sign, 1, vjp_step, 0, 0);
-UNARY(log1p, 1, vjp_log1p, 1, 0);
-UNARY(expm1, 1, vjp_expm1, 0, 1);
-UNARY(softplus, 5, vjp_softplus, 1, 0);
-UNARY(gelu_erf, 5, vjp_gelu_erf, 1, 0);
+UNARY(sin, 1, vjp_sin, 1, 0, none);
+UNARY(cos, 1, vjp_cos, 1, 0, none);
+UNARY(erf, 1, vjp_erf, 1, 0, none);
+UNARY(floor, 1, vjp_step, 0, 0, none);
+UNARY(ceil, 1, vjp_step, 0, 0, none);
+UNARY(round, 1, vjp_step, 0, 0, none);
+UNARY(sign, 1, vjp_step, 0, 0, none);
+UNARY(log1p, 1, vjp_log1p, 1, 0, wide);
+UNARY(expm1, 1, vjp_expm1, 0, 1, wide);
+UNARY(softplus, 5, vjp_softplus, 1, 0, wide);
+UNARY(gelu_erf, 5, vjp_gelu_erf, 1, 0, none);
 #undef UNARY
 const OpDef op::clamp{k_clamp, "clamp", plan_clamp, vjp_clamp, {.in = 1}, {.reuse = 0b1}};
-const OpDef op::not_equal{k_not_equal, "not_equal", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1}};
+const OpDef op::not_equal{k_not_equal, "not_equal", plan_compare, nullptr, {}, {.any_stride = 0b11, .detached_outputs = 1, .autocast = AutocastPolicy::widest}};
 
 // Of whole numbers those of their f32 values; they are whole already, and have a sign.
 #define UNARY(name) \
@@ -99,7 +100,7 @@ Tensor sign(const Tensor& x) {
   return sub(cast(less(zero, x), x.dtype()), cast(less(x, zero), x.dtype()));
 }
 Tensor softplus(const Tensor& in, double beta) {
-  const Tensor x = to_floats(in);
+  const Tensor x = autocast_input(AutocastPolicy::wide, to_floats(in));
   if (beta == 1) return unary(op::softplus, x);
   check(beta > 0 && std::isfinite(beta), "softplus: beta must be above 0 and finite, got {}", beta);
   const Tensor wide = size_of(x.dtype()) == 2 ? cast(x, DType::f32) : x;  // beta x might be beyond 16 bits
