@@ -1,5 +1,8 @@
 // Autocast together with what runs a piece of a program twice, or elsewhere: checkpoints, planned and compiled steps, meta, functions,
 // packed tensors.
+#include <algorithm>
+#include <cmath>
+
 #include "reckon/engine/compile.h"
 #include "reckon/engine/function.h"
 #include "reckon/engine/saved_tensors.h"
@@ -101,7 +104,12 @@ TEST_F(AutocastSteps, GradPassesThroughACheckpoint) {
   };
   const Tensor expected = second(plain, false), got = second(net, true);
   EXPECT_EQ(got.item(), expected.item());
-  EXPECT_EQ(grad(got, {net.down[0]})[0].to_vector(), grad(expected, {plain.down[0]})[0].to_vector());
+  // Contributions of 16 bits meet in another order: a few of them, each off by a rounding of the largest.
+  const Values again = grad(got, {net.down[0]})[0].to_vector(), once = grad(expected, {plain.down[0]})[0].to_vector();
+  double largest = 0;
+  for (const double v : once) largest = std::max(largest, std::abs(v));
+  ASSERT_GT(largest, 0);
+  for (size_t i = 0; i < once.size(); ++i) EXPECT_NEAR(again[i], once[i], 4 * epsilon(DType::bf16) * largest) << i;
 }
 
 std::string hash_of(Mode mode) {
