@@ -92,14 +92,13 @@ int reusable(const OpDef& op, const Tensors& in, const TensorSpec& out, bool is_
   return -1;
 }
 
-Category output_category(bool is_tracked) {
-  const Context& c = context();
+Category output_category(const Context& c, bool is_tracked) {
   if (c.has_category) return c.category;
   // What a forward pass makes may be kept for backward, also by a checkpoint that records nothing while it runs.
   return is_tracked || c.phase == Phase::forward ? Category::activation : Category::temporary;
 }
 
-Tensors make_outputs(const OpDef& op, const Plan& plan, const Tensors& in, Device& device, bool is_tracked) {
+Tensors make_outputs(const Context& c, const OpDef& op, const Plan& plan, const Tensors& in, Device& device, bool is_tracked) {
   Tensors out;
   out.reserve(plan.out.size());
   const int taken = plan.out.empty() ? -1 : reusable(op, in, plan.out[0], is_tracked);
@@ -107,7 +106,7 @@ Tensors make_outputs(const OpDef& op, const Plan& plan, const Tensors& in, Devic
     if (i == 0 && taken >= 0) {
       out.push_back(in[size_t(taken)].alias(Layout(plan.out[0].shape), plan.out[0].dtype));
     } else {
-      out.emplace_back(device, plan.out[i], output_category(is_tracked), context().module, op.name);
+      out.emplace_back(device, plan.out[i], output_category(c, is_tracked), c.module, op.name);
     }
   }
   return out;
@@ -204,7 +203,7 @@ Tensors call_on(Device& device, const OpDef& op, Tensors in, const Params& param
   if (now.autocast != DType::f32) [[unlikely]] detail::autocast_inputs(op, in);
   fix_layouts(op, in);
   Plan plan = make_plan(op, in, params, device);
-  const bool is_tracked = tracked(in);
+  const bool is_tracked = now.grad_enabled && any_requires_grad(in);
   if (is_tracked && !op.vjp) check_rule(op, in, plan.out.size());
   if (is_tracked && op.traits.mutates) check_written(op, in);
   if (op.traits.mutates && now.segment_begin >= 0) check_effects(op, in);
@@ -219,10 +218,10 @@ Tensors call_on(Device& device, const OpDef& op, Tensors in, const Params& param
   if (op.traits.view) {
     out.push_back(in[0].alias(op.traits.view(in[0].layout(), params)));
   } else if (waits) {
-    out.push_back(fuser->defer(op, plan, in, is_tracked, output_category(is_tracked)));
+    out.push_back(fuser->defer(op, plan, in, is_tracked, output_category(now, is_tracked)));
   } else {
     CallRecord* record = row && now.meter->records_calls() ? &now.meter->record(op, plan, device.allocator().events().size()) : nullptr;
-    out = make_outputs(op, plan, in, device, is_tracked);
+    out = make_outputs(now, op, plan, in, device, is_tracked);
     launch(op, plan, in, out, params, device, kernel_of(op, device), row, record);
     for (size_t i = 0; i < in.size(); ++i)
       if (op.traits.mutates >> i & 1u) in[i].storage().bump_version();
