@@ -8,8 +8,10 @@
 
 #include "reckon/backend/cpu/device.h"
 #include "reckon/engine/backward.h"
+#include "reckon/nn/decoder.h"
 #include "reckon/nn/layers.h"
 #include "reckon/nn/moe.h"
+#include "tests/nn/small_models.h"
 
 namespace reckon {
 namespace {
@@ -74,6 +76,52 @@ TEST(AutocastModules, AModelOfEveryLayerRuns) {
   EXPECT_NEAR(low.loss, wide.loss, 10 * epsilon(DType::bf16) * wide.loss);
   EXPECT_EQ(low.hash, run(Mode::meta, true).hash);
   EXPECT_EQ(run(Mode::real, true, DType::f16).hash, run(Mode::meta, true, DType::f16).hash);
+}
+
+// ---- decoders
+Outcome run_decoder(Mode mode, const ModelConfig& config, bool is_autocast, bool is_fused, const RecomputePolicy& recompute = {}) {
+  const Ref<Device> device = open_cpu(mode);
+  Outcome outcome;
+  {
+    Decoder decoder(config);
+    decoder.parameters().materialize(*device, {}, 5);
+    const Tensor tokens = from_values<int32_t>(*device, {2, 24}, test::some_tokens(48, config.vocab)),
+                 targets = from_values<int32_t>(*device, {2, 24}, test::some_tokens(48, config.vocab, 3));
+    Tensor loss;
+    {
+      const Autocast scope(DType::bf16, is_autocast);
+      loss = decoder.loss(tokens, targets, recompute, is_fused);
+    }
+    EXPECT_EQ(loss.dtype(), DType::f32);
+    backward(loss);
+    if (mode == Mode::real) {
+      outcome.loss = loss.item();
+      for (const Parameter& p : decoder.parameters().all()) outcome.gradients.push_back(p.value.grad().to_vector());
+    }
+  }
+  EXPECT_EQ(device->allocator().ledger().live, 0);
+  outcome.hash = device->allocator().trace_hash();
+  return outcome;
+}
+
+TEST(AutocastModules, DecodersRunAsTheyAre) {
+  for (const char* name : {"gpt2", "llama", "qwen", "mistral"}) {
+    const ModelConfig config = test::architecture(name, 2);
+    for (const bool is_fused : {false, true}) {
+      const Outcome wide = run_decoder(Mode::real, config, false, is_fused), low = run_decoder(Mode::real, config, true, is_fused);
+      EXPECT_NE(low.loss, wide.loss) << name;
+      // Two blocks of some six roundings in a row, and the head's.
+      EXPECT_NEAR(low.loss, wide.loss, 14 * 0.5 * epsilon(DType::bf16) * wide.loss) << name;
+      EXPECT_EQ(low.hash, run_decoder(Mode::meta, config, true, is_fused).hash) << name;
+      for (const BlockRecompute block : {BlockRecompute::selective, BlockRecompute::full}) {
+        const RecomputePolicy policy(2, {block, 1});
+        const Outcome again = run_decoder(Mode::real, config, true, is_fused, policy);
+        EXPECT_EQ(again.loss, low.loss) << name;
+        EXPECT_EQ(again.gradients, low.gradients) << name;
+        EXPECT_EQ(again.hash, run_decoder(Mode::meta, config, true, is_fused, policy).hash) << name;
+      }
+    }
+  }
 }
 }  // namespace
 }  // namespace reckon
