@@ -57,6 +57,35 @@ TEST(AutocastPage, ItsExampleLearns) {
   EXPECT_LT(losses.back(), 0.5 * losses.front());
 }
 
+// Gradients of products are float16: at this scale they are infinite at first, and the steps are skipped.
+TEST(AutocastPage, Float16LearnsWithALossScale) {
+  const Ref<Device> cpu = open_cpu(Mode::real);
+  Parameters parameters;
+  Model model(parameters);
+  model.materialize(*cpu, {}, 3);
+  const Optimizer optimizer(*cpu, parameters, {.lr = 1e-2, .warmup_steps = 0}, {.start = 0x1p24, .growth_interval = 1000});
+  const Batch batch{empty(*cpu, {{8, 16}, DType::f32}), arange(*cpu, 8, DType::i32)};
+  fill_normal_(batch.x, 1);
+  std::vector<double> losses;
+  int skipped = 0;
+  for (int64_t step = 0; step < 40; ++step) {
+    optimizer.write_scalars(step, 40);
+    Tensor loss;
+    {
+      const Autocast scope(DType::f16);
+      loss = model.loss(batch);
+    }
+    backward(affine(loss, optimizer.loss_scale().item()));
+    optimizer.step(loss);
+    skipped += !optimizer.outcome().updated;
+    losses.push_back(loss.item());
+    parameters.zero_grad();
+  }
+  EXPECT_GT(skipped, 0);
+  EXPECT_LT(skipped, 20);
+  EXPECT_LT(losses.back(), 0.5 * losses.front());
+}
+
 // ---- the table
 struct Policy {
   const char* name;

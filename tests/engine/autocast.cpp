@@ -256,6 +256,12 @@ TEST_F(AutocastTest, AParameterIsCastOnceInAScope) {
             }),
             2)
       << "another scope casts again";
+  EXPECT_EQ(casts_in([&] {
+              const Autocast guard(DType::bf16);
+              einsum("i j, k j -> k i", {x, w}), einsum("i j, j k -> i k", {w, x});
+            }),
+            1)
+      << "before it is rearranged";
   const Autocast guard(DType::bf16);
   EXPECT_EQ(casts_in([&] { thrice(frozen); }), 3) << "no parameter";
   EXPECT_EQ(casts_in([&] { thrice(affine(w, 2)); }), 3) << "a result";
