@@ -52,8 +52,8 @@ TEST(AutocastGolden, InFloat32TheModelIsTheSame) {
   for (size_t i = 0; i < kNames.size(); ++i) expect_close(ours.gradients[i], file.values("f32/grad/" + kNames[i]), 1e-5, kNames[i]);
 }
 
-// Behind the deepest gradient lie four layers forward and four back. Each rounds once here, more often in some of PyTorch's, so that a value
-// may be another one of two neighbours: half an epsilon each.
+// Behind the deepest gradient lie four layers forward and four back. Each rounds once here, more often in some of PyTorch's, so that a
+// value may be another one of two neighbours: half an epsilon each.
 TEST(AutocastGolden, InBfloat16ItIsNearPytorchs) {
   const File file("autocast");
   const Result ours = run(file, true);

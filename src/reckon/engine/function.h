@@ -107,10 +107,10 @@ struct UserFunction final : FunctionBody {
 ///   };
 ///   Tensor y = apply_function(F{...}, x, w);
 /// forward is not recorded. backward gives one gradient an input, undefined for none, in shape and dtype of the input; a dy is zeros where
-/// nothing arrived. Inside Autocast forward's operations are autocast, and so are backward's, whose gradients are cast to their inputs' types.
-/// What is not a tensor stays in the object, which lives as long as the graph needs it; tensors go through
-/// save_for_backward. Under create_graph backward is recorded, and so can be differentiated again, unless it is once_differentiable: then
-/// the second derivative is an Error, where it is asked for. Works on meta and inside checkpoint(), which makes the object again.
+/// nothing arrived. Inside Autocast forward's operations are autocast, and so are backward's, whose gradients are cast to their inputs'
+/// types. What is not a tensor stays in the object, which lives as long as the graph needs it; tensors go through save_for_backward. Under
+/// create_graph backward is recorded, and so can be differentiated again, unless it is once_differentiable: then the second derivative is
+/// an Error, where it is asked for. Works on meta and inside checkpoint(), which makes the object again.
 template <class F, class... In>
 auto apply_function(F function, const In&... in) {
   static_assert(sizeof...(In) > 0, "a function needs an input: it says on which device and whether a gradient is wanted");

@@ -53,9 +53,9 @@ DryRun dry_run(Device& device, F step, const Tensors& in = {}) {
 }
 
 /// A step that runs inside its plan. The first call with new input shapes rehearses it, refuses it (exit 3) if all blocks together exceed
-/// the device's budget, and keeps the plan, one more for calls inside of Autocast; a call that then does anything else is an error naming the operation and the first difference.
-/// The blocks of all shapes share one region, as large as the largest needs; shorter inputs fit into the region of longer ones.
-/// What a call returns is valid until the next one, before which the caller must let go of it.
+/// the device's budget, and keeps the plan, one more for calls inside of Autocast; a call that then does anything else is an error naming
+/// the operation and the first difference. The blocks of all shapes share one region, as large as the largest needs; shorter inputs fit
+/// into the region of longer ones. What a call returns is valid until the next one, before which the caller must let go of it.
 class PlannedStep {
  public:
   template <class F>
