@@ -282,13 +282,17 @@ TEST(RowsElementwise, Transposes) {
         std::vector<int64_t> strides;
       };
       for (const Case& c : {Case{{130, 67}, {1, 130}},
+                            {{65, 1100}, {1, 65}},
+                            {{97, 64}, {1, 200}},
                             {{16, 16}, {1, 16}},
                             {{2, 3, 70, 66}, {70 * 3 * 66, 66, 3 * 66, 1}},
                             {{2, 3, 66, 70}, {70 * 3 * 66, 66, 1, 3 * 66}}}) {
-        const Operand of{c.strides, 0, c.shape.numel()};
+        int64_t size = 1;
+        for (int i = 0; i < c.shape.rank(); ++i) size += (c.shape[i] - 1) * c.strides[size_t(i)];
+        const Operand of{c.strides, 0, size};
         std::vector<int64_t> dense(size_t(c.shape.rank()));
         dense_strides(c.shape, dense.data());
-        Buffer from = uniform(dtype, of.size, 1, 0, 200), to(dtype, of.size, 3);
+        Buffer from = uniform(dtype, of.size, 1, 0, 200), to(dtype, c.shape.numel(), 3);
         copy_strided(size_of(dtype), c.shape, strided(from, of), to.data(), dense.data());
         const auto at = positions(c.shape, of);
         for (size_t i = 0; i < at.size(); ++i) ASSERT_EQ(to[int64_t(i)], from[at[i]]) << to_string(c.shape) << " " << i;

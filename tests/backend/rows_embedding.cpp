@@ -51,6 +51,39 @@ TEST(RowsEmbedding, ForwardMatchesReference) {
   });
 }
 
+// Results that go past the caches, with conversion and positions: each row is that of a call for it alone.
+TEST(RowsEmbedding, ManyRowsAreThoseOfOne) {
+  for (const auto& [dtype, y_dtype] :
+       {std::pair{DType::f32, DType::bf16}, {DType::bf16, DType::f32}, {DType::f32, DType::f32}, {DType::f64, DType::f64}})
+    for (const bool positioned : {false, true}) {
+      constexpr int64_t kRows = 2300, kCols = 4100, kVocab = 40, kT = 50;
+      const auto ids = some_ids(kRows, kVocab);
+      const Buffer table = uniform(dtype, kVocab * kCols, 1), positions = uniform(dtype, kT * kCols, 2);
+      Buffer y(y_dtype, kRows * kCols), one(y_dtype, kCols);
+      Embedding a{.table_dtype = dtype,
+                  .y_dtype = y_dtype,
+                  .rows = kRows,
+                  .vocab = kVocab,
+                  .cols = kCols,
+                  .ids = ids.data(),
+                  .table = table.data(),
+                  .T = kT};
+      if (positioned) a.positions = positions.data(), a.max_positions = kT;
+      a.y = y.data();
+      embedding(a);
+      for (const int64_t row : {int64_t(0), int64_t(4), int64_t(1111), kRows - 1}) {
+        Embedding alone = a;
+        const int32_t first = int32_t(row % kT);
+        alone.rows = alone.T = 1, alone.ids = ids.data() + row, alone.first_position = &first, alone.y = one.data();
+        embedding(alone);
+        EXPECT_EQ(
+            std::memcmp(one.data(), static_cast<const char*>(y.data()) + row * kCols * size_of(y_dtype), size_t(kCols * size_of(y_dtype))),
+            0)
+            << name_of(dtype) << " " << name_of(y_dtype) << " row " << row;
+      }
+    }
+}
+
 TEST(RowsEmbedding, PositionBeyondTheTableIsNaN) {
   const std::vector<int32_t> ids = {0, 0, 0};
   const Buffer table = uniform(DType::f32, 4, 1);

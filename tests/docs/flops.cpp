@@ -106,6 +106,8 @@ void call_indexing(Calls& c, int64_t s) {
   c.add(op::gather, {x, index}, AxisParams{0});
   c.add(op::scatter, {x, index, src}, AxisParams{0});
   c.add(op::scatter_add, {x, index, src}, AxisParams{0});
+  const int64_t rows = 3 + s;  // of which row r keeps r + 3 elements
+  c.add(op::triangle, {x}, TriangleParams{false, 2}, {{"e", 4}, {"kept", 3 * rows + rows * (rows - 1) / 2}});
   c.add(op::cumsum, {x}, ScanParams{1, false, false});
   c.add(op::sort, {x}, OrderParams{1, false, false, 0}, {{"L", 6}});
   c.add(op::top_k, {x}, OrderParams{1, true, false, 5}, {{"L", 3}});

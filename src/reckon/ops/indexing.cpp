@@ -84,6 +84,24 @@ Tensors vjp_scatter_add(Vjp& v) {
   return dx;
 }
 
+// ---- triangle: x -> y, one side of a diagonal of the last two axes
+// Elements of [rows, columns] that are kept: each row's share, which grows by one a row from 0 to all columns.
+int64_t kept_elements(int64_t rows, int64_t columns, const TriangleParams& t) {
+  const int64_t below = t.upper ? t.shift : t.shift + 1;  // columns on the lower side in row 0
+  const int64_t some = std::clamp<int64_t>(-below, 0, rows), all = std::clamp<int64_t>(columns - below, some, rows);
+  const __int128 lower = __int128(all - some) * (some + all - 1 + 2 * below) / 2 + __int128(rows - all) * columns;
+  return t.upper ? rows * columns - int64_t(lower) : int64_t(lower);
+}
+void plan_triangle(Plan& p) {
+  const TensorSpec x = p.in[0];
+  check(x.shape.rank() >= 2, "wants at least two axes, got {}", x.shape);
+  p.output(x);
+  const int64_t rows = x.shape[-2], columns = x.shape[-1], matrices = x.shape.numel() == 0 ? 0 : x.shape.numel() / rows / columns;
+  const int64_t kept = matrices == 0 ? 0 : checked_multiply(matrices, kept_elements(rows, columns, p.params.as<TriangleParams>()));
+  p.bytes_moved = checked_sum({checked_multiply(kept, size_of(x.dtype)), p.out[0].bytes()});  // what is not kept is not read
+}
+Tensors vjp_triangle(Vjp& v) { return {call(op::triangle, tensors(std::move(v.dy[0])), v.as<TriangleParams>())[0]}; }
+
 Tensor scatter_by(const OpDef& row, const Tensor& x, int axis, const Tensor& index, Tensor src) {
   axis = x.shape().resolve(axis);
   check(src.rank() == index.rank(), "{}: src {} and index {} differ in rank", row.name, src.shape(), index.shape());
@@ -123,6 +141,7 @@ const OpDef op::gather{k_gather, "gather", plan_gather, vjp_gather, {.in = 0b10}
 const OpDef op::scatter{k_scatter, "scatter", plan_scatter, vjp_scatter, {.in = 0b10}, {.reuse = 0b1, .any_stride = 0b111, .autocast = AutocastPolicy::widest}};
 const OpDef op::scatter_add{k_scatter_add,   "scatter_add", plan_scatter_add,
                             vjp_scatter_add, {.in = 0b10},  {.reuse = 0b1, .any_stride = 0b111, .autocast = AutocastPolicy::widest}};
+const OpDef op::triangle{k_triangle, "triangle", plan_triangle, vjp_triangle, {}, {.reuse = 0b1, .any_stride = 0b1}};
 
 Tensor index(const Tensor& x, std::span<const Index> items) {
   using Kind = Index::Kind;
@@ -195,22 +214,16 @@ Tensor masked_fill(const Tensor& x, const Tensor& mask, double value) {
 }
 
 namespace {
-// bool [M, N], for the last two axes of x: true where column <= row + k.
-Tensor lower(const Tensor& x, int64_t k, const char* name) {
+Tensor triangle(const Tensor& x, TriangleParams t, const char* name) {
   check(x.rank() >= 2, "{}: wants at least two axes, got {}", name, x.shape());
-  const int64_t rows = x.shape()[-2], columns = x.shape()[-1];
-  // Beyond these all or nothing is below the diagonal anyway, and no sum overflows.
-  const int64_t shift = std::clamp<int64_t>(k, -rows - 1, columns);
-  const Tensor last = view(arange(x.device(), rows, DType::i64, double(shift)), {rows, 1});
-  return less_equal(arange(x.device(), columns, DType::i64), last);
+  // Beyond these all or nothing is kept anyway, and no sum overflows.
+  t.shift = std::clamp<int64_t>(t.shift, -x.shape()[-2] - 1, x.shape()[-1] + 1);
+  return call(op::triangle, tensors(x), t)[0];
 }
 }  // namespace
 
-Tensor tril(const Tensor& x, int64_t k) { return where(lower(x, k, "tril"), x, zeros(x.device(), {Shape{}, x.dtype()})); }
-Tensor triu(const Tensor& x, int64_t k) {
-  const int64_t above = k == INT64_MIN ? k : k - 1;
-  return where(lower(x, above, "triu"), zeros(x.device(), {Shape{}, x.dtype()}), x);
-}
+Tensor tril(const Tensor& x, int64_t k) { return triangle(x, {false, k}, "tril"); }
+Tensor triu(const Tensor& x, int64_t k) { return triangle(x, {true, k}, "triu"); }
 
 Tensor one_hot(const Tensor& ids, int64_t classes, DType dtype) {
   check(ids.dtype() == DType::i32 || ids.dtype() == DType::i64, "one_hot: ids must be i32 or i64, got {}", ids);

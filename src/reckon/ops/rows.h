@@ -60,6 +60,10 @@ struct AxisParams {
   bool zero_missing = false;  // of gather: an index out of range reads 0, not NaN
   bool slices = false;        // the index is the same beside the axis: one a slice
 };
+struct TriangleParams {
+  bool upper;     // what is kept of the last two axes: column - row >= shift, else <= shift
+  int64_t shift;  // as the user gave it: any
+};
 struct ScanParams {
   int32_t axis;
   bool reverse;    // from the last element to the first

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "reckon/backend/cpu/conv_depthwise.h"
 #include "reckon/backend/cpu/convert.h"
 #include "reckon/backend/cpu/count.h"
 #include "reckon/backend/cpu/gemm_packed.h"
@@ -130,6 +131,7 @@ int64_t conv_workspace(const Conv& c, int lanes) { return checked_product({lanes
 void conv(const Conv& c, const void* x, const void* w, const void* bias, void* y, void* workspace, int lanes) {
   const int64_t depth = c.channels * c.taps(), positions = c.positions(), blocks = ceil_div(positions, kPositions);
   const int64_t lane_bytes = kLaneBytes + patch_bytes(c, c.channels, c.dtype);
+  if (is_depthwise(c)) return conv_depthwise(c, x, w, bias, y, workspace, lane_bytes, lanes);
   parallel_for(
       c.batch * c.groups * blocks,
       [&](int64_t task, int lane) {
@@ -171,6 +173,7 @@ int64_t conv_back_x_workspace(const Conv& c, int lanes) { return checked_multipl
 
 void conv_back_x(const Conv& c, const void* dy, const void* w, void* dx, void* workspace, int lanes) {
   const BackX sizes(c);
+  if (is_depthwise_back_x(c)) return conv_depthwise_back_x(c, dy, w, dx, workspace, sizes.lane(), lanes);
   const int64_t depth = c.channels * c.taps(), positions = c.positions(), each = sizes.channels, parts = ceil_div(c.channels, each);
   parallel_for(
       c.batch * c.groups * parts,
@@ -218,6 +221,7 @@ void conv_back_w(const Conv& c, const void* dy, const void* x, void* dw, void* w
   const int64_t depth = c.channels * c.taps(), positions = c.positions();
   const int64_t each = sizes.channels, channel_parts = ceil_div(c.channels, each), filter_parts = ceil_div(c.filters, kFilters);
   if (c.batch == 0) return fill_zero(dw, c.groups * c.filters * depth * size_of(c.dtype));
+  if (is_depthwise(c)) return conv_depthwise_back_w(c, dy, x, dw, workspace, sizes.lane(), lanes);
   parallel_for(
       c.groups * filter_parts * channel_parts,
       [&](int64_t task, int lane) {

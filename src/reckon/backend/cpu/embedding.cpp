@@ -1,5 +1,5 @@
-// backend/cpu/embedding: forward is one copy a row. Backward gives each task its own columns, so that rows of the same id add up in order
-// without locks, at any number of threads.
+// backend/cpu/embedding: forward is one copy a row, past the caches if the result is beyond them. Backward gives each task its own columns,
+// so that rows of the same id add up in order without locks, at any number of threads.
 #include "reckon/backend/cpu/embedding.h"
 
 #include "reckon/backend/cpu/vec_targets.h"
@@ -7,20 +7,21 @@
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/embedding.cpp"
 #include <hwy/foreach_target.h>
 
-#include "reckon/backend/cpu/vec-inl.h"
+#include "reckon/backend/cpu/vec_held-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
 // y[to, to + cols) = table[from, ...) + positions[at, ...) (at < 0: none).
-void embed_row(const Embedding& a, int64_t from, int64_t at, int64_t to) {
-  HWY_ALIGN float table[kChunk], position[kChunk], y[kChunk];
-  for_chunks(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
+void embed_row(const Embedding& a, int64_t from, int64_t at, int64_t to, bool streams) {
+  HWY_ALIGN float table[kStored], position[kStored];
+  RowWriter out(a.y_dtype, a.y, streams);
+  for_stores(a.cols, [&](int64_t c, int64_t n) RECKON_VEC {
     const float* xs = read_chunk(a.table_dtype, a.table, from + c, n, table);
     const float* ps = at < 0 ? nullptr : read_chunk(a.table_dtype, a.positions, at + c, n, position);
-    float* ys = write_place(a.y_dtype, a.y, to + c, y);
+    float* ys = out.at(to + c);
     for_vectors(n, [&](int64_t i, auto part)
                        RECKON_VEC { part.store(ps ? hn::Add(part.load(xs + i), part.load(ps + i)) : part.load(xs + i), ys + i); });
-    write_chunk(a.y_dtype, a.y, to + c, n, y);
+    out.done(to + c, n);
   });
 }
 
@@ -48,10 +49,11 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "reckon/backend/cpu/convert.h"
-#include "reckon/backend/cpu/rows.h"
+#include "reckon/backend/cpu/row_tasks.h"
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
 
@@ -81,23 +83,31 @@ void embed_back_columns_f64(const EmbeddingBack& a, int64_t begin, int64_t n) {
   }
 }
 
-void embed_one(const Embedding& a, int64_t row, int64_t first) {
+void embed_one(const Embedding& a, int64_t row, int64_t first, bool streams) {
   const int64_t id = a.ids[row], position = a.positions ? first + row % a.T : 0;
   if (id < 0 || id >= a.vocab || position < 0 || (a.positions && position >= a.max_positions)) {
     for (int64_t c = 0; c < a.cols; ++c) store_float(a.y_dtype, a.y, row * a.cols + c, std::numeric_limits<double>::quiet_NaN());
     return;
   }
   const int64_t from = id * a.cols, at = a.positions ? position * a.cols : -1, to = row * a.cols;
+  if (a.table_dtype == a.y_dtype && !a.positions) {
+    const int64_t bytes = size_of(a.y_dtype);
+    const char* const source = static_cast<const char*>(a.table) + from * bytes;
+    char* const place = static_cast<char*>(a.y) + to * bytes;
+    return streams ? stream_run(source, place, a.cols * bytes) : void(std::memcpy(place, source, size_t(a.cols * bytes)));
+  }
   if (a.y_dtype == DType::f64) return embed_row_f64(a, from, at, to);
-  HWY_DYNAMIC_DISPATCH(embed_row)(a, from, at, to);
+  HWY_DYNAMIC_DISPATCH(embed_row)(a, from, at, to, streams);
 }
 }  // namespace
 
 void embedding(const Embedding& a) {
   RECKON_ASSERT(is_float(a.table_dtype) && is_float(a.y_dtype) && (a.table_dtype == DType::f64) == (a.y_dtype == DType::f64));
   const int64_t first = a.first_position ? *a.first_position : 0;
-  parallel_range(a.rows, rows_per_task(a.cols * 2 * size_of(a.y_dtype)), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) embed_one(a, row, first);
+  const RowTasks tasks = row_tasks(a.rows, a.cols * (size_of(a.table_dtype) + size_of(a.y_dtype)), a.cols * size_of(a.y_dtype));
+  parallel_range(a.rows, tasks.rows_each, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) embed_one(a, row, first, tasks.streams);
+    if (tasks.streams) stream_fence();
   });
 }
 

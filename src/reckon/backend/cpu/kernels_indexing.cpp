@@ -3,10 +3,13 @@
 #include <limits>
 
 #include "reckon/backend/cpu/convert.h"
+#include "reckon/backend/cpu/cumsum.h"
+#include "reckon/backend/cpu/index_add.h"
 #include "reckon/backend/cpu/indexing.h"
 #include "reckon/backend/cpu/kernels.h"
 #include "reckon/backend/cpu/order.h"
 #include "reckon/backend/cpu/rows_elementwise.h"
+#include "reckon/backend/cpu/triangle.h"
 
 namespace reckon::cpu {
 namespace {
@@ -34,6 +37,8 @@ void take_over(const Tensor& x, const Tensor& y) {
 }
 // 16-bit floats are added in float32, in the workspace.
 bool is_half(DType dtype) { return is_float(dtype) && size_of(dtype) == 2; }
+// Whole slices of more than one element may go by index_add. By the rank, not by an extent: workspaces are monotone in those.
+bool by_slices(const AxisParams& p, int rank) { return p.slices && p.axis < rank - 1; }
 }  // namespace
 
 void kernel::concatenate(const KernelArgs& k) {
@@ -61,11 +66,22 @@ void kernel::scatter(const KernelArgs& k) {  // in: x, index, src
 }
 void kernel::scatter_add(const KernelArgs& k) {  // in: x, index, src
   const Tensor &y = k.out[0], &src = k.in[2];
+  const auto p = k.as<AxisParams>();
+  if (by_slices(p, y.rank())) {
+    IndexAdd args{y.dtype(), y.shape(), p.axis, src.shape()[p.axis], seen(k.in[0]), seen(src), indices(k.in[1])};
+    args.y = y.raw();
+    return index_add(args, k.workspace);
+  }
   take_over(k.in[0], y);
   void* const sums = is_half(y.dtype()) ? k.workspace : y.raw();
   if (sums != y.raw()) convert(y.dtype(), y.raw(), DType::f32, sums, y.numel());
-  cpu::scatter_add(src.dtype(), src.shape(), k.as<AxisParams>().axis, indices(k.in[1]), seen(src), y.shape(), sums);
+  cpu::scatter_add(src.dtype(), src.shape(), p.axis, indices(k.in[1]), seen(src), y.shape(), sums);
   if (sums != y.raw()) convert(DType::f32, sums, y.dtype(), y.raw(), y.numel());
+}
+void kernel::triangle(const KernelArgs& k) {
+  const auto t = k.as<TriangleParams>();
+  const Tensor& x = k.in[0];
+  cpu::triangle(size_of(x.dtype()), x.shape(), seen(x), t.upper, t.shift, k.out[0].raw());
 }
 
 namespace {
@@ -91,7 +107,14 @@ void kernel::cumsum(const KernelArgs& k) {
 }
 
 namespace book {
-void scatter_add(Plan& p) { p.workspace = is_half(p.out[0].dtype) ? checked_multiply(p.out[0].numel(), 4) : 0; }
+void scatter_add(Plan& p) {
+  const auto a = p.params.as<AxisParams>();
+  if (by_slices(a, p.out[0].shape.rank())) {
+    p.workspace = index_add_workspace(p.out[0].shape[a.axis], p.in[1].shape[a.axis]);
+  } else if (is_half(p.out[0].dtype)) {
+    p.workspace = checked_multiply(p.out[0].numel(), 4);
+  }
+}
 void sort(Plan& p) { book_order(p); }
 void top_k(Plan& p) { book_order(p); }
 }  // namespace book

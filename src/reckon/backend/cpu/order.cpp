@@ -8,7 +8,6 @@
 
 #include "reckon/backend/cpu/count.h"
 #include "reckon/backend/cpu/order_scan.h"
-#include "reckon/backend/cpu/rounding.h"
 #include "reckon/backend/cpu/rows.h"
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
@@ -53,7 +52,7 @@ constexpr int64_t depth(int64_t n) { return n <= 1 ? 0 : int64_t(std::bit_width(
 
 // The types that are searched a vector at a time, where they are contiguous.
 template <class T>
-constexpr bool kScanned = std::is_same_v<T, float> || std::is_same_v<T, bfloat16>;
+constexpr bool kScanned = std::is_same_v<T, float> || std::is_class_v<T>;
 
 // The position of the first element of a line, elements `step` apart.
 template <class T>
@@ -77,19 +76,33 @@ int64_t first_of(const Order& a, const T* x, int64_t step, int64_t extent) {
   return std::max<int64_t>(at, 0);
 }
 
-// The first k of a line in order: a list of the best so far, into which few elements come. skip(i, last) is the first from i on that may
-// come before the element at `last`.
-template <class Key, class Skip>
-void select_few(int64_t extent, int64_t k, Entry* best, Key key, Skip skip) {
+// The first k of a line in order: a list of the best so far, into which few elements come.
+template <class Key>
+struct Selection {
+  Entry* best;
+  int64_t k;
+  Key key;
   int64_t held = 0;
-  for (int64_t i = 0; i < extent; ++i) {
-    if (held == k) i = skip(i, best[k - 1].position);
-    if (i == extent) return;
+  void offer(int64_t i) {
     const Entry e{key(i), i};
-    if (held == k && !(e < best[k - 1])) continue;
+    if (held == k && !(e < best[k - 1])) return;
     int64_t to = held < k ? held++ : k - 1;
     for (; to > 0 && e < best[to - 1]; --to) best[to] = best[to - 1];
     best[to] = e;
+  }
+};
+
+// Elements of a dense line: first those that a bound leaves, then one by one what comes before the last of the best.
+template <class T, class Key>
+void select_scanned(const Order& a, const T* x, int64_t extent, Selection<Key>& best) {
+  int32_t positions[kMostCandidates];
+  const Candidates found = candidates(a.dtype, a.descending, x, extent, a.k, positions);
+  for (int64_t i = 0; i < found.count; ++i) best.offer(positions[i]);
+  for (int64_t i = found.next; i < extent; ++i) {
+    if (best.held == a.k)
+      if (const float bound = float(x[best.best[a.k - 1].position]); bound == bound)
+        i = next_beyond(a.dtype, a.descending, x, i, extent, bound);
+    if (i < extent) best.offer(i);
   }
 }
 
@@ -102,12 +115,12 @@ void order_line(const Order& a, const T* x, int64_t step, int64_t extent, Entry*
   if (a.k == 1) {
     few[0].position = first_of(a, x, step, extent);
   } else if (a.k <= kFew) {
-    select_few(extent, a.k, few, key, [&](int64_t i, int64_t last) {
-      if constexpr (kScanned<T>)
-        if (const float bound = float(x[last * step]); step == 1 && bound == bound)
-          return next_beyond(a.dtype, a.descending, x, i, extent, bound);
-      return i;
-    });
+    Selection<decltype(key)> best{few, a.k, key};
+    if constexpr (kScanned<T>) {
+      if (step == 1) select_scanned(a, x, extent, best);
+    }
+    if (!kScanned<T> || step != 1)
+      for (int64_t i = 0; i < extent; ++i) best.offer(i);
   } else {
     for (int64_t i = 0; i < extent; ++i) scratch[i] = {key(i), i};
     if (a.k < extent) std::nth_element(scratch, scratch + a.k, scratch + extent);
@@ -144,75 +157,6 @@ void order_as(const Order& a, Entry* workspace, int lanes) {
                },
                lanes);
 }
-
-// Columns side by side are summed together, so that rows are read as they lie; other lines some in turn, so that additions do not wait.
-constexpr int64_t kColumns = 128, kLines = 4;
-
-template <class T, class Sum, class Load, class Store>
-void cumsum_as(const Shape& shape, int axis, bool reverse, bool exclusive, Strided x, void* y, Load load, Store store) {
-  const int64_t length = shape[axis];
-  int64_t dense[kMaxRank];
-  dense_strides(shape, dense);
-  const int64_t* strides[] = {dense, x.strides};
-  const Loop loop = make_loop(shape.with(axis, 1), 2, strides);
-  const int64_t sy = loop.inner_stride(0), sx = loop.inner_stride(1), along_y = dense[axis], along_x = x.strides[axis];
-  const int64_t grain = std::clamp<int64_t>(kTaskElements / std::max<int64_t>(length, 1), sy == 1 ? kColumns : 1, kTaskElements);
-  parallel_range(length == 0 ? 0 : loop.total, grain, [&](int64_t begin, int64_t end) {
-    walk(loop, begin, end, [&](int64_t n, const int64_t* at) {
-      const auto sum_lines = [&]<int kCount>(int64_t c) {
-        const T* const from = static_cast<const T*>(x.data) + at[1] + c * sx;
-        T* const to = static_cast<T*>(y) + at[0] + c * sy;
-        Sum sums[kCount] = {};
-        RECKON_COUNT_VECTOR(kCount * length);
-        for (int64_t j = 0; j < length; ++j) {
-          const int64_t row = reverse ? length - 1 - j : j;
-          for (int k = 0; k < kCount; ++k) {
-            const Sum before = sums[k];
-            sums[k] += load(from[k * sx + row * along_x]);
-            store(exclusive ? before : sums[k], to[k * sy + row * along_y]);
-          }
-        }
-      };
-      if (sy != 1) {
-        int64_t c = 0;
-        for (; c + kLines <= n; c += kLines) sum_lines.template operator()<int(kLines)>(c);
-        for (; c < n; ++c) sum_lines.template operator()<1>(c);
-      }
-      for (int64_t c = 0; sy == 1 && c < n; c += kColumns) {
-        const int64_t columns = std::min(kColumns, n - c);
-        Sum sums[kColumns] = {};
-        for (int64_t j = 0; j < length; ++j) {
-          const int64_t row = reverse ? length - 1 - j : j;
-          const T* from = static_cast<const T*>(x.data) + at[1] + c * sx + row * along_x;
-          T* to = static_cast<T*>(y) + at[0] + c * sy + row * along_y;
-          RECKON_COUNT_VECTOR(columns);
-          for (int64_t i = 0; i < columns; ++i) {
-            const Sum before = sums[i];
-            sums[i] += load(from[i * sx]);
-            store(exclusive ? before : sums[i], to[i * sy]);
-          }
-        }
-      }
-    });
-  });
-}
-template <class T>
-void cumsum_of_floats(const Shape& shape, int axis, bool reverse, bool exclusive, Strided x, void* y) {
-  cumsum_as<T, double>(
-      shape, axis, reverse, exclusive, x, y,
-      [](const T& v) {
-        if constexpr (std::is_class_v<T>)
-          return double(float(v));
-        else
-          return double(v);
-      },
-      [](double sum, T& to) {
-        if constexpr (std::is_class_v<T>)
-          to = T(round_to_odd(sum));
-        else
-          to = T(sum);
-      });
-}
 }  // namespace
 
 int64_t order_workspace(int64_t extent, int64_t k, int lanes) {
@@ -242,24 +186,5 @@ void order(const Order& a, void* workspace, int lanes) {
       break;
   }
   fail("order: {} is for storage", name_of(a.dtype));
-}
-
-void cumsum(DType dtype, const Shape& shape, int axis, bool reverse, bool exclusive, Strided x, void* y) {
-  switch (dtype) {
-    case DType::f32:
-      return cumsum_of_floats<float>(shape, axis, reverse, exclusive, x, y);
-    case DType::f64:
-      return cumsum_of_floats<double>(shape, axis, reverse, exclusive, x, y);
-    case DType::bf16:
-      return cumsum_of_floats<bfloat16>(shape, axis, reverse, exclusive, x, y);
-    case DType::f16:
-      return cumsum_of_floats<float16>(shape, axis, reverse, exclusive, x, y);
-    case DType::i64:
-      return cumsum_as<int64_t, uint64_t>(
-          shape, axis, reverse, exclusive, x, y, [](int64_t v) { return uint64_t(v); },
-          [](uint64_t sum, int64_t& to) { to = int64_t(sum); });
-    default:
-      fail("cumsum: {} is not added", name_of(dtype));
-  }
 }
 }  // namespace reckon::cpu

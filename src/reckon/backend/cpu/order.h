@@ -1,4 +1,4 @@
-// backend/cpu/order: sorting, selection and running sums along one axis.
+// backend/cpu/order: sorting and selection along one axis.
 #pragma once
 #include "reckon/backend/cpu/rows_walk.h"
 #include "reckon/tensor/dtype.h"
@@ -20,8 +20,4 @@ struct Order {
 /// Scratch bytes for lines of this extent; none if few elements are asked for.
 int64_t order_workspace(int64_t extent, int64_t k, int lanes);
 void order(const Order& args, void* workspace, int lanes);
-
-/// y[i] = the sum of x up to element i along the axis; reverse: from the end; exclusive: without element i. Floats are added in float64;
-/// i64 wraps. y is dense and may be x.
-void cumsum(DType dtype, const Shape& shape, int axis, bool reverse, bool exclusive, Strided x, void* y);
 }  // namespace reckon::cpu

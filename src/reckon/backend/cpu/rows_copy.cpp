@@ -1,5 +1,5 @@
 // backend/cpu/rows_copy: strided copies. Runs that are dense on both sides are memcpy; a transpose (another axis is dense in the source)
-// goes by tiles whose 4 x 4 or 8 x 8 blocks are turned in registers; anything else is a strided loop.
+// goes by blocks that are turned in registers into whole vectors of the result; anything else is a strided loop.
 #include "reckon/backend/cpu/rows_elementwise.h"
 #include "reckon/backend/cpu/vec_targets.h"
 #undef HWY_TARGET_INCLUDE
@@ -21,12 +21,7 @@ HWY_INLINE void transpose_plain(const T* from, int64_t from_stride, T* to, int64
     for (int64_t k = 0; k < cols; ++k) to[j * to_stride + k] = from[k * from_stride + j];
 }
 
-#if HWY_TARGET == HWY_SCALAR
-template <class T>
-HWY_INLINE void transpose_block(const T* from, int64_t from_stride, T* to, int64_t to_stride) {
-  transpose_plain(from, from_stride, to, to_stride, 16 / int64_t(sizeof(T)), 16 / int64_t(sizeof(T)));
-}
-#else
+#if HWY_TARGET != HWY_SCALAR
 // One stage: pairs row i with row i + half, at ever wider lanes.
 template <class Lane, class D, class V>
 HWY_INLINE void interleave(D d, V a, V b, V& low, V& high) {
@@ -35,87 +30,131 @@ HWY_INLINE void interleave(D d, V a, V b, V& low, V& high) {
   high = hn::BitCast(d, hn::InterleaveUpper(dl, hn::BitCast(dl, a), hn::BitCast(dl, b)));
 }
 
-// Written out, without arrays of vectors: those would live on the stack.
-HWY_INLINE void transpose_block(const uint32_t* from, int64_t from_stride, uint32_t* to, int64_t to_stride) {
-  const hn::FixedTag<uint32_t, 4> d;
-  const auto r0 = hn::LoadU(d, from), r1 = hn::LoadU(d, from + from_stride);
-  const auto r2 = hn::LoadU(d, from + 2 * from_stride), r3 = hn::LoadU(d, from + 3 * from_stride);
-  hn::Vec<decltype(d)> a0, a1, b0, b1, c0, c1, c2, c3;
-  interleave<uint32_t>(d, r0, r1, a0, a1);
-  interleave<uint32_t>(d, r2, r3, b0, b1);
-  interleave<uint64_t>(d, a0, b0, c0, c1);
-  interleave<uint64_t>(d, a1, b1, c2, c3);
-  hn::StoreU(c0, d, to);
-  hn::StoreU(c1, d, to + to_stride);
-  hn::StoreU(c2, d, to + 2 * to_stride);
-  hn::StoreU(c3, d, to + 3 * to_stride);
+// 16 bytes of each of the rows 0, `apart`, 2 * apart, ..., side by side. Interleaving works within each 16 bytes.
+template <class D, class T>
+HWY_INLINE hn::Vec<D> load_rows(D d, const T* from, int64_t apart) {
+  if constexpr (hn::MaxLanes(D()) * sizeof(T) == 16) {
+    return hn::LoadU(d, from);
+  } else {
+    const hn::Half<D> half;
+    constexpr int64_t kRows = int64_t(hn::MaxLanes(hn::Half<D>()) * sizeof(T)) / 16;
+    return hn::Combine(d, load_rows(half, from + kRows * apart, apart), load_rows(half, from, apart));
+  }
 }
 
-// Rows k .. k + 3 of an 8 x 8 block, turned: columns 2q and 2q + 1 in the low and the high half of out_q.
+template <bool kStream, class D, class T>
+HWY_INLINE void put(hn::Vec<D> v, D d, T* to) {
+  if constexpr (kStream) {
+    hn::Stream(v, d, to);
+  } else {
+    hn::StoreU(v, d, to);
+  }
+}
+
+// to[j * to_stride + k] = from[k * from_stride + j] for as many j as 16 bytes hold and as many k as a vector holds. Written out, without
+// arrays of vectors: those would live on the stack.
+template <bool kStream>
+HWY_INLINE void turn(const uint64_t* from, int64_t from_stride, uint64_t* to, int64_t to_stride) {
+  const hn::ScalableTag<uint64_t> d;
+  hn::Vec<decltype(d)> a, b;
+  interleave<uint64_t>(d, load_rows(d, from, 2 * from_stride), load_rows(d, from + from_stride, 2 * from_stride), a, b);
+  put<kStream>(a, d, to);
+  put<kStream>(b, d, to + to_stride);
+}
+template <bool kStream>
+HWY_INLINE void turn(const uint32_t* from, int64_t from_stride, uint32_t* to, int64_t to_stride) {
+  const hn::ScalableTag<uint32_t> d;
+  const auto row = [&](int64_t i) HWY_ATTR { return load_rows(d, from + i * from_stride, 4 * from_stride); };
+  hn::Vec<decltype(d)> a0, a1, b0, b1, c0, c1, c2, c3;
+  interleave<uint32_t>(d, row(0), row(1), a0, a1);
+  interleave<uint32_t>(d, row(2), row(3), b0, b1);
+  interleave<uint64_t>(d, a0, b0, c0, c1);
+  interleave<uint64_t>(d, a1, b1, c2, c3);
+  put<kStream>(c0, d, to);
+  put<kStream>(c1, d, to + to_stride);
+  put<kStream>(c2, d, to + 2 * to_stride);
+  put<kStream>(c3, d, to + 3 * to_stride);
+}
+
+// Rows i .. i + 3 of blocks of 8 x 8, turned: columns 2q and 2q + 1 in the low and the high half of the 16 bytes of out_q.
 template <class D, class V>
-HWY_INLINE void transpose_half(D d, const uint16_t* from, int64_t from_stride, V& out0, V& out1, V& out2, V& out3) {
-  const V r0 = hn::LoadU(d, from), r1 = hn::LoadU(d, from + from_stride);
-  const V r2 = hn::LoadU(d, from + 2 * from_stride), r3 = hn::LoadU(d, from + 3 * from_stride);
+HWY_INLINE void turn_half(D d, const uint16_t* from, int64_t from_stride, V& out0, V& out1, V& out2, V& out3) {
+  const auto row = [&](int64_t i) HWY_ATTR { return load_rows(d, from + i * from_stride, 8 * from_stride); };
   V a0, a1, b0, b1;
-  interleave<uint16_t>(d, r0, r1, a0, a1);
-  interleave<uint16_t>(d, r2, r3, b0, b1);
+  interleave<uint16_t>(d, row(0), row(1), a0, a1);
+  interleave<uint16_t>(d, row(2), row(3), b0, b1);
   interleave<uint32_t>(d, a0, b0, out0, out1);
   interleave<uint32_t>(d, a1, b1, out2, out3);
 }
-
-HWY_INLINE void transpose_block(const uint16_t* from, int64_t from_stride, uint16_t* to, int64_t to_stride) {
-  const hn::FixedTag<uint16_t, 8> d;
+template <bool kStream>
+HWY_INLINE void turn(const uint16_t* from, int64_t from_stride, uint16_t* to, int64_t to_stride) {
+  const hn::ScalableTag<uint16_t> d;
   hn::Vec<decltype(d)> u0, u1, u2, u3, v0, v1, v2, v3;
-  transpose_half(d, from, from_stride, u0, u1, u2, u3);
-  transpose_half(d, from + 4 * from_stride, from_stride, v0, v1, v2, v3);
+  turn_half(d, from, from_stride, u0, u1, u2, u3);
+  turn_half(d, from + 4 * from_stride, from_stride, v0, v1, v2, v3);
   const auto store = [&](auto u, auto v, uint16_t* at) HWY_ATTR __attribute__((always_inline)) {
     hn::Vec<decltype(d)> low, high;
     interleave<uint64_t>(d, u, v, low, high);
-    hn::StoreU(low, d, at);
-    hn::StoreU(high, d, at + to_stride);
+    put<kStream>(low, d, at);
+    put<kStream>(high, d, at + to_stride);
   };
   store(u0, v0, to);
   store(u1, v1, to + 2 * to_stride);
   store(u2, v2, to + 4 * to_stride);
   store(u3, v3, to + 6 * to_stride);
 }
+
+// The part of a tile that is whole vectors of the result.
+template <bool kStream, class T>
+HWY_INLINE void turn_blocks(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t rows, int64_t cols) {
+  constexpr int64_t kTurned = 16 / int64_t(sizeof(T)), kLine = 64 / int64_t(sizeof(T));
+  const int64_t N = int64_t(hn::Lanes(hn::ScalableTag<T>()));
+  for (int64_t k = 0; k < cols; k += N) {
+    for (int64_t next = k + N; next < k + 2 * N && next < cols; ++next)
+      for (int64_t j = 0; j < rows; j += kLine) __builtin_prefetch(from + next * from_stride + j);
+    for (int64_t j = 0; j < rows; j += kTurned) turn<kStream>(from + k * from_stride + j, from_stride, to + j * to_stride + k, to_stride);
+  }
+}
 #endif
 
 template <class T>
-void transpose_tile(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t rows, int64_t cols) {
-  if constexpr (sizeof(T) == 2 || sizeof(T) == 4) {
-    constexpr int64_t kBlock = 16 / int64_t(sizeof(T));
-    const int64_t whole_rows = rows / kBlock * kBlock, whole_cols = cols / kBlock * kBlock;
-    // A cache line of the source is used up before it is left: at strides of a power of two, few lines fit in the cache at once.
-    constexpr int64_t kLine = 64 / int64_t(sizeof(T));
-    for (int64_t line = 0; line < whole_rows; line += kLine)
-      for (int64_t k = 0; k < whole_cols; k += kBlock)
-        for (int64_t j = line; j < whole_rows && j < line + kLine; j += kBlock)
-          transpose_block(from + k * from_stride + j, from_stride, to + j * to_stride + k, to_stride);
-    transpose_plain(from + whole_cols * from_stride, from_stride, to + whole_cols, to_stride, whole_rows, cols - whole_cols);
-    transpose_plain(from + whole_rows, from_stride, to + whole_rows * to_stride, to_stride, rows - whole_rows, cols);
-  } else {
-    transpose_plain(from, from_stride, to, to_stride, rows, cols);
+void transpose_tile(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t rows, int64_t cols,
+                    [[maybe_unused]] bool streams) {
+  int64_t whole_rows = 0, whole_cols = 0;
+#if HWY_TARGET != HWY_SCALAR
+  if constexpr (sizeof(T) > 1) {
+    const int64_t kTurned = 16 / int64_t(sizeof(T)), N = int64_t(hn::Lanes(hn::ScalableTag<T>()));
+    whole_rows = rows / kTurned * kTurned, whole_cols = cols / N * N;
+    if (streams && N * int64_t(sizeof(T)) == 64) {  // halves of lines would leave for memory apart
+      turn_blocks<true>(from, from_stride, to, to_stride, whole_rows, whole_cols);
+    } else {
+      turn_blocks<false>(from, from_stride, to, to_stride, whole_rows, whole_cols);
+    }
   }
+#endif
+  transpose_plain(from + whole_cols * from_stride, from_stride, to + whole_cols, to_stride, whole_rows, cols - whole_cols);
+  transpose_plain(from + whole_rows, from_stride, to + whole_rows * to_stride, to_stride, rows - whole_rows, cols);
 }
 
-void transpose(int64_t element_bytes, const void* from, int64_t from_stride, void* to, int64_t to_stride, int64_t rows, int64_t cols) {
+void transpose(int64_t element_bytes, const void* from, int64_t from_stride, void* to, int64_t to_stride, int64_t rows, int64_t cols,
+               bool streams) {
   switch (element_bytes) {
     case 1:
-      return transpose_tile(static_cast<const uint8_t*>(from), from_stride, static_cast<uint8_t*>(to), to_stride, rows, cols);
+      return transpose_tile(static_cast<const uint8_t*>(from), from_stride, static_cast<uint8_t*>(to), to_stride, rows, cols, false);
     case 2:
-      return transpose_tile(static_cast<const uint16_t*>(from), from_stride, static_cast<uint16_t*>(to), to_stride, rows, cols);
+      return transpose_tile(static_cast<const uint16_t*>(from), from_stride, static_cast<uint16_t*>(to), to_stride, rows, cols, streams);
     case 4:
-      return transpose_tile(static_cast<const uint32_t*>(from), from_stride, static_cast<uint32_t*>(to), to_stride, rows, cols);
+      return transpose_tile(static_cast<const uint32_t*>(from), from_stride, static_cast<uint32_t*>(to), to_stride, rows, cols, streams);
     default:
-      return transpose_tile(static_cast<const uint64_t*>(from), from_stride, static_cast<uint64_t*>(to), to_stride, rows, cols);
+      return transpose_tile(static_cast<const uint64_t*>(from), from_stride, static_cast<uint64_t*>(to), to_stride, rows, cols, streams);
   }
 }
 }  // namespace reckon::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include "reckon/backend/cpu/rows.h"
+#include "reckon/backend/cpu/row_tasks.h"
+#include "reckon/backend/cpu/stream.h"
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
 
@@ -123,7 +162,7 @@ namespace reckon::cpu {
 namespace {
 HWY_EXPORT(transpose);
 
-constexpr int64_t kTileRows = 128, kTileCols = 256;
+constexpr int64_t kTileRows = 64, kTileCols = 1024;
 
 template <class T>
 void copy_run(const void* from, int64_t at, int64_t stride, void* to, int64_t to_at, int64_t to_stride, int64_t n) {
@@ -168,6 +207,8 @@ void copy_tiles(int64_t bytes, const Loop& loop, int axis, const void* from, voi
   outer.extent[axis] = outer.extent[last] = 1;
   outer.total = loop.total / rows / cols;
   const int64_t down = (rows + kTileRows - 1) / kTileRows, across = (cols + kTileCols - 1) / kTileCols;
+  // Vectors of the result are cache lines or halves of them: past the caches they must begin where lines do.
+  const bool streams = loop.total > kCachedBytes / 2 / bytes && to_stride * bytes % 64 == 0 && reinterpret_cast<uintptr_t>(to) % 64 == 0;
   parallel_for(outer.total * down, [&](int64_t task) {
     const int64_t j = task % down * kTileRows;
     walk(outer, task / down, task / down + 1, [&](int64_t, const int64_t* at) {
@@ -176,9 +217,10 @@ void copy_tiles(int64_t bytes, const Loop& loop, int axis, const void* from, voi
         HWY_DYNAMIC_DISPATCH(transpose)
         (bytes, static_cast<const char*>(from) + (at[1] + j + k * from_stride) * bytes, from_stride,
          static_cast<char*>(to) + (at[0] + j * to_stride + k) * bytes, to_stride, std::min(kTileRows, rows - j),
-         std::min(kTileCols, cols - k));
+         std::min(kTileCols, cols - k), streams && at[0] * bytes % 64 == 0);
       }
     });
+    if (streams) stream_fence();
   });
 }
 }  // namespace
