@@ -43,7 +43,7 @@ TEST_F(LargePlaces, RowsAreThoseOfFewOfThem) {
       const Tensor index = from_values<int32_t>(*device_, {rows}, ids);
       const Tensor chosen = embedding(x, index);
       const Tensor added = index_add(x, 0, index, other);
-      for (const int64_t begin : {int64_t(0), rows / 2, rows - 8}) {
+      for (const int64_t begin : {int64_t(0), rows - 8}) {
         const int64_t end = begin + 8;
         expect_rows(sums, cumsum(part(x, begin, end), -1), begin, end, "cumsum");
         expect_rows(back, cumsum(part(x, begin, end), -1, true, true), begin, end, "cumsum backwards");
@@ -58,7 +58,7 @@ TEST_F(LargePlaces, RowsAreThoseOfFewOfThem) {
 
 TEST_F(LargePlaces, TransposesOfTransposesAreTheSame) {
   for (const DType dtype : {DType::f32, DType::bf16, DType::f64, DType::u8})
-    for (const int64_t width : kWidths) {
+    for (const int64_t width : {4096, 4104}) {
       const int64_t rows = rows_of(width) + 32 - rows_of(width) % 32 + (width == 4104 ? 5 : 0);
       const Tensor x =
           dtype == DType::u8 ? cast(affine(random({rows, width}, DType::f32, 3), 30, 100), dtype) : random({rows, width}, dtype, 3);

@@ -57,15 +57,21 @@ HWY_INLINE void fill_row(DType dtype, const void* x, int64_t at, int64_t n, int6
     return q < pitch ? q : pitch;
   };
   const int64_t begin = bound(0), end = bound(n);
-  if (step != 1 || spread != 1) {
+  if (spread != 1) {
     std::memset(to, 0, size_t(pitch) * sizeof(float));
-    for (int64_t q = begin; q < end; ++q)
-      if (const int64_t place = first + q * step; place % spread == 0 && place / spread < n)
-        to[q] = read_one(dtype, x, at + place / spread);
+    for (int64_t pixel = first <= 0 ? 0 : (first + spread - 1) / spread, q = pixel * spread - first; q < end && pixel < n; ++pixel, q += spread)
+      to[q] = read_one(dtype, x, at + pixel);
     return;
   }
   std::memset(to, 0, size_t(begin) * sizeof(float));
-  if (end > begin) read_floats(dtype, x, at + first + begin, end - begin, to + begin);
+  if (step == 1) {
+    if (end > begin) read_floats(dtype, x, at + first + begin, end - begin, to + begin);
+  } else if (dtype == DType::f32) {
+    const float* const from = static_cast<const float*>(x) + at + first;
+    for (int64_t q = begin; q < end; ++q) to[q] = from[q * step];
+  } else {
+    for (int64_t q = begin; q < end; ++q) to[q] = read_one(dtype, x, at + first + q * step);
+  }
   std::memset(to + end, 0, size_t(pitch - end) * sizeof(float));
 }
 

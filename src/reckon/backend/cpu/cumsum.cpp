@@ -13,9 +13,10 @@
 #ifndef RECKON_BACKEND_CPU_CUMSUM_ONCE
 #define RECKON_BACKEND_CPU_CUMSUM_ONCE
 namespace reckon::cpu {
-constexpr int64_t kScanLines = 8;      // added up beside each other
-constexpr int64_t kScanRun = 256;      // elements of each of them at a time: 16 KiB of doubles
-constexpr int64_t kScanColumns = 256;  // side by side
+constexpr int64_t kScanLines = 8;                          // added up beside each other
+constexpr int64_t kScanRun = 256;                          // elements of each of them at a time: 16 KiB of doubles
+constexpr int64_t kScanPitch = kScanRun + 8;               // from a line to the next: not at the same place of a page
+constexpr int64_t kScanColumns = 1024, kFewColumns = 256;  // side by side
 
 // Lines or columns of one call: what both kernels see.
 struct Scan {
@@ -58,6 +59,13 @@ void read_doubles(DType dtype, const void* x, int64_t at, int64_t stride, int64_
   int64_t i = 0;
   for (; i + N <= n; i += N) hn::StoreU(hn::PromoteTo(DD(), hn::LoadU(DF(), from + i)), DD(), to + i);
   for (; i < n; ++i) to[i] = double(from[i]);
+}
+
+// Fetches n elements that are read later; any place will do.
+HWY_INLINE void fetch(const Scan& a, int64_t at, int64_t n) {
+  const int64_t bytes = size_of(a.dtype);
+  const char* const first = static_cast<const char*>(a.x) + at * bytes;
+  for (int64_t line = 0; line < n * bytes; line += 64) __builtin_prefetch(first + line, 0, 2);
 }
 
 // Doubles as floats; if they are rounded again later, to odd: see round_to_odd.
@@ -105,70 +113,158 @@ void write_doubles(const Scan& a, const double* from, int64_t at, int64_t n) {
   a.streams ? stream_run(source, to, n * size_of(a.dtype)) : void(std::memcpy(to, source, size_t(n * size_of(a.dtype))));
 }
 
-// The running sums of kCount lines of n doubles, kScanRun apart, from `sums` on, which go on.
-template <int kCount, bool kExclusive>
-HWY_INLINE void add_up(double* first, int64_t n, int64_t step, double* sums) {
+// The running sums of kCount lines of n doubles, kScanPitch apart, from `sums` on, which go on.
+template <int kCount>
+HWY_INLINE void add_up(double* first, int64_t n, int64_t step, bool exclusive, double* sums) {
   double s[kCount];
 #pragma GCC unroll 8
   for (int k = 0; k < kCount; ++k) s[k] = sums[k];
   for (int64_t j = 0; j < n; ++j, first += step) {
 #pragma GCC unroll 8
     for (int k = 0; k < kCount; ++k) {
-      const double next = s[k] + first[k * kScanRun];
-      first[k * kScanRun] = kExclusive ? s[k] : next;
+      const double next = s[k] + first[k * kScanPitch];
+      first[k * kScanPitch] = exclusive ? s[k] : next;
       s[k] = next;
     }
   }
 #pragma GCC unroll 8
   for (int k = 0; k < kCount; ++k) sums[k] = s[k];
 }
-template <int kCount>
-HWY_INLINE void add_up(bool exclusive, double* first, int64_t n, int64_t step, double* sums) {
-  exclusive ? add_up<kCount, true>(first, n, step, sums) : add_up<kCount, false>(first, n, step, sums);
+
+#if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
+HWY_INLINE void add_lines(double* first, int64_t n, bool reverse, bool exclusive, double* sums) {
+  add_up<kScanLines>(reverse ? first + n - 1 : first, n, reverse ? -1 : 1, exclusive, sums);
 }
+#else
+using VD = hn::Vec<DD>;
+// A block of as many lines as a vector has lanes by as many elements: lines become elements and back.
+template <int kLanes>
+struct Turned {
+  VD a, b, c, d, e, f, g, h;
+
+  HWY_INLINE explicit Turned(const double* p) {
+    a = hn::LoadU(DD(), p), b = hn::LoadU(DD(), p + kScanPitch);
+    c = hn::LoadU(DD(), p + 2 * kScanPitch), d = hn::LoadU(DD(), p + 3 * kScanPitch);
+    e = f = g = h = a;
+    if constexpr (kLanes == 8) {
+      e = hn::LoadU(DD(), p + 4 * kScanPitch), f = hn::LoadU(DD(), p + 5 * kScanPitch);
+      g = hn::LoadU(DD(), p + 6 * kScanPitch), h = hn::LoadU(DD(), p + 7 * kScanPitch);
+    }
+  }
+  HWY_INLINE void store(double* p) const {
+    hn::StoreU(a, DD(), p), hn::StoreU(b, DD(), p + kScanPitch);
+    hn::StoreU(c, DD(), p + 2 * kScanPitch), hn::StoreU(d, DD(), p + 3 * kScanPitch);
+    if constexpr (kLanes == 8) {
+      hn::StoreU(e, DD(), p + 4 * kScanPitch), hn::StoreU(f, DD(), p + 5 * kScanPitch);
+      hn::StoreU(g, DD(), p + 6 * kScanPitch), hn::StoreU(h, DD(), p + 7 * kScanPitch);
+    }
+  }
+  static HWY_INLINE void pair(VD& low, VD& high) {
+    const VD lower = hn::InterleaveLower(DD(), low, high), upper = hn::InterleaveUpper(DD(), low, high);
+    low = lower, high = upper;
+  }
+  static HWY_INLINE void pair_halves(VD& low, VD& high) {
+    const VD lower = hn::ConcatLowerLower(DD(), high, low), upper = hn::ConcatUpperUpper(DD(), high, low);
+    low = lower, high = upper;
+  }
+  static HWY_INLINE void pair_blocks(VD& low, VD& high) {
+    const VD even = hn::OddEvenBlocks(hn::SwapAdjacentBlocks(high), low), odd = hn::OddEvenBlocks(high, hn::SwapAdjacentBlocks(low));
+    low = even, high = odd;
+  }
+  HWY_INLINE void turn() {
+    pair(a, b), pair(c, d);
+    if constexpr (kLanes == 4) {
+      pair_halves(a, c), pair_halves(b, d);
+    } else {
+      pair(e, f), pair(g, h);
+      pair_blocks(a, c), pair_blocks(b, d), pair_blocks(e, g), pair_blocks(f, h);
+      pair_halves(a, e), pair_halves(b, f), pair_halves(c, g), pair_halves(d, h);
+    }
+  }
+  template <bool kExclusive>
+  HWY_INLINE void add(bool reverse, VD& sum) {
+    const auto one = [&](VD& v) RECKON_VEC {
+      const VD next = hn::Add(sum, v);
+      v = kExclusive ? sum : next;
+      sum = next;
+    };
+    if (!reverse) {
+      one(a), one(b), one(c), one(d);
+      if constexpr (kLanes == 8) one(e), one(f), one(g), one(h);
+    } else {
+      if constexpr (kLanes == 8) one(h), one(g), one(f), one(e);
+      one(d), one(c), one(b), one(a);
+    }
+  }
+};
+
+// The running sums of kScanLines lines of n doubles: blocks of elements in turn, what is left of the line's far end one by one.
+template <bool kExclusive>
+HWY_INLINE void add_blocks(double* first, int64_t n, bool reverse, double* sums) {
+  constexpr int kLanes = int(hn::MaxLanes(DD()));
+  const int64_t whole = n / kLanes * kLanes;
+  if (reverse && whole < n) add_up<kScanLines>(first + n - 1, n - whole, -1, kExclusive, sums);
+  for (int64_t k = 0; k < kScanLines; k += kLanes) {
+    VD sum = hn::LoadU(DD(), sums + k);
+    for (int64_t j = 0; j < whole; j += kLanes) {
+      double* const p = first + k * kScanPitch + (reverse ? whole - kLanes - j : j);
+      Turned<kLanes> block(p);
+      block.turn();
+      block.template add<kExclusive>(reverse, sum);
+      block.turn();
+      block.store(p);
+    }
+    hn::StoreU(sum, DD(), sums + k);
+  }
+  if (!reverse && whole < n) add_up<kScanLines>(first + whole, n - whole, 1, kExclusive, sums);
+}
+HWY_INLINE void add_lines(double* first, int64_t n, bool reverse, bool exclusive, double* sums) {
+  exclusive ? add_blocks<true>(first, n, reverse, sums) : add_blocks<false>(first, n, reverse, sums);
+}
+#endif
 
 // `count` <= kScanLines lines, the first of which begin at x[from] and y[to], where elements lie side by side.
 void scan_lines(const Scan& a, int64_t from, int64_t to, int64_t count) {
-  HWY_ALIGN double lines[kScanLines * kScanRun];
+  HWY_ALIGN double lines[kScanLines * kScanPitch];
   double sums[kScanLines] = {};
   RECKON_COUNT_VECTOR(count * a.length);
-  const int64_t bytes = size_of(a.dtype);
   for (int64_t done = 0; done < a.length; done += kScanRun) {
     const int64_t n = a.length - done < kScanRun ? a.length - done : kScanRun, at = a.reverse ? a.length - done - n : done;
     for (int64_t k = 0; k < count; ++k) {
       const int64_t place = from + k * a.x_next + at * a.x_along;
-      if (a.x_along == 1) {
-        const char* const later = static_cast<const char*>(a.x) + (a.reverse ? place - kScanRun : place + kScanRun) * bytes;
-        for (int64_t line = 0; line < n * bytes; line += 64) __builtin_prefetch(later + line, 0, 2);
-      }
-      read_doubles(a.dtype, a.x, place, a.x_along, n, lines + k * kScanRun);
+      if (a.x_along == 1) fetch(a, a.reverse ? place - kScanRun : place + kScanRun, n);
+      read_doubles(a.dtype, a.x, place, a.x_along, n, lines + k * kScanPitch);
     }
-    double* const first = lines + (a.reverse ? n - 1 : 0);
-    const int64_t step = a.reverse ? -1 : 1;
     if (count == kScanLines) {
-      add_up<kScanLines>(a.exclusive, first, n, step, sums);
+      add_lines(lines, n, a.reverse, a.exclusive, sums);
     } else {
-      for (int64_t k = 0; k < count; ++k) add_up<1>(a.exclusive, first + k * kScanRun, n, step, sums + k);
+      double* const first = lines + (a.reverse ? n - 1 : 0);
+      for (int64_t k = 0; k < count; ++k) add_up<1>(first + k * kScanPitch, n, a.reverse ? -1 : 1, a.exclusive, sums + k);
     }
-    for (int64_t k = 0; k < count; ++k) write_doubles(a, lines + k * kScanRun, to + k * a.y_next + at, n);
+    for (int64_t k = 0; k < count; ++k) write_doubles(a, lines + k * kScanPitch, to + k * a.y_next + at, n);
   }
 }
 
 // n <= kScanColumns columns from x[from] and y[to] on; those of y lie side by side.
 void scan_columns(const Scan& a, int64_t from, int64_t to, int64_t n) {
-  static_assert(kScanColumns <= kScanRun);
-  HWY_ALIGN double sums[kScanColumns] = {}, row[kScanColumns];
+  constexpr int64_t kRowsAhead = 4;
+  HWY_ALIGN double sums[kScanColumns] = {}, row[kScanRun];
   const DD dd;
-  const int64_t N = int64_t(hn::Lanes(dd));
+  const int64_t N = int64_t(hn::Lanes(dd)), next = (a.reverse ? -kRowsAhead : kRowsAhead) * a.x_along;
   for (int64_t j = 0; j < a.length; ++j) {
     const int64_t at = a.reverse ? a.length - 1 - j : j;
     RECKON_COUNT_VECTOR(n);
-    read_doubles(a.dtype, a.x, from + at * a.x_along, a.x_next, n, row);
-    if (a.exclusive) write_doubles(a, sums, to + at * a.y_along, n);
-    int64_t i = 0;
-    for (; i + N <= n; i += N) hn::StoreU(hn::Add(hn::LoadU(dd, sums + i), hn::LoadU(dd, row + i)), dd, sums + i);
-    for (; i < n; ++i) sums[i] += row[i];
-    if (!a.exclusive) write_doubles(a, sums, to + at * a.y_along, n);
+    for (int64_t c = 0; c < n; c += kScanRun) {
+      const int64_t count = n - c < kScanRun ? n - c : kScanRun, place = from + at * a.x_along + c * a.x_next;
+      if (a.x_next == 1) fetch(a, place + next, count);
+      read_doubles(a.dtype, a.x, place, a.x_next, count, row);
+      double* const sum = sums + c;
+      if (a.exclusive) write_doubles(a, sum, to + at * a.y_along + c, count);
+      int64_t i = 0;
+      for (; i + N <= count; i += N) hn::StoreU(hn::Add(hn::LoadU(dd, sum + i), hn::LoadU(dd, row + i)), dd, sum + i);
+      for (; i < count; ++i) sum[i] += row[i];
+      if (!a.exclusive) write_doubles(a, sum, to + at * a.y_along + c, count);
+    }
   }
 }
 }  // namespace reckon::cpu::HWY_NAMESPACE
@@ -213,7 +309,7 @@ void cumsum(DType dtype, const Shape& shape, int axis, bool reverse, bool exclus
   if (length == 0 || loop.total == 0) return;
   Scan a{dtype, length, reverse, exclusive, false, x.data, loop.inner_stride(1), x.strides[axis], y, loop.inner_stride(0), dense[axis]};
   const bool columns = a.y_next == 1;
-  const int64_t together = columns ? kScanColumns : kScanLines;
+  const int64_t together = !columns ? kScanLines : loop.total < 4 * kScanColumns ? kFewColumns : kScanColumns;
   const RowTasks tasks = row_tasks(loop.total, checked_product({2, length, bytes}), length * bytes);
   a.streams = tasks.streams && !columns && length * bytes % 64 == 0;  // else the ends of runs would be lines by parts
   const int64_t grain = (tasks.rows_each + together - 1) / together * together;

@@ -150,10 +150,12 @@ HWY_INLINE Candidates candidates_as(const T* x, bool largest, int64_t n, int64_t
   }
   if (!hn::AllTrue(d, numbers)) return {};
   V bound = least;
-  for (int64_t r = 0; r < k; ++r) {
+  for (int64_t left = k; left > 0;) {
     bound = hn::MaxOfLanes(d, most.most());
-    most.a = hn::IfThenElse(hn::Eq(most.a, bound), least, most.a), most.b = hn::IfThenElse(hn::Eq(most.b, bound), least, most.b);
-    most.c = hn::IfThenElse(hn::Eq(most.c, bound), least, most.c), most.d = hn::IfThenElse(hn::Eq(most.d, bound), least, most.d);
+    const M a = hn::Eq(most.a, bound), b = hn::Eq(most.b, bound), c = hn::Eq(most.c, bound), e = hn::Eq(most.d, bound);
+    left -= int64_t(hn::CountTrue(d, a) + hn::CountTrue(d, b) + hn::CountTrue(d, c) + hn::CountTrue(d, e));
+    most = {hn::IfThenElse(a, least, most.a), hn::IfThenElse(b, least, most.b), hn::IfThenElse(c, least, most.c),
+            hn::IfThenElse(e, least, most.d)};
   }
   int64_t found = 0;
   const char* const next_line = reinterpret_cast<const char*>(x + n);

@@ -162,7 +162,7 @@ namespace reckon::cpu {
 namespace {
 HWY_EXPORT(transpose);
 
-constexpr int64_t kTileRows = 64, kTileCols = 1024;
+constexpr int64_t kTileBytes = 256, kTileCols = 1024;  // bytes of each row of the source
 
 template <class T>
 void copy_run(const void* from, int64_t at, int64_t stride, void* to, int64_t to_at, int64_t to_stride, int64_t n) {
@@ -206,17 +206,17 @@ void copy_tiles(int64_t bytes, const Loop& loop, int axis, const void* from, voi
   Loop outer = loop;  // the same nest with both axes reduced to one element
   outer.extent[axis] = outer.extent[last] = 1;
   outer.total = loop.total / rows / cols;
-  const int64_t down = (rows + kTileRows - 1) / kTileRows, across = (cols + kTileCols - 1) / kTileCols;
+  const int64_t tile_rows = kTileBytes / bytes, down = (rows + tile_rows - 1) / tile_rows, across = (cols + kTileCols - 1) / kTileCols;
   // Vectors of the result are cache lines or halves of them: past the caches they must begin where lines do.
   const bool streams = loop.total > kCachedBytes / 2 / bytes && to_stride * bytes % 64 == 0 && reinterpret_cast<uintptr_t>(to) % 64 == 0;
   parallel_for(outer.total * down, [&](int64_t task) {
-    const int64_t j = task % down * kTileRows;
+    const int64_t j = task % down * tile_rows;
     walk(outer, task / down, task / down + 1, [&](int64_t, const int64_t* at) {
       for (int64_t tile = 0; tile < across; ++tile) {
         const int64_t k = tile * kTileCols;
         HWY_DYNAMIC_DISPATCH(transpose)
         (bytes, static_cast<const char*>(from) + (at[1] + j + k * from_stride) * bytes, from_stride,
-         static_cast<char*>(to) + (at[0] + j * to_stride + k) * bytes, to_stride, std::min(kTileRows, rows - j),
+         static_cast<char*>(to) + (at[0] + j * to_stride + k) * bytes, to_stride, std::min(tile_rows, rows - j),
          std::min(kTileCols, cols - k), streams && at[0] * bytes % 64 == 0);
       }
     });
