@@ -99,6 +99,13 @@ void embed_one(const Embedding& a, int64_t row, int64_t first, bool streams) {
   if (a.y_dtype == DType::f64) return embed_row_f64(a, from, at, to);
   HWY_DYNAMIC_DISPATCH(embed_row)(a, from, at, to, streams);
 }
+// A row lies anywhere: the processor foresees its rest, not where it begins.
+void fetch_row(const Embedding& a, int64_t row) {
+  constexpr int64_t kBeginning = 2048;
+  const int64_t bytes = a.cols * size_of(a.table_dtype);
+  const char* const first = static_cast<const char*>(a.table) + a.ids[row] * bytes;
+  for (int64_t line = 0; line < std::min(bytes, kBeginning); line += 64) __builtin_prefetch(first + line);
+}
 }  // namespace
 
 void embedding(const Embedding& a) {
@@ -106,7 +113,10 @@ void embedding(const Embedding& a) {
   const int64_t first = a.first_position ? *a.first_position : 0;
   const RowTasks tasks = row_tasks(a.rows, a.cols * (size_of(a.table_dtype) + size_of(a.y_dtype)), a.cols * size_of(a.y_dtype));
   parallel_range(a.rows, tasks.rows_each, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) embed_one(a, row, first, tasks.streams);
+    for (int64_t row = begin; row < end; ++row) {
+      if (row + 1 < end) fetch_row(a, row + 1);
+      embed_one(a, row, first, tasks.streams);
+    }
     if (tasks.streams) stream_fence();
   });
 }

@@ -99,6 +99,11 @@ void copy_run(int64_t bytes, const void* x, void* y, const AddedRun& r, bool str
   }
 }
 
+void fetch(const char* first, int64_t bytes) {
+  constexpr int64_t kBeginning = 2048;
+  for (int64_t line = 0; line < std::min(bytes, kBeginning); line += 64) __builtin_prefetch(first + line);
+}
+
 // The obvious loop, of what is not vectors of f32.
 template <class T>
 void add_plain(const void* src, void* y, const AddedRun& r) {
@@ -166,6 +171,9 @@ void index_add(const IndexAdd& a, void* workspace) {
     int64_t base[3] = {}, seen = -1;
     for (int64_t slice = first; slice < last; ++slice) {
       const int64_t id = slice % extent;
+      if (id + 1 < extent && sorted.begin[id + 2] > sorted.begin[id + 1])  // what is added next lies anywhere
+        fetch(static_cast<const char*>(a.src.data) + (base[2] + c0 + sorted.order[sorted.begin[id + 1]] * a.src.strides[a.axis]) * bytes,
+              width * bytes);
       if (slice / extent != seen) {
         seen = slice / extent;
         walk(outer, seen, seen + 1, [&](int64_t, const int64_t* at) { std::copy(at, at + 3, base); });

@@ -2,6 +2,9 @@
 // callers: what a search needs, not what it takes.
 #include "reckon/backend/cpu/order_scan.h"
 
+#include <cmath>
+#include <type_traits>
+
 #include "reckon/backend/cpu/vec_targets.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/order_scan.cpp"
@@ -11,6 +14,12 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
+// Reading alone, a core waits for more lines than it foresees.
+constexpr int64_t kFarAhead = 8192;
+HWY_INLINE void fetch_far_ahead(const void* p, int64_t bytes) {
+  for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(static_cast<const char*>(p) + kFarAhead + line, 0, 2);
+}
+
 // Values as they are compared.
 HWY_INLINE V sign_of(bool larger) { return hn::BitCast(D(), hn::Set(DU(), larger ? 0u : 0x80000000u)); }
 template <class T>
@@ -42,7 +51,7 @@ HWY_INLINE Largest largest_of(const T* x, int64_t n, V sign) {
   M numbers = is_number(least);
   int64_t i = 0;
   for (; i + 4 * N <= n; i += 4 * N) {
-    fetch_ahead(x + i, 4 * N);
+    fetch_far_ahead(x + i, 4 * N * int64_t(sizeof(T)));
     const Four v = load_four(x + i, sign);
     most.a = hn::Max(most.a, v.a), most.b = hn::Max(most.b, v.b), most.c = hn::Max(most.c, v.c), most.d = hn::Max(most.d, v.d);
     numbers = hn::And(numbers, v.all_numbers());
@@ -101,7 +110,7 @@ HWY_INLINE int64_t next_beyond_as(const T* x, bool larger, int64_t from, int64_t
   const int64_t N = lanes();
   int64_t i = from;
   for (; i + 4 * N <= n; i += 4 * N) {
-    fetch_ahead(x + i, 4 * N);
+    fetch_far_ahead(x + i, 4 * N * int64_t(sizeof(T)));
     const Four v = load_four(x + i, sign);
     const M below = hn::And(hn::And(hn::Le(v.a, limit), hn::Le(v.b, limit)), hn::And(hn::Le(v.c, limit), hn::Le(v.d, limit)));
     if (!hn::AllTrue(d, below)) break;
@@ -123,12 +132,14 @@ int64_t next_beyond_of(DType dtype, bool larger, const void* x, int64_t from, in
 
 // The positions of the lanes of a mask.
 HWY_INLINE int64_t store_positions(M mask, int64_t first, int32_t* positions) {
-  alignas(8) uint8_t bits[8] = {};
-  hn::StoreMaskBits(D(), mask, bits);
-  uint64_t rest;
-  std::memcpy(&rest, bits, 8);
+  using Bits = std::conditional_t<hn::MaxLanes(D()) == 16, uint16_t, uint8_t>;
+  static_assert(hn::MaxLanes(D()) <= 16);
+  uint8_t bytes[8] = {};
+  hn::StoreMaskBits(D(), mask, bytes);
+  Bits some;
+  std::memcpy(&some, bytes, sizeof some);
   int64_t count = 0;
-  for (; rest != 0; rest &= rest - 1) positions[count++] = int32_t(first + __builtin_ctzll(rest));
+  for (uint32_t rest = some; rest != 0; rest &= rest - 1) positions[count++] = int32_t(first + __builtin_ctz(rest));
   return count;
 }
 
@@ -143,7 +154,7 @@ HWY_INLINE Candidates candidates_as(const T* x, bool largest, int64_t n, int64_t
   Four most{least, least, least, least};
   M numbers = is_number(least);
   for (int64_t i = 0; i < count; i += step) {
-    fetch_ahead(x + i, step);
+    fetch_far_ahead(x + i, step * int64_t(sizeof(T)));
     const Four v = load_four(x + i, sign);
     most.a = hn::Max(most.a, v.a), most.b = hn::Max(most.b, v.b), most.c = hn::Max(most.c, v.c), most.d = hn::Max(most.d, v.d);
     numbers = hn::And(numbers, v.all_numbers());
@@ -158,6 +169,7 @@ HWY_INLINE Candidates candidates_as(const T* x, bool largest, int64_t n, int64_t
             hn::IfThenElse(e, least, most.d)};
   }
   int64_t found = 0;
+  bool strict = false;
   const char* const next_line = reinterpret_cast<const char*>(x + n);
   for (int64_t i = 0; i < count; i += step) {
     for (int64_t at = 0; at < step * int64_t(sizeof(T)); at += 64) __builtin_prefetch(next_line + i * int64_t(sizeof(T)) + at, 0, 2);
@@ -169,6 +181,10 @@ HWY_INLINE Candidates candidates_as(const T* x, bool largest, int64_t n, int64_t
     found += store_positions(b, i + N, positions + found);
     found += store_positions(c, i + 2 * N, positions + found);
     found += store_positions(e, i + 3 * N, positions + found);
+    if (found >= k && !strict) {  // from here on one that equals the bound comes after k others
+      strict = true;
+      bound = set(std::nextafter(hn::GetLane(bound), __builtin_inff()));
+    }
   }
   return {found, count};
 }

@@ -162,7 +162,7 @@ namespace reckon::cpu {
 namespace {
 HWY_EXPORT(transpose);
 
-constexpr int64_t kTileBytes = 256, kTileCols = 1024;  // bytes of each row of the source
+constexpr int64_t kTileBytes = 512, kTileCols = 1024;  // bytes of each row of the source
 
 template <class T>
 void copy_run(const void* from, int64_t at, int64_t stride, void* to, int64_t to_at, int64_t to_stride, int64_t n) {
