@@ -41,7 +41,7 @@ TEST_F(LargePlaces, RowsAreThoseOfFewOfThem) {
       std::vector<int32_t> ids(static_cast<size_t>(rows));
       for (int64_t i = 0; i < rows; ++i) ids[size_t(i)] = int32_t(i % 5 == 3 ? 7 : i * 7919 % rows);  // many meet in row 7
       const Tensor index = from_values<int32_t>(*device_, {rows}, ids);
-      const Tensor chosen = embedding(x, index);
+      const Tensor chosen = embedding(x, index), selected = index_select(x, 0, index);
       const Tensor added = index_add(x, 0, index, other);
       for (const int64_t begin : {int64_t(0), rows - 8}) {
         const int64_t end = begin + 8;
@@ -50,6 +50,7 @@ TEST_F(LargePlaces, RowsAreThoseOfFewOfThem) {
         expect_rows(low, tril(part(x, begin, end), 5 + begin), begin, end, "tril");
         expect_rows(high, triu(part(x, begin, end), -900 + begin), begin, end, "triu");
         expect_rows(chosen, embedding(x, part(index, begin, end)), begin, end, "embedding");
+        expect_rows(selected, index_select(x, 0, part(index, begin, end)), begin, end, "index_select");
         const Tensor shifted = sub(index, full(*device_, {Shape{}, DType::i32}, double(begin)));
         expect_rows(added, index_add(part(x, begin, end), 0, shifted, other), begin, end, "index_add");
       }

@@ -7,7 +7,8 @@
 #include <type_traits>
 
 #include "reckon/backend/cpu/count.h"
-#include "reckon/backend/cpu/rows.h"
+#include "reckon/backend/cpu/row_tasks.h"
+#include "reckon/backend/cpu/stream.h"
 #include "reckon/base/error.h"
 #include "reckon/base/parallel.h"
 
@@ -28,13 +29,14 @@ struct Strides {
 
 template <class T>
 void gather_run(const T* x, int64_t sx, int64_t along, int64_t extent, T missing, const Indices& index, int64_t at, int64_t si, T* y,
-                int64_t sy, int64_t n) {
-  if (si == 0 || n == 1) {  // one index for the whole run
+                int64_t sy, int64_t n, bool streams) {
+  constexpr int64_t kLeastRun = 2048;  // bytes: shorter ones end in too many lines that are stored by parts
+  if (si == 0 || n == 1) {             // one index for the whole run
     const int64_t id = index[at];
     const bool inside = id >= 0 && id < extent;
     if (inside && sx == 1 && sy == 1) {
-      std::memcpy(y, x + id * along, size_t(n) * sizeof(T));
-      return;
+      const int64_t bytes = n * int64_t(sizeof(T));
+      return streams && bytes >= kLeastRun ? stream_run(x + id * along, y, bytes) : void(std::memcpy(y, x + id * along, size_t(bytes)));
     }
     for (int64_t i = 0; i < n; ++i) y[i * sy] = inside ? x[i * sx + id * along] : missing;
     return;
@@ -54,11 +56,13 @@ void gather_as(uint64_t missing_bits, const Shape& shape, int axis, Strided x, i
   const Strides from(x.strides, shape, axis);
   const int64_t* strides[] = {dense, from.beside, index.at.strides};
   const Loop loop = make_loop(shape, 3, strides);
+  const bool streams = loop.total > kCachedBytes / 2 / int64_t(sizeof(T));  // the result is beyond the caches
   parallel_range(loop.total, kTaskElements, [&](int64_t begin, int64_t end) {
     walk(loop, begin, end, [&](int64_t n, const int64_t* at) {
       gather_run(static_cast<const T*>(x.data) + at[1], loop.inner_stride(1), from.along, extent, missing, index, at[2],
-                 loop.inner_stride(2), static_cast<T*>(y) + at[0], loop.inner_stride(0), n);
+                 loop.inner_stride(2), static_cast<T*>(y) + at[0], loop.inner_stride(0), n, streams);
     });
+    if (streams) stream_fence();
   });
 }
 
