@@ -7,6 +7,7 @@
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/index_add.cpp"
 #include <hwy/foreach_target.h>
 
+#include "reckon/backend/cpu/vec_dense-inl.h"
 #include "reckon/backend/cpu/vec_gather-inl.h"
 #include "reckon/backend/cpu/vec_held-inl.h"
 
@@ -23,9 +24,23 @@ struct AddedRun {
 
 HWY_BEFORE_NAMESPACE();
 namespace reckon::cpu::HWY_NAMESPACE {
-// Of 32- and 16-bit floats; count is at least 1.
+// Of 32- and 16-bit floats; where one run is added to another and both are dense.
+template <class T>
+void add_two(const void* x, const void* src, void* y, const AddedRun& r, bool streams) {
+  HWY_ALIGN T sums[kStored];
+  const T* const base = static_cast<const T*>(x) + r.from;
+  const T* const added = static_cast<const T*>(src) + r.at + r.order[0] * r.along;
+  T* const to = static_cast<T*>(y) + r.to;
+  for_stores(r.n, [&](int64_t c, int64_t n) RECKON_VEC {
+    map2<0>(base + c, added + c, streams ? sums : to + c, n, [](V u, V v) RECKON_VEC { return hn::Add(u, v); });
+    if (streams) stream_run(sums, to + c, n * int64_t(sizeof(T)));
+  });
+}
+// Of any runs; count is at least 1.
 void add_run(DType dtype, const void* x, const void* src, void* y, const AddedRun& r, bool streams) {
   static_assert(kStored <= kPart);
+  if (r.count == 1 && r.x_step == 1 && r.src_step == 1)
+    return with_type(dtype, [&](auto t) RECKON_VEC { add_two<decltype(t)>(x, src, y, r, streams); });
   HWY_ALIGN float base[kPart], added[kPart];
   RowWriter out(dtype, y, streams);
   for_stores(r.n, [&](int64_t c, int64_t n) RECKON_VEC {
