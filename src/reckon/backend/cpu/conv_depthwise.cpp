@@ -49,6 +49,22 @@ HWY_INLINE float read_one(DType dtype, const void* x, int64_t at) {
   return dtype == DType::bf16 ? float(static_cast<const bfloat16*>(x)[at]) : float(static_cast<const float16*>(x)[at]);
 }
 
+// n elements from x[at] on, with one between each and the next.
+HWY_INLINE void read_every_second(DType dtype, const void* x, int64_t at, int64_t n, float* to) {
+  HWY_ALIGN float buffer[kChunk];
+  for (int64_t c = 0; c < n; c += kChunk / 2) {
+    const int64_t count = n - c < kChunk / 2 ? n - c : kChunk / 2, seen = 2 * count - 1;
+    const float* const from = read_chunk(dtype, x, at + 2 * c, seen, buffer);
+    int64_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+    const int64_t N = lanes();
+    for (; 2 * (i + N) <= seen; i += N)
+      hn::StoreU(hn::ConcatEven(D(), hn::LoadU(D(), from + 2 * i + N), hn::LoadU(D(), from + 2 * i)), D(), to + c + i);
+#endif
+    for (; i < count; ++i) to[c + i] = from[2 * i];
+  }
+}
+
 // to[q] = the pixel at `first` + q * step of the row of n that begins at x[at], spread out; 0 where there is none.
 HWY_INLINE void fill_row(DType dtype, const void* x, int64_t at, int64_t n, int64_t first, int64_t step, int64_t spread, int64_t pitch,
                          float* to) {
@@ -59,16 +75,16 @@ HWY_INLINE void fill_row(DType dtype, const void* x, int64_t at, int64_t n, int6
   const int64_t begin = bound(0), end = bound(n);
   if (spread != 1) {
     std::memset(to, 0, size_t(pitch) * sizeof(float));
-    for (int64_t pixel = first <= 0 ? 0 : (first + spread - 1) / spread, q = pixel * spread - first; q < end && pixel < n; ++pixel, q += spread)
+    for (int64_t pixel = first <= 0 ? 0 : (first + spread - 1) / spread, q = pixel * spread - first; q < end && pixel < n;
+         ++pixel, q += spread)
       to[q] = read_one(dtype, x, at + pixel);
     return;
   }
   std::memset(to, 0, size_t(begin) * sizeof(float));
   if (step == 1) {
     if (end > begin) read_floats(dtype, x, at + first + begin, end - begin, to + begin);
-  } else if (dtype == DType::f32) {
-    const float* const from = static_cast<const float*>(x) + at + first;
-    for (int64_t q = begin; q < end; ++q) to[q] = from[q * step];
+  } else if (step == 2) {
+    read_every_second(dtype, x, at + first + 2 * begin, end - begin, to + begin);
   } else {
     for (int64_t q = begin; q < end; ++q) to[q] = read_one(dtype, x, at + first + q * step);
   }
