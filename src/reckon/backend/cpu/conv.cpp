@@ -26,6 +26,8 @@ char* at(void* data, DType dtype, int64_t i) { return static_cast<char*>(data) +
 bool is_half(DType dtype) { return size_of(dtype) == 2; }
 // Channels of one task of a gradient.
 int64_t channels_each(const Conv& c) { return std::min(c.channels, ceil_div(kRows, c.taps())); }
+// Rows of its patches at most. Whole channels fill kRows rows unevenly, the more so the larger the kernel; this bound grows with it.
+int64_t rows_bound(const Conv& c) { return std::min(checked_multiply(c.channels, c.taps()), checked_sum({c.taps(), kRows - 1})); }
 // Patches that are the image as it lies.
 bool is_pointwise(const Conv& c) { return c.taps() == 1 && c.stride[0] == 1 && c.stride[1] == 1 && c.padding[0] == 0 && c.padding[1] == 0; }
 
@@ -121,16 +123,15 @@ void spread_bias(const Conv& c, const void* bias, int64_t n, void* y) {
 // float32 or float64 to c.dtype.
 void round_into(const Conv& c, const void* sums, int64_t n, void* to) { convert(statistics_dtype(c.dtype), sums, c.dtype, to, n); }
 
-int64_t patch_bytes(const Conv& c, int64_t channels, DType dtype) {
-  return padded_bytes(checked_product({channels, c.taps(), kPositions}), dtype);
-}
+int64_t patch_bytes(int64_t rows, DType dtype) { return padded_bytes(checked_multiply(rows, kPositions), dtype); }
+int64_t depth_of(const Conv& c) { return checked_multiply(c.channels, c.taps()); }
 }  // namespace
 
-int64_t conv_workspace(const Conv& c, int lanes) { return checked_product({lanes, kLaneBytes + patch_bytes(c, c.channels, c.dtype)}); }
+int64_t conv_workspace(const Conv& c, int lanes) { return checked_product({lanes, kLaneBytes + patch_bytes(depth_of(c), c.dtype)}); }
 
 void conv(const Conv& c, const void* x, const void* w, const void* bias, void* y, void* workspace, int lanes) {
-  const int64_t depth = c.channels * c.taps(), positions = c.positions(), blocks = ceil_div(positions, kPositions);
-  const int64_t lane_bytes = kLaneBytes + patch_bytes(c, c.channels, c.dtype);
+  const int64_t depth = depth_of(c), positions = c.positions(), blocks = ceil_div(positions, kPositions);
+  const int64_t lane_bytes = kLaneBytes + patch_bytes(depth, c.dtype);
   if (is_depthwise(c)) return conv_depthwise(c, x, w, bias, y, workspace, lane_bytes, lanes);
   parallel_for(
       c.batch * c.groups * blocks,
@@ -159,7 +160,7 @@ struct BackX {
   explicit BackX(const Conv& c)
       : sums(statistics_dtype(c.dtype)),
         channels(channels_each(c)),
-        patches(patch_bytes(c, channels, sums)),
+        patches(patch_bytes(rows_bound(c), sums)),
         images(is_half(c.dtype) ? padded_bytes(checked_multiply(channels, c.pixels()), sums) : 0) {}
   int64_t lane() const { return checked_sum({kLaneBytes, patches, images}); }
 };
@@ -208,8 +209,8 @@ struct BackW {
       : sums(statistics_dtype(c.dtype)),
         channels(channels_each(c)),
         filters(std::min(c.filters, kFilters)),
-        patches(patch_bytes(c, channels, c.dtype)),
-        kernels(is_half(c.dtype) ? padded_bytes(checked_product({filters, channels, c.taps()}), sums) : 0) {}
+        patches(patch_bytes(rows_bound(c), c.dtype)),
+        kernels(is_half(c.dtype) ? padded_bytes(checked_multiply(filters, rows_bound(c)), sums) : 0) {}
   int64_t lane() const { return checked_sum({kLaneBytes, patches, kernels}); }
 };
 }  // namespace

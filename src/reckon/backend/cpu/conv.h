@@ -18,7 +18,9 @@ struct Conv {
   int64_t pixels() const { return in[0] * in[1]; }
 };
 
-/// Bytes of scratch on at most `lanes` threads; monotone in every extent but the kernel's.
+/// Bytes of scratch on at most `lanes` threads. Monotone in every extent, but for one: conv_back_x_workspace of 16-bit images may fall as
+/// the kernel grows, because a task then has fewer channels, and holds float32 sums of all their pixels. It needn't be: a kernel belongs to
+/// the model, and is the same for the longest batch and the shortest, which are what a plan has to hold.
 int64_t conv_workspace(const Conv& c, int lanes);
 int64_t conv_back_x_workspace(const Conv& c, int lanes);
 int64_t conv_back_w_workspace(const Conv& c, int lanes);
