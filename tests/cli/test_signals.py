@@ -38,6 +38,15 @@ class Layer(Case):
         for widths in ("", "x", "1", "1,", ",1", "1,2,3", "0,5", "5,-1", "99999999999999999999,1", "1048577,1", "1048576,1048576"):
             if widths:
                 self.refused(USAGE, "--layer wants two widths IN,OUT", "check", "signals", "--layer", widths)
+        line = self.refused(USAGE, "", "check", "signals", "--layer", "3")
+        self.assertEqual(line, "reckon: --layer wants two widths IN,OUT of at most 268435456 weights, as in 16384,32; got '3'")
+        self.refused(USAGE, "--layer needs a value", "check", "signals", "--layer")
+
+    def test_keys_that_a_layer_does_not_have(self):
+        self.done("check", "signals", "--layer", "8,4", "seed=3")
+        self.refused(USAGE, ["--layer", "leave model.init=xavier out"], "check", "signals", "--layer", "8,4", "seed=3", "model.init=xavier")
+        (self.folder / "c.toml").write_text("seed = 5\n")
+        self.refused(USAGE, ["--layer", "leave c.toml out"], "check", "signals", "c.toml", "--layer", "8,4")
 
 
 class Model(Case):

@@ -4,7 +4,7 @@ import unittest
 
 from harness import CORRUPT, DONE, FAILED, INTERRUPTED, MEMORY, PROGRAM, TINY, USAGE, Case
 
-COMMANDS = ["train", "eval", "generate", "tokenize", "inspect", "report", "bench train", "bench device", "check", "check signals"]
+COMMANDS = ["plan", "train", "eval", "generate", "tokenize", "inspect", "report", "bench train", "bench device", "bench ops", "check", "check signals"]
 
 
 class Help(Case):
@@ -26,6 +26,7 @@ class Help(Case):
             "tokenize": {"data.path", "data.tokenizer"},
             "inspect": set(),
             "bench device": set(),
+            "bench ops": set(),
             "check": set(),
         }
         for command in COMMANDS:
@@ -47,7 +48,7 @@ class Help(Case):
     def test_of_commands_in_a_group(self):
         out = self.done("bench", "--help").out
         self.assertEqual(out, self.done("help", "bench").out)
-        for kind in ("train", "device"):
+        for kind in ("train", "device", "ops"):
             self.assertRegex(out, rf"(?m)^ +bench {kind} ")
         self.assertNotEqual(self.done("bench", "train", "--help").out, self.done("bench", "device", "--help").out)
 
@@ -182,6 +183,28 @@ class Refused(Case):
             with self.subTest(argument):
                 self.refused(USAGE, [argument.split("=")[0], part], "train", argument)
         self.assertFalse((self.folder / "runs").exists(), "nothing is made for a run that cannot be")
+
+    def test_values_that_are_nearly_right(self):
+        wrong = [
+            ("plan optim.name=lamp", 'argument \'optim.name=lamp\': optim.name expects sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, lamb or adamw8bit, got "lamp", did you mean "lamb"?'),
+            ("plan optim.schedule=wsdd", 'argument \'optim.schedule=wsdd\': optim.schedule expects constant, cosine, linear, wsd or inverse_sqrt, got "wsdd", did you mean "wsd"?'),
+            ("plan model.dropout=1.5", "argument 'model.dropout=1.5': model.dropout expects a number from 0 to below 1, got 1.5"),
+            ("plan model.preset=cruncher model.dropout=0.1", "model.dropout = 0.1: the cruncher has no residual stream to drop from: leave it out"),
+            ("check signals model.initt=x", "argument 'model.initt=x': unknown key 'model.initt', did you mean 'model.init'?"),
+            ("bench ops sofmax", "bench ops has no 'sofmax', did you mean 'softmax'?"),
+        ]
+        for arguments, line in wrong:
+            with self.subTest(arguments):
+                self.assertEqual(self.refused(USAGE, "", *arguments.split()), "reckon: " + line)
+        line = 'reckon: optim.groups: "nothing" matches no parameter; they have names like embed.weight, and * stands for any characters'
+        for command in (["plan"], ["train"], ["bench", "train"]):
+            self.assertEqual(self.refused(USAGE, "", *command, *TINY, "optim.groups=nothing lr=2"), line)
+        self.refused(USAGE, ["optim.groups", "would never count"], "plan", *TINY, "optim.groups=* lr=2; embed.* lr=1")
+        for operation in ("xyzzyxyzzy", "sum of rows", "--json=3"):
+            line = self.refused(USAGE, "", "bench", "ops", operation)
+            self.assertIn("--json takes no value" if operation.startswith("-") else "bench ops has no", line)
+        self.refused(USAGE, ["bench ops has no 'xyzzyxyzzy', it has add ", " softmax ", " conv2d "], "bench", "ops", "softmax", "xyzzyxyzzy")
+        self.assertEqual(self.files(), [])
 
     def test_impossible_shapes(self):
         wrong = {

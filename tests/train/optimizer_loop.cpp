@@ -305,7 +305,8 @@ TEST(Groups, that_match_nothing_are_refused) {
     FAIL();
   } catch (const Error& e) {
     EXPECT_EQ(e.exit_code(), 2);
-    EXPECT_STREQ(e.what(), "the group \"head.*\" matches no parameter; there are such as first.weight");
+    EXPECT_STREQ(e.what(),
+                 "optim.groups: \"head.*\" matches no parameter; they have names like first.weight, and * stands for any characters");
   }
 }
 
@@ -319,7 +320,7 @@ TEST(Groups, that_could_never_count_are_refused) {
     EXPECT_EQ(e.exit_code(), 2);
     EXPECT_STREQ(
         e.what(),
-        "the group \"first.weight\" would never count: all that it matches are in groups before it; put it first, or leave it out");
+        "optim.groups: \"first.weight\" would never count: all that it matches are in groups before it; put it first, or leave it out");
   }
 }
 

@@ -199,27 +199,43 @@ struct Line {
   double seconds, rate, share;  // rate: FLOP/s of products, bytes/s of others; share: of the best product or copy of the same rounds
 };
 
-std::vector<Line> measure_all(Device& device, DType dtype, const std::vector<std::string>& wanted) {
-  const NoGrad guard;
-  const Operands o(device, dtype);
+std::vector<Bench> benches(const Operands& o) {
   std::vector<Bench> list;
   add_elementwise(list, o);
   add_rows(list, o);
   add_places(list, o);
   add_products(list, o);
   add_optimizers(list, o);
-  const auto is_wanted = [&](const Bench& b) {
-    const std::string first = b.name.substr(0, b.name.find(' '));
-    return wanted.empty() || std::find(wanted.begin(), wanted.end(), first) != wanted.end();
-  };
-  if (!wanted.empty()) {
-    std::vector<std::string> names;
-    for (const Bench& b : list) names.push_back(b.name.substr(0, b.name.find(' ')));
-    for (const std::string& name : wanted)
-      check_as(Failure::usage, std::find(names.begin(), names.end(), name) != names.end(), "bench ops has no '{}'{}", printable_line(name),
-               did_you_mean(name, names));
+  return list;
+}
+// What a line is asked for by: "sum" for "sum of rows".
+std::string word_of(const Bench& b) { return b.name.substr(0, b.name.find(' ')); }
+
+// Before memory is taken: the list is that of meta.
+void check_names(const std::vector<std::string>& wanted) {
+  if (wanted.empty()) return;
+  const Ref<Device> meta = open_cpu(Mode::meta);
+  std::vector<std::string> names;
+  std::string all;
+  for (const Bench& b : benches(Operands(*meta, DType::f32))) {
+    const std::string word = word_of(b);
+    if (std::find(names.begin(), names.end(), word) != names.end()) continue;
+    names.push_back(word);
+    all += (all.empty() ? "" : " ") + word;
   }
-  std::erase_if(list, [&](const Bench& b) { return !is_wanted(b); });
+  for (const std::string& name : wanted) {
+    const std::string hint = did_you_mean(name, names);
+    check_as(Failure::usage, std::find(names.begin(), names.end(), name) != names.end(), "bench ops has no '{}'{}", printable_line(name),
+             hint.empty() ? ", it has " + all : hint);
+  }
+}
+
+std::vector<Line> measure_all(Device& device, DType dtype, const std::vector<std::string>& wanted) {
+  const NoGrad guard;
+  const Operands o(device, dtype);
+  std::vector<Bench> list = benches(o);
+  std::erase_if(list,
+                [&](const Bench& b) { return !wanted.empty() && std::find(wanted.begin(), wanted.end(), word_of(b)) == wanted.end(); });
   const Tensor slot = empty(device, o.a.spec());
   const Tensor x = o.make({4096, 1024}, 11), w = o.make({4096, 1024}, 12);
   const Bench copy{"copy", false,
@@ -268,6 +284,7 @@ std::string json_of(const std::vector<Line>& lines) {
 }  // namespace
 
 int run_bench_ops(const CommandLine& line) {
+  check_names(line.words);
   const Ref<Device> device = open_cpu(Mode::real);
   std::vector<Line> all;
   for (const DType dtype : {DType::f32, DType::bf16}) {

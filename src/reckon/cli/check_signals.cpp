@@ -120,6 +120,11 @@ int run_check_signals(const CommandLine& line) {
   const Config c = line.config();
   if (!line.layer.empty()) {
     const Widths w = widths_of(line.layer);
+    for (const std::string& key : line.overrides)
+      check_as(Failure::usage, key.starts_with("seed="), "--layer shows a layer by itself, which no key but seed changes: leave {} out",
+               printable_line(key, 60));
+    check_as(Failure::usage, line.config_path.empty(), "--layer shows a layer by itself, which no configuration changes: leave {} out",
+             printable_line(line.config_path, 100));
     const std::vector<LayerSignal> rows = measure_layer(w.in, w.out, uint64_t(c.seed));
     line.json ? void(std::fputs((layer_json(w, rows) + "\n").c_str(), stdout)) : print_layer(w, rows);
     return 0;

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "reckon/base/philox.h"
+#include "reckon/base/text.h"
 #include "reckon/engine/context.h"
 #include "reckon/ops/rows.h"
 #include "reckon/ops/state_blocks.h"
@@ -128,15 +129,15 @@ void Optimizer::set_groups(std::vector<ParameterGroup> groups) {
   for (const ParameterGroup& group : groups) {
     const bool found =
         std::any_of(parameters_.all().begin(), parameters_.all().end(), [&](const Parameter& p) { return matches(group, p.name); });
-    check_as(Failure::usage, found, "the group \"{}\" matches no parameter; there are such as {}", group.pattern,
-             parameters_.all().empty() ? "none" : parameters_.all().front().name);
+    check_as(Failure::usage, found, "optim.groups: \"{}\" matches no parameter; they have names like {}, and * stands for any characters",
+             printable_line(group.pattern, 60), parameters_.all().empty() ? "none" : parameters_.all().front().name);
   }
   for (size_t i = 0; i < groups.size(); ++i) {
     const bool counts = std::any_of(places.begin(), places.end(), [&](const std::vector<Place>& bucket) {
       return std::any_of(bucket.begin(), bucket.end(), [&](const Place& place) { return place.group == int(i); });
     });
     check_as(Failure::usage, counts,
-             "the group \"{}\" would never count: all that it matches are in groups before it; put it first, or leave it out",
+             "optim.groups: \"{}\" would never count: all that it matches are in groups before it; put it first, or leave it out",
              groups[i].pattern);
   }
   places_ = std::move(places);
