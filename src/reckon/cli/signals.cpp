@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <memory>
 #include <set>
@@ -195,28 +196,43 @@ struct Run {
     const PhaseScope forward(device, Phase::forward);
     loss = decoder->loss(batch.inputs(), batch.targets());
   }
-  void run_backward(Device& device) {
-    const PhaseScope phase(device, Phase::backward);
-    const NoGrad guard;
-    backward(loss);
-  }
 };
+
+void run_backward(Device& device, const Tensor& loss) {
+  const PhaseScope phase(device, Phase::backward);
+  const NoGrad guard;
+  backward(loss);
+}
+Signals watch_backward(WatchedCpu& device, const Tensor& loss) {
+  std::deque<Watched> watched;
+  watch_gradients(loss, device, watched);
+  run_backward(device, loss);
+  return {loss.item(), std::move(device.rows)};
+}
 }  // namespace
 
 int64_t signals_bytes(const Config& config) {
   const Ref<Device> meta = open_cpu(Mode::meta);
-  Run(config, *meta).run_backward(*meta);
+  const Run run(config, *meta);
+  run_backward(*meta, run.loss);
   return meta->allocator().ledger().extent;
 }
 
 Signals measure_signals(const Config& config) {
   const Ref<Device> device(new WatchedCpu(local_cpu_profile(), signals_bytes(config)));
-  auto& watched_device = static_cast<WatchedCpu&>(*device);
-  Run run(config, *device);
-  std::deque<Watched> watched;
-  watch_gradients(run.loss, watched_device, watched);
-  run.run_backward(*device);
-  return {run.loss.item(), std::move(watched_device.rows)};
+  const Run run(config, *device);
+  return watch_backward(static_cast<WatchedCpu&>(*device), run.loss);
+}
+
+Signals measure_signals(Tensor (*loss)(Device& device, void* user), void* user) {
+  const auto forward = [&](Device& device) {
+    const PhaseScope phase(device, Phase::forward);
+    return loss(device, user);
+  };
+  const Ref<Device> meta = open_cpu(Mode::meta);
+  run_backward(*meta, forward(*meta));
+  const Ref<Device> device(new WatchedCpu(local_cpu_profile(), meta->allocator().ledger().extent));
+  return watch_backward(static_cast<WatchedCpu&>(*device), forward(*device));
 }
 
 std::vector<LayerSignal> measure_layer(int64_t in, int64_t out, uint64_t seed) {

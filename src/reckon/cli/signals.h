@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "reckon/tensor/shape.h"
+#include "reckon/tensor/tensor.h"
 #include "reckon/train/config.h"
 
 namespace reckon {
@@ -34,6 +34,9 @@ int64_t signals_bytes(const Config& config);
 /// Builds the model (initial values by model.init and seed), runs one micro-batch of random tokens forward and backward, with dropout if
 /// there is any, and looks at every result on the way. Uses model.*, seed, train.micro_batch, train.seq_len, train.precision.
 Signals measure_signals(const Config& config);
+
+/// The same of any net: `loss` makes its inputs and parameters on the device, the same on each, and gives a scalar; `user` is handed to it.
+Signals measure_signals(Tensor (*loss)(Device& device, void* user), void* user);
 
 /// One linear layer [out, in] under each rule of initialization, on 256 inputs of N(0, 1) and gradients of N(0, 1).
 struct LayerSignal {
