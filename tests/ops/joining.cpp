@@ -85,7 +85,7 @@ TEST_F(Joining, WhatIsRefusedNamesBothSides) {
               }),
               HasSubstr("shapes differ beside axis 1: part 0 is [2, 3], part 1 is [3, 3]"));
   EXPECT_THAT(error_of([&] { concatenate({x, cast(x, DType::f32)}, 0); }), HasSubstr("part 0 is f64, part 1 is f32"));
-  EXPECT_THAT(error_of([&] { concatenate({x, x}, 2); }), HasSubstr("axis 2 is out of range for shape [2, 3]"));
+  EXPECT_THAT(error_of([&] { concatenate({x, x}, 2); }), HasSubstr("concatenate: axis 2 is out of range for shape [2, 3]"));
   EXPECT_THAT(error_of([&] { concatenate({scalar(1)}, 0); }), HasSubstr("stack()"));
   EXPECT_THAT(error_of([&] { stack({x, counted({3, 2})}, 0); }), HasSubstr("part 0 is [2, 3], part 1 is [3, 2]"));
   const int64_t sizes[] = {1, 1};
@@ -120,6 +120,7 @@ TEST_F(Joining, TooManyAxesAndElementsAreRefusedWithTheLimit) {
   const Tensor x = reshape(counted({1}), {1, 1, 1, 1, 1, 1, 1, 1});
   EXPECT_THAT(error_of([&] { stack({x, x}, 0); }), HasSubstr("at most 8 axes"));
   EXPECT_THAT(error_of([&] { index(x, {newaxis, ellipsis}); }), HasSubstr("at most 8 axes"));
+  EXPECT_THAT(error_of([&] { unsqueeze(x, 0); }), HasSubstr("unsqueeze: [1, 1, 1, 1, 1, 1, 1, 1] has no room for a new axis"));
   EXPECT_THAT(error_of([&] {
                 zeros(*device_, {{1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, DType::f32});
               }),
@@ -159,6 +160,31 @@ TEST_F(Joining, AnIndexOutOfRangeReadsNaNAndWritesNothing) {
     EXPECT_THAT(d[0].to_vector(), adds ? ElementsAre(1, 2, 3) : ElementsAre(1, 0, 3));
     EXPECT_THAT(d[1].to_vector(), adds ? ElementsAre(2, 0, 0, 2) : ElementsAre(0, 0, 0, 2));
   }
+}
+
+// Above 32 parts groups are joined first; errors count the parts as they were given.
+TEST_F(Joining, PartsOfALongListKeepTheirNumbers) {
+  const Tensor x = counted({2, 3});
+  const auto with = [&](size_t at, const Tensor& other) {
+    Tensors parts(70, x);
+    parts[at] = other;
+    return parts;
+  };
+  EXPECT_THAT(error_of([&] {
+                concatenate(with(65, counted({2, 4})), 0);
+              }),
+              HasSubstr("concatenate: shapes differ beside axis 0: part 0 is [2, 3], part 65 is [2, 4]"));
+  EXPECT_THAT(error_of([&] { concatenate(with(33, cast(x, DType::f32)), 0); }),
+              HasSubstr("concatenate: dtypes differ: part 0 is f64, part 33 is f32; cast one of them"));
+  EXPECT_THAT(error_of([&] { concatenate(with(40, {}), 0); }), HasSubstr("concatenate: part 40 is undefined"));
+  EXPECT_THAT(error_of([&] { concatenate(with(64, zeros(*open_cpu(Mode::meta), x.spec())), 0); }),
+              HasSubstr("concatenate: part 64 lives on another device than part 0"));
+  EXPECT_THAT(error_of([&] {
+                stack(with(50, counted({3, 2})), 0);
+              }),
+              HasSubstr("stack: shapes differ: part 0 is [2, 3], part 50 is [3, 2]"));
+  EXPECT_THAT(error_of([&] { stack(with(50, cast(x, DType::i64)), 0); }), HasSubstr("stack: dtypes differ: part 0 is f64, part 50 is i64"));
+  EXPECT_THAT(error_of([&] { stack(with(50, {}), 0); }), HasSubstr("stack: part 50 is undefined"));
 }
 
 // 16-bit values are added in float32: ones beyond 256 would otherwise stop counting.

@@ -26,6 +26,14 @@ struct DiagonalParams {
 /// The strides of `shape` over the same elements, in order; false if some axis would need two, so that only a copy has that shape.
 bool reshape_layout(const Layout& in, const Shape& shape, Layout& out);
 
+/// `axis` counted from the front; negative ones count from the end. Throws Error, which names the operation, if the shape has no such axis.
+int axis_of(const char* operation, const Shape& shape, int axis);
+/// The bits of these axes, of all if none is named. Throws Error likewise.
+uint32_t axes_of(const char* operation, const Shape& shape, std::initializer_list<int> axes);
+
+/// True if `from` is `to` where axes of 1 and missing leading ones are repeated.
+bool broadcasts_to(const Shape& from, const Shape& to);
+
 /// permute() by a list that is made at run time.
 Tensor permute(const Tensor& x, std::span<const int> axes);
 /// The elements whose places along two axes are equal, without a copy: the axes go, and one of their extent is the last.

@@ -43,6 +43,14 @@ void check_holds(const char* operation, DType dtype, double value) {
   check(std::trunc(value) == value && value >= double(info.min) && value < double(info.max) + 1, "{}: {} does not hold {}", operation, dtype, value);
 }
 
+void check_computes(const char* operation, const Tensor& x) {
+  check(!is_float8(x.dtype()), "{}: {} is for storage, and nothing is computed in it: cast it to bf16 or f32 first", operation, x);
+}
+void check_has_fractions(const char* operation, const Tensor& x) {
+  check_computes(operation, x);
+  check(is_float(x.dtype()), "{}: {} has no room for a {} of whole numbers; cast it to a float first", operation, x, operation);
+}
+
 Tensor to_ids(const Tensor& ids) {
   if (ids.dtype() != DType::i64) return ids;  // the operation says what it wants
   const IntegerInfo narrow = iinfo(DType::i32);

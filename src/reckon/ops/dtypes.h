@@ -18,6 +18,11 @@ Tensor to_floats(const Tensor& x);
 /// Throws Error, naming the operation, if a whole-number type or bool does not hold the value exactly.
 void check_holds(const char* operation, DType dtype, double value);
 
+/// Throws Error, naming the operation, if x is of 8-bit floats, which nothing is computed in.
+void check_computes(const char* operation, const Tensor& x);
+/// The same, and if x is of whole numbers or bool, which have no room for what a mean or variance gives.
+void check_has_fractions(const char* operation, const Tensor& x);
+
 /// Ids for embedding, gather and the losses, which read i32: i64 ones are cast, after what lies beyond i32 was moved to its ends, so that
 /// no id that is out of range becomes one that is not. Tensors of other dtypes are left to the operation.
 Tensor to_ids(const Tensor& ids);

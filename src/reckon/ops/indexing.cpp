@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "reckon/ops/axes.h"
 #include "reckon/ops/dtypes.h"
 #include "reckon/ops/ops.h"
 #include "reckon/ops/rows.h"
@@ -103,7 +104,7 @@ void plan_triangle(Plan& p) {
 Tensors vjp_triangle(Vjp& v) { return {call(op::triangle, tensors(std::move(v.dy[0])), v.as<TriangleParams>())[0]}; }
 
 Tensor scatter_by(const OpDef& row, const Tensor& x, int axis, const Tensor& index, Tensor src) {
-  axis = x.shape().resolve(axis);
+  axis = axis_of(row.name, x.shape(), axis);
   check(src.rank() == index.rank(), "{}: src {} and index {} differ in rank", row.name, src.shape(), index.shape());
   for (int i = 0; i < src.rank(); ++i)
     if (src.shape()[i] > index.shape()[i]) src = slice(src, i, 0, index.shape()[i]);
@@ -177,18 +178,21 @@ Tensor index(const Tensor& x, std::span<const Index> items) {
 }
 
 Tensor gather(const Tensor& x, int axis, const Tensor& index) {
-  return call(op::gather, tensors(x, index), AxisParams{x.shape().resolve(axis)})[0];
+  return call(op::gather, tensors(x, index), AxisParams{axis_of("gather", x.shape(), axis)})[0];
 }
 
 Tensor take_along_axis(const Tensor& x, const Tensor& index, int axis) {
-  axis = x.shape().resolve(axis);
+  axis = axis_of("take_along_axis", x.shape(), axis);
   check(x.rank() == index.rank(), "take_along_axis: x {} and index {} differ in rank", x.shape(), index.shape());
+  for (int i = 0; i < x.rank(); ++i)
+    check(i == axis || x.shape()[i] == index.shape()[i] || x.shape()[i] == 1 || index.shape()[i] == 1,
+          "take_along_axis: x {} and index {} do not broadcast along axis {}, beside axis {}", x.shape(), index.shape(), i, axis);
   const Shape common = broadcast(x.shape().with(axis, 1), index.shape().with(axis, 1));
   return gather(expand(x, common.with(axis, x.shape()[axis])), axis, expand(index, common.with(axis, index.shape()[axis])));
 }
 
 Tensor index_select(const Tensor& x, int axis, const Tensor& index) {
-  axis = x.shape().resolve(axis);
+  axis = axis_of("index_select", x.shape(), axis);
   return call(op::gather, tensors(x, along(index, x, axis, "index_select")), AxisParams{axis, false, true})[0];
 }
 
@@ -198,7 +202,7 @@ Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor&
 }
 
 Tensor index_add(const Tensor& x, int axis, const Tensor& index, const Tensor& src) {
-  axis = x.shape().resolve(axis);
+  axis = axis_of("index_add", x.shape(), axis);
   check(src.rank() == x.rank() && src.shape().with(axis, 0) == x.shape().with(axis, 0), "index_add: src {} and x {} differ beside axis {}",
         src.shape(), x.shape(), axis);
   check(index.rank() == 1 && index.numel() == src.shape()[axis], "index_add: index {} does not name the {} slices of src {} along axis {}",
@@ -208,7 +212,7 @@ Tensor index_add(const Tensor& x, int axis, const Tensor& index, const Tensor& s
 
 Tensor masked_fill(const Tensor& x, const Tensor& mask, double value) {
   check(mask.dtype() == DType::boolean, "masked_fill: the mask is {}, not bool", mask);
-  check(broadcast(x.shape(), mask.shape()) == x.shape(), "masked_fill: mask {} does not broadcast to x {}", mask.shape(), x.shape());
+  check(broadcasts_to(mask.shape(), x.shape()), "masked_fill: mask {} does not broadcast to x {}", mask.shape(), x.shape());
   check_holds("masked_fill", x.dtype(), value);
   return where(mask, full(x.device(), {Shape{}, x.dtype()}, value), x);
 }

@@ -3,8 +3,9 @@
 
 #include <algorithm>
 
-#include "reckon/ops/indexing.h"
+#include "reckon/ops/axes.h"
 #include "reckon/ops/dtypes.h"
+#include "reckon/ops/indexing.h"
 #include "reckon/ops/ops.h"
 #include "reckon/ops/rows.h"
 
@@ -12,6 +13,12 @@ namespace reckon {
 namespace {
 constexpr size_t kMostParts = 32;  // bits of the masks that a row has for its inputs
 
+// prefix: what the error begins with.
+void check_parts(const TensorSpec& first, const TensorSpec& part, size_t i, int axis, const char* prefix) {
+  check(part.dtype == first.dtype, "{}dtypes differ: part 0 is {}, part {} is {}; cast one of them", prefix, first.dtype, i, part.dtype);
+  check(part.shape.rank() == first.shape.rank() && part.shape.with(axis, 0) == first.shape.with(axis, 0),
+        "{}shapes differ beside axis {}: part 0 is {}, part {} is {}", prefix, axis, first.shape, i, part.shape);
+}
 // parts -> one after another along the axis
 void plan_concatenate(Plan& p) {
   const int axis = p.params.as<AxisParams>().axis;
@@ -19,11 +26,8 @@ void plan_concatenate(Plan& p) {
   check(first.shape.rank() >= 1, "a scalar has no axis to join along; stack() makes one");
   int64_t extent = 0;
   for (size_t i = 0; i < p.in.size(); ++i) {
-    const TensorSpec& part = p.in[i];
-    check(part.dtype == first.dtype, "dtypes differ: part 0 is {}, part {} is {}; cast one of them", first.dtype, i, part.dtype);
-    check(part.shape.rank() == first.shape.rank() && part.shape.with(axis, 0) == first.shape.with(axis, 0),
-          "shapes differ beside axis {}: part 0 is {}, part {} is {}", axis, first.shape, i, part.shape);
-    extent = checked_sum({extent, part.shape[axis]});
+    check_parts(first, p.in[i], i, axis, "");
+    extent = checked_sum({extent, p.in[i].shape[axis]});
   }
   p.output(first.shape.with(axis, extent), first.dtype);
 }
@@ -67,24 +71,38 @@ const OpDef op::concatenate{k_concatenate, "concatenate", plan_concatenate, vjp_
 
 Tensor concatenate(const Tensors& parts, int axis) {
   check(!parts.empty(), "concatenate: there are no tensors to join");
-  check(parts[0].defined(), "concatenate: the first tensor is undefined");
+  for (size_t i = 0; i < parts.size(); ++i) check(parts[i].defined(), "concatenate: part {} is undefined", i);
   check(parts[0].rank() >= 1, "concatenate: a scalar has no axis to join along; stack() makes one");
-  return concatenate_groups(parts, parts[0].shape().resolve(axis));
+  axis = axis_of("concatenate", parts[0].shape(), axis);
+  // Here, where parts still have their numbers: groups count anew.
+  for (size_t i = 1; i < parts.size(); ++i) {
+    check_parts(parts[0].spec(), parts[i].spec(), i, axis, "concatenate: ");
+    check(&parts[i].device() == &parts[0].device(), "concatenate: part {} lives on another device than part 0", i);
+  }
+  return concatenate_groups(parts, axis);
 }
 
 Tensor stack(const Tensors& parts, int axis) {
   check(!parts.empty(), "stack: there are no tensors to join");
+  for (size_t i = 0; i < parts.size(); ++i) check(parts[i].defined(), "stack: part {} is undefined", i);
+  const Shape& shape = parts[0].shape();
+  const int rank = shape.rank();
+  check(axis >= -rank - 1 && axis <= rank,
+        "stack: axis {} is out of range: the new axis of parts {} is one of 0 to {}, or -{} to -1 from the end", axis, shape, rank,
+        rank + 1);
+  check(rank < kMaxRank, "stack: parts {} have no room for a new axis: a tensor has at most {} axes", shape, kMaxRank);
   Tensors longer;
   for (size_t i = 0; i < parts.size(); ++i) {
-    check(parts[i].defined(), "stack: tensor {} is undefined", i);
-    check(parts[i].shape() == parts[0].shape(), "stack: shapes differ: part 0 is {}, part {} is {}", parts[0].shape(), i, parts[i].shape());
+    check(parts[i].shape() == shape, "stack: shapes differ: part 0 is {}, part {} is {}", shape, i, parts[i].shape());
+    check(parts[i].dtype() == parts[0].dtype(), "stack: dtypes differ: part 0 is {}, part {} is {}; cast one of them", parts[0].dtype(), i,
+          parts[i].dtype());
     longer.push_back(unsqueeze(parts[i], axis));
   }
   return concatenate(longer, axis);
 }
 
 Tensors split(const Tensor& x, std::span<const int64_t> sizes, int axis) {
-  axis = x.shape().resolve(axis);
+  axis = axis_of("split", x.shape(), axis);
   int64_t sum = 0;
   for (const int64_t size : sizes) {
     check(size >= 0, "split: a part of negative extent, {}", size);
@@ -101,7 +119,7 @@ Tensors split(const Tensor& x, std::span<const int64_t> sizes, int axis) {
 }
 
 Tensors split(const Tensor& x, int64_t size, int axis) {
-  axis = x.shape().resolve(axis);
+  axis = axis_of("split", x.shape(), axis);
   check(size >= 1, "split: the extent of a part must be at least 1, got {}", size);
   const int64_t extent = x.shape()[axis];
   Tensors parts;
@@ -112,13 +130,13 @@ Tensors split(const Tensor& x, int64_t size, int axis) {
 
 Tensors chunk(const Tensor& x, int64_t count, int axis) {
   check(count >= 1, "chunk: the number of parts must be at least 1, got {}", count);
+  axis = axis_of("chunk", x.shape(), axis);
   const int64_t extent = x.shape()[axis];
   return split(x, std::max<int64_t>(1, extent / count + (extent % count != 0)), axis);
 }
 
 Tensor flip(const Tensor& x, std::initializer_list<int> axes) {
-  uint32_t chosen = axes.size() == 0 ? (1u << x.rank()) - 1 : 0;
-  for (const int axis : axes) chosen |= 1u << x.shape().resolve(axis);
+  const uint32_t chosen = axes_of("flip", x.shape(), axes);
   std::vector<Index> items(size_t(x.rank()), Slice{});
   for (int axis = 0; axis < x.rank(); ++axis)
     if (chosen >> axis & 1u) items[size_t(axis)] = Slice{std::nullopt, std::nullopt, -1};
@@ -126,7 +144,7 @@ Tensor flip(const Tensor& x, std::initializer_list<int> axes) {
 }
 
 Tensor roll(const Tensor& x, int64_t shift, int axis) {
-  axis = x.shape().resolve(axis);
+  axis = axis_of("roll", x.shape(), axis);
   const int64_t extent = x.shape()[axis];
   if (extent == 0) return x;
   const int64_t first = (extent - shift % extent) % extent;  // the element that comes first
@@ -147,7 +165,7 @@ Tensor tile(const Tensor& x, std::span<const int64_t> repeats) {
 }
 
 Tensor repeat_interleave(const Tensor& x, int64_t count, int axis) {
-  axis = x.shape().resolve(axis);
+  axis = axis_of("repeat_interleave", x.shape(), axis);
   check(count >= 0, "repeat_interleave: axis {} of {} is repeated {} times", axis, x.shape(), count);
   if (count == 1) return x;
   const Shape result = x.shape().with(axis, checked_multiply(x.shape()[axis], count));

@@ -1,5 +1,7 @@
 // ops/reduce: sums and maxima over any axes, softmax over the last.
 #include "reckon/engine/autocast.h"
+#include "reckon/ops/axes.h"
+#include "reckon/ops/dtypes.h"
 #include "reckon/ops/ops.h"
 #include "reckon/ops/rows.h"
 
@@ -75,11 +77,8 @@ Tensors vjp_log_softmax_back(Vjp& v) {  // dy - exp(y) sum(dy)
   return d;
 }
 
-ReduceParams reduce_params(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
-  ReduceParams r{0, keepdim};
-  for (const int axis : axes) r.axes |= 1u << x.shape().resolve(axis);
-  if (axes.size() == 0) r.axes = (1u << x.rank()) - 1;
-  return r;
+ReduceParams reduce_params(const char* operation, const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
+  return {axes_of(operation, x.shape(), axes), keepdim};
 }
 }  // namespace
 
@@ -90,13 +89,17 @@ const OpDef op::softmax_back{k_softmax_back, "softmax_back", plan_softmax_back, 
 const OpDef op::log_softmax{k_log_softmax, "log_softmax", plan_softmax, vjp_log_softmax, {.out = 0b1}, {.reuse = 0b1, .autocast = AutocastPolicy::wide}};
 const OpDef op::log_softmax_back{k_log_softmax_back, "log_softmax_back", plan_softmax_back, vjp_log_softmax_back, {.in = 0b11}, {.reuse = 0b1}};
 
-Tensor sum(const Tensor& x, std::initializer_list<int> axes, bool keepdim) { return call(op::sum, tensors(x), reduce_params(x, axes, keepdim))[0]; }
-Tensor max(const Tensor& x, std::initializer_list<int> axes, bool keepdim) { return call(op::max, tensors(x), reduce_params(x, axes, keepdim))[0]; }
+Tensor sum(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
+  return call(op::sum, tensors(x), reduce_params("sum", x, axes, keepdim))[0];
+}
+Tensor max(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
+  return call(op::max, tensors(x), reduce_params("max", x, axes, keepdim))[0];
+}
 Tensor mean(const Tensor& in, std::initializer_list<int> axes, bool keepdim) {
-  check(is_float(in.dtype()) || is_float8(in.dtype()), "mean: {} has no room for a mean of whole numbers; cast it to a float first", in);
+  check_has_fractions("mean", in);
   const Tensor x = autocast_input(AutocastPolicy::wide, in);
   // The sum of 16-bit numbers might be beyond their type where the mean is not.
-  ReduceParams r = reduce_params(x, axes, keepdim);
+  ReduceParams r = reduce_params("mean", x, axes, keepdim);
   r.wide = true;
   const Tensor total = call(op::sum, tensors(x), r)[0];
   check(x.numel() > 0 || total.numel() == 0, "mean: the mean over an empty axis of {} is undefined", x.shape());
@@ -112,7 +115,7 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
 }
 namespace {
 Tensor over_axis(const OpDef& row, const Tensor& x, int axis) {
-  if (x.rank() == 0 || x.shape().resolve(axis) == x.rank() - 1) return call(row, tensors(x))[0];
+  if (x.rank() == 0 || axis_of(row.name, x.shape(), axis) == x.rank() - 1) return call(row, tensors(x))[0];
   return transpose(call(row, tensors(transpose(x, axis, -1)))[0], axis, -1);
 }
 }  // namespace

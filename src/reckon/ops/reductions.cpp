@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "reckon/engine/autocast.h"
+#include "reckon/ops/axes.h"
 #include "reckon/ops/dtypes.h"
 #include "reckon/ops/ops.h"
 #include "reckon/ops/sorting.h"
@@ -12,15 +13,16 @@ namespace reckon {
 namespace {
 Tensor constant(const Tensor& like, double value) { return full(like.device(), {Shape{}, like.dtype()}, value); }
 
-uint32_t chosen(const Tensor& x, std::initializer_list<int> axes) {
-  uint32_t mask = axes.size() == 0 ? (1u << x.rank()) - 1 : 0;
-  for (const int axis : axes) mask |= 1u << x.shape().resolve(axis);
-  return mask;
-}
 int64_t elements(const Tensor& x, uint32_t mask) {
   int64_t n = 1;
   for (int axis = 0; axis < x.rank(); ++axis) n *= mask >> axis & 1u ? x.shape()[axis] : 1;
   return n;
+}
+// An empty axis has no least and no largest element; if the result is empty, nobody asks for one.
+void check_filled(const char* name, const char* what, const Tensor& x, uint32_t mask) {
+  int64_t kept = 1;
+  for (int axis = 0; axis < x.rank(); ++axis) kept *= mask >> axis & 1u ? 1 : x.shape()[axis];
+  check(x.numel() > 0 || kept == 0, "{}: the {} over an empty axis of {} is undefined", name, what, x.shape());
 }
 // Axes of extent 1 go away where the mask says so.
 Tensor dropped(Tensor x, uint32_t mask) {
@@ -50,8 +52,12 @@ Tensor prod_along(Tensor x, int axis) {
 }  // namespace
 
 Tensor min(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
+  check_computes("min", x);
+  const uint32_t mask = axes_of("min", x.shape(), axes);
+  check_filled("min", "minimum", x, mask);
   if (is_float(x.dtype())) return neg(max(neg(x), axes, keepdim));
-  const uint32_t mask = chosen(x, axes);  // the least whole number has no negative
+  if (x.numel() == 0) return max(x, axes, keepdim);  // as empty as the other
+  // Of whole numbers the least has no negative.
   Tensor y = x;
   for (int axis = 0; axis < x.rank(); ++axis)
     if (mask >> axis & 1u) y = top_k(y, 1, axis, false).values;
@@ -59,9 +65,10 @@ Tensor min(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
 }
 
 Tensor prod(const Tensor& in, std::initializer_list<int> axes, bool keepdim) {
+  check_computes("prod", in);
   const Tensor x = autocast_input(AutocastPolicy::wide, in);
-  const uint32_t mask = chosen(x, axes);
-  const bool real = is_float(x.dtype()) || is_float8(x.dtype());
+  const uint32_t mask = axes_of("prod", x.shape(), axes);
+  const bool real = is_float(x.dtype());
   Tensor y = real ? widened(x) : cast(x, DType::i64);
   for (int axis = 0; axis < x.rank(); ++axis)
     if (mask >> axis & 1u) y = prod_along(y, axis);
@@ -70,17 +77,20 @@ Tensor prod(const Tensor& in, std::initializer_list<int> axes, bool keepdim) {
 
 Tensor any(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
   check_bool(x, "any");
+  axes_of("any", x.shape(), axes);
   const Tensor count = sum(cast(x, DType::f32), axes, keepdim);  // of ones: above 0 however it rounds
   return less(constant(count, 0), count);
 }
 Tensor all(const Tensor& x, std::initializer_list<int> axes, bool keepdim) {
   check_bool(x, "all");
+  axes_of("all", x.shape(), axes);
   return logical_not(any(logical_not(x), axes, keepdim));
 }
 
 Tensor variance(const Tensor& in, std::initializer_list<int> axes, double correction, bool keepdim) {
+  check_has_fractions("variance", in);
   const Tensor x = autocast_input(AutocastPolicy::wide, in);
-  const uint32_t mask = chosen(x, axes);
+  const uint32_t mask = axes_of("variance", x.shape(), axes);
   const double n = double(elements(x, mask));
   check(n > correction, "variance: {} elements of {} are too few for a correction of {}", n, x.shape(), correction);
   const Tensor wide = widened(x), squares = sum(square(sub(wide, mean(wide, axes, true))), axes, true);
@@ -90,8 +100,13 @@ Tensor variance(const Tensor& in, std::initializer_list<int> axes, double correc
 
 Tensor norm(const Tensor& in, double p, std::initializer_list<int> axes, bool keepdim) {
   check(p >= 1, "norm: p must be at least 1, got {}", p);
+  check_computes("norm", in);
+  const uint32_t mask = axes_of("norm", in.shape(), axes);
   const Tensor x = autocast_input(AutocastPolicy::wide, to_floats(in));
-  if (std::isinf(p)) return max(abs(x), axes, keepdim);
+  if (std::isinf(p)) {
+    check_filled("norm", "largest element", x, mask);
+    return max(abs(x), axes, keepdim);
+  }
   if (p == 1) return sum(abs(x), axes, keepdim);
   const Tensor wide = widened(x);
   const Tensor total = sum(p == 2 ? square(wide) : pow(abs(wide), constant(wide, p)), axes, keepdim), zero = constant(total, 0);
@@ -101,9 +116,10 @@ Tensor norm(const Tensor& in, double p, std::initializer_list<int> axes, bool ke
 }
 
 Tensor logsumexp(const Tensor& in, std::initializer_list<int> axes, bool keepdim) {
-  const Tensor x = autocast_input(AutocastPolicy::wide, to_floats(in));
-  const uint32_t mask = chosen(x, axes);
-  const Tensor wide = widened(x), most = max(wide.detached(), axes, true);
+  check_computes("logsumexp", in);
+  const uint32_t mask = axes_of("logsumexp", in.shape(), axes);
+  check_filled("logsumexp", "logarithm of a sum", in, mask);
+  const Tensor x = autocast_input(AutocastPolicy::wide, to_floats(in)), wide = widened(x), most = max(wide.detached(), axes, true);
   const Tensor shift = where(isinf(most), constant(most, 0), most);  // infinity minus itself would be NaN
   const Tensor y = add(log(sum(exp(sub(wide, shift)), axes, true)), shift);
   return cast(keepdim ? y : dropped(y, mask), x.dtype());

@@ -1,6 +1,7 @@
 #include "reckon/ops/scan.h"
 
 #include "reckon/engine/autocast.h"
+#include "reckon/ops/axes.h"
 #include "reckon/ops/joining.h"
 #include "reckon/ops/ops.h"
 #include "reckon/ops/rows.h"
@@ -24,17 +25,15 @@ Tensors vjp_cumsum(Vjp& v) {
 const OpDef op::cumsum{k_cumsum, "cumsum", plan_cumsum, vjp_cumsum, {}, {.reuse = 0b1, .any_stride = 0b1, .autocast = AutocastPolicy::wide}};
 
 Tensor cumsum(Tensor x, int axis, bool reverse, bool exclusive) {
-  check(x.rank() >= 1, "cumsum: a scalar has no axis");
-  const ScanParams p{x.shape().resolve(axis), reverse, exclusive};
+  const ScanParams p{axis_of("cumsum", x.shape(), axis), reverse, exclusive};
   if (!is_float(x.dtype()) && !is_float8(x.dtype())) x = cast(x, DType::i64);
   return call(op::cumsum, tensors(std::move(x)), p)[0];
 }
 
 // After the step of `distance` each element is the product of up to twice as many up to it. Hillis & Steele 1986.
 Tensor cumprod(const Tensor& in, int axis) {
-  check(in.rank() >= 1, "cumprod: a scalar has no axis");
+  axis = axis_of("cumprod", in.shape(), axis);
   const Tensor x = autocast_input(AutocastPolicy::wide, in);
-  axis = x.shape().resolve(axis);
   const int64_t extent = x.shape()[axis];
   const bool half = is_float(x.dtype()) && size_of(x.dtype()) == 2;
   Tensor y = is_float(x.dtype()) || is_float8(x.dtype()) ? cast(x, half ? DType::f32 : x.dtype()) : cast(x, DType::i64);

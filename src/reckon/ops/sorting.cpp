@@ -3,6 +3,7 @@
 
 #include <bit>
 
+#include "reckon/ops/axes.h"
 #include "reckon/ops/indexing.h"
 #include "reckon/ops/ops.h"
 #include "reckon/ops/rows.h"
@@ -35,13 +36,9 @@ Tensors vjp_order(Vjp& v) {
   return {scatter_add(zeros_of_x, v.as<OrderParams>().axis, v.out(1), dy)};
 }
 
-int axis_of(const Tensor& x, int axis, const char* name) {
-  check(x.rank() >= 1, "{}: a scalar has no axis", name);
-  return x.shape().resolve(axis);
-}
 // The first of the order, without a gradient.
 Tensor first_of(const Tensor& x, int axis, bool keepdim, bool largest, const char* name) {
-  axis = axis_of(x, axis, name);
+  axis = axis_of(name, x.shape(), axis);
   check(x.shape()[axis] >= 1, "{}: axis {} of {} is empty", name, axis, x.shape());
   const Tensor at = call(op::top_k, tensors(x.detached()), OrderParams{axis, largest, true, 1})[1];
   return keepdim ? at : squeeze(at, axis);
@@ -52,12 +49,14 @@ const OpDef op::sort{k_sort, "sort", plan_sort, vjp_order, {.out = 0b10}, {.any_
 const OpDef op::top_k{k_top_k, "top_k", plan_top_k, vjp_order, {.out = 0b10}, {.any_stride = 0b1, .detached_outputs = 0b10}};
 
 ValuesAndIndices sort(const Tensor& x, int axis, bool descending) {
-  Tensors out = call(op::sort, tensors(x), OrderParams{axis_of(x, axis, "sort"), descending, false, 0});
+  Tensors out = call(op::sort, tensors(x), OrderParams{axis_of("sort", x.shape(), axis), descending, false, 0});
   return {std::move(out[0]), std::move(out[1])};
 }
-Tensor argsort(const Tensor& x, int axis, bool descending) { return sort(x.detached(), axis, descending).indices; }
+Tensor argsort(const Tensor& x, int axis, bool descending) {
+  return sort(x.detached(), axis_of("argsort", x.shape(), axis), descending).indices;
+}
 ValuesAndIndices top_k(const Tensor& x, int64_t k, int axis, bool largest) {
-  Tensors out = call(op::top_k, tensors(x), OrderParams{axis_of(x, axis, "top_k"), largest, false, k});
+  Tensors out = call(op::top_k, tensors(x), OrderParams{axis_of("top_k", x.shape(), axis), largest, false, k});
   return {std::move(out[0]), std::move(out[1])};
 }
 Tensor argmax(const Tensor& x, int axis, bool keepdim) { return first_of(x, axis, keepdim, true, "argmax"); }

@@ -31,8 +31,32 @@ bool reshape_layout(const Layout& in, const Shape& shape, Layout& out) {
   return to < 0;
 }
 
+int axis_of(const char* operation, const Shape& shape, int axis) {
+  const int rank = shape.rank();
+  check(rank > 0, "{}: a scalar has no axis {}", operation, axis);
+  check(axis >= -rank && axis < rank, "{}: axis {} is out of range for shape {}, whose axes are 0 to {}, or -{} to -1 from the end",
+        operation, axis, shape, rank - 1, rank);
+  return axis < 0 ? axis + rank : axis;
+}
+uint32_t axes_of(const char* operation, const Shape& shape, std::initializer_list<int> axes) {
+  uint32_t bits = axes.size() == 0 ? (1u << shape.rank()) - 1 : 0;
+  for (const int axis : axes) bits |= 1u << axis_of(operation, shape, axis);
+  return bits;
+}
+bool broadcasts_to(const Shape& from, const Shape& to) {
+  const int lead = to.rank() - from.rank();
+  bool fits = lead >= 0;
+  for (int axis = 0; fits && axis < from.rank(); ++axis) fits = from[axis] == to[axis + lead] || from[axis] == 1;
+  return fits;
+}
+
 namespace {
 // ---- reshape
+std::string strides_of(const Layout& layout) {
+  std::string list;
+  for (int axis = 0; axis < layout.shape.rank(); ++axis) list += text("{}{}", axis ? ", " : "", layout.strides[axis]);
+  return "[" + list + "]";
+}
 void plan_reshape(Plan& p) {
   const Shape shape = p.params.as<ShapeParams>().shape();
   check(shape.numel() == p.in[0].numel(), "shape {} does not hold the {} elements of {}", shape, p.in[0].numel(), p.in[0].shape);
@@ -42,8 +66,9 @@ Layout view_reshape(const Layout& in, const Params& params) {
   Layout out;
   const Shape shape = params.as<ShapeParams>().shape();
   check(reshape_layout(in, shape, out),
-        "view size is not compatible with input tensor's size and stride ({} to {}); call contiguous() first, or reshape()", in.shape,
-        shape);
+        "view: {} with strides {} has no view of shape {}: view size is not compatible with input tensor's size and stride; call "
+        "contiguous() first, or reshape()",
+        in.shape, strides_of(in), shape);
   return out;
 }
 Tensors vjp_reshape(Vjp& v) { return {reshape(v.dy[0], v.node.in_specs()[0].shape)}; }
@@ -186,30 +211,30 @@ Tensor permute(const Tensor& x, std::span<const int> axes) {
   uint32_t seen = 0;
   int at = 0;
   for (const int axis : axes) {
-    packed.axes[at++] = int8_t(x.shape().resolve(axis));
-    seen |= 1u << x.shape().resolve(axis);
+    packed.axes[at] = int8_t(axis_of("permute", x.shape(), axis));
+    seen |= 1u << packed.axes[at++];
   }
   check(seen == (1u << x.rank()) - 1, "permute: an axis of {} is named twice", x.shape());
   return permute_by(x, packed);
 }
 Tensor diagonal(const Tensor& x, int first, int second) {
-  return call(op::diagonal, tensors(x), DiagonalParams{x.shape().resolve(first), x.shape().resolve(second)})[0];
+  return call(op::diagonal, tensors(x), DiagonalParams{axis_of("diagonal", x.shape(), first), axis_of("diagonal", x.shape(), second)})[0];
 }
 Tensor transpose(const Tensor& x, int axis_a, int axis_b) {
   PermuteParams packed{};
   for (int i = 0; i < x.rank(); ++i) packed.axes[i] = int8_t(i);
-  std::swap(packed.axes[x.shape().resolve(axis_a)], packed.axes[x.shape().resolve(axis_b)]);
+  std::swap(packed.axes[axis_of("transpose", x.shape(), axis_a)], packed.axes[axis_of("transpose", x.shape(), axis_b)]);
   return permute_by(x, packed);
 }
 Tensor slice(const Tensor& x, int axis, int64_t start, int64_t stop, int64_t step) {
-  axis = x.shape().resolve(axis);
+  axis = axis_of("slice", x.shape(), axis);
   const int64_t extent = x.shape()[axis];
   check(step >= 1, "slice: the step must be at least 1, got {}; index() and flip() go backwards", step);
   const auto clamp = [&](int64_t at) { return std::clamp<int64_t>(at < 0 ? at + extent : at, 0, extent); };
   return call(op::slice, tensors(x), SliceParams{axis, extent, clamp(start), clamp(stop), step})[0];
 }
 Tensor select(const Tensor& x, int axis, int64_t index) {
-  axis = x.shape().resolve(axis);
+  axis = axis_of("select", x.shape(), axis);
   const int64_t extent = x.shape()[axis];
   check(index >= -extent && index < extent, "select: index {} is out of range for axis {} of {}", index, axis, x.shape());
   if (index < 0) index += extent;
@@ -220,13 +245,17 @@ Tensor expand(const Tensor& x, const Shape& shape) {
   return call(op::expand, tensors(x), ShapeParams(shape))[0];
 }
 Tensor unsqueeze(const Tensor& x, int axis) {
-  check(axis >= -x.rank() - 1 && axis <= x.rank(), "unsqueeze: axis {} is out of range for {}", axis, x.shape());
+  check(axis >= -x.rank() - 1 && axis <= x.rank(),
+        "unsqueeze: axis {} is out of range for {}: a new axis is one of 0 to {}, or -{} to -1 from the end", axis, x.shape(), x.rank(),
+        x.rank() + 1);
+  check(x.rank() < kMaxRank, "unsqueeze: {} has no room for a new axis: a tensor has at most {} axes", x.shape(), kMaxRank);
   if (axis < 0) axis += x.rank() + 1;
   std::vector<int64_t> e(x.shape().begin(), x.shape().end());
   e.insert(e.begin() + axis, 1);
   return view(x, Shape(std::span<const int64_t>(e)));
 }
 Tensor squeeze(const Tensor& x, int axis) {
+  axis = axis_of("squeeze", x.shape(), axis);
   check(x.shape()[axis] == 1, "squeeze: axis {} of {} is not 1", axis, x.shape());
   return view(x, x.shape().without(axis));
 }
