@@ -93,7 +93,7 @@ TEST_F(Joining, WhatIsRefusedNamesBothSides) {
   EXPECT_THAT(error_of([&] { index(x, {0, 0, 0}); }), HasSubstr("3 axes are indexed, [2, 3] has 2"));
   EXPECT_THAT(error_of([&] { index(x, {ellipsis, ellipsis}); }), HasSubstr("2 ellipses"));
   EXPECT_THAT(error_of([&] { index(x, {Slice{0, 1, 0}}); }), HasSubstr("the step along axis 0 of [2, 3] is 0"));
-  EXPECT_THAT(error_of([&] { index(x, {0, 3}); }), HasSubstr("index 3 is out of range for axis 0 of [3]"));
+  EXPECT_THAT(error_of([&] { index(x, {0, 3}); }), HasSubstr("index: index 3 is out of range for axis 1 of [2, 3]"));
   EXPECT_THAT(error_of([&] { slice(x, 0, 0, 2, -1); }), HasSubstr("at least 1, got -1"));
   EXPECT_THAT(error_of([&] { gather(x, 0, x); }), HasSubstr("indices must be i32 or i64, got f64"));
   EXPECT_THAT(error_of([&] { gather(x, 0, ids({1})); }), HasSubstr("index [1] and x [2, 3] differ in rank"));
@@ -116,10 +116,36 @@ TEST_F(Joining, WhatIsRefusedNamesBothSides) {
   EXPECT_THAT(error_of([&] { tril(counted({3})); }), HasSubstr("at least two axes, got [3]"));
 }
 
+// The result counts, not what comes before it: an axis that is made may stand in the list before one that goes.
+TEST_F(Joining, IndexGivesEveryResultOfEightAxes) {
+  const Tensor x = counted({2, 1, 3, 1, 2, 1, 2, 2});
+  const Tensor a = index(x, {newaxis, 1, ellipsis});
+  EXPECT_EQ(a.shape(), (Shape{1, 1, 3, 1, 2, 1, 2, 2}));
+  EXPECT_EQ(a.to_vector(), select(x, 0, 1).to_vector());
+  const Tensor b = index(x, {newaxis, newaxis, Slice{1, {}}, 0, newaxis, Slice{{}, {}, -2}, 0, newaxis, ellipsis, 0, -1});
+  EXPECT_EQ(b.shape(), (Shape{1, 1, 1, 1, 2, 1, 2, 1}));
+  Values want;
+  for (const int64_t k : {2, 0})
+    for (const int64_t l : {0, 1}) want.push_back(double((3 + k) * 8 + l * 4 + 1));
+  EXPECT_EQ(b.to_vector(), want);
+  const Tensor w = leaf({2, 1, 1, 1, 1, 1, 1, 3}, {1, 2, 3, 4, 5, 6});
+  backward(index(w, {newaxis, 1, ellipsis, newaxis, 2}), ones(*device_, {{1, 1, 1, 1, 1, 1, 1, 1}, DType::f64}));
+  EXPECT_THAT(w.grad().to_vector(), ElementsAre(0, 0, 0, 0, 0, 1));
+}
+
 TEST_F(Joining, TooManyAxesAndElementsAreRefusedWithTheLimit) {
   const Tensor x = reshape(counted({1}), {1, 1, 1, 1, 1, 1, 1, 1});
   EXPECT_THAT(error_of([&] { stack({x, x}, 0); }), HasSubstr("at most 8 axes"));
-  EXPECT_THAT(error_of([&] { index(x, {newaxis, ellipsis}); }), HasSubstr("at most 8 axes"));
+  EXPECT_THAT(
+      error_of([&] {
+        index(x, {newaxis, ellipsis});
+      }),
+      HasSubstr(
+          "index: [1, 1, 1, 1, 1, 1, 1, 1] with 1 new axes, and without 0 that have a number, would have 9; a tensor has at most 8 axes"));
+  EXPECT_THAT(error_of([&] {
+                index(x, {newaxis, 0, newaxis});
+              }),
+              HasSubstr("with 2 new axes, and without 1 that have a number, would have 9"));
   EXPECT_THAT(error_of([&] { unsqueeze(x, 0); }), HasSubstr("unsqueeze: [1, 1, 1, 1, 1, 1, 1, 1] has no room for a new axis"));
   EXPECT_THAT(error_of([&] {
                 zeros(*device_, {{1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, DType::f32});

@@ -120,9 +120,10 @@ Tensor along(const Tensor& index, const Tensor& x, int axis, const char* name) {
 }
 
 // ---- slices
-SliceParams resolved(const Slice& s, int axis, const Shape& shape) {
-  const int64_t extent = shape[axis];
-  check(s.step != 0, "index: the step along axis {} of {} is 0", axis, shape);
+// axis: where axis `from` of the shape is by now.
+SliceParams resolved(const Slice& s, int axis, int from, const Shape& shape) {
+  const int64_t extent = shape[from];
+  check(s.step != 0, "index: the step along axis {} of {} is 0: 1 takes every element, -1 goes backwards", from, shape);
   const bool back = s.step < 0;
   // Python's rule: bounds count from the end if negative, and are cut to [0, extent], or to [-1, extent - 1] where the slice goes
   // backwards.
@@ -144,36 +145,49 @@ const OpDef op::scatter_add{k_scatter_add,   "scatter_add", plan_scatter_add,
                             vjp_scatter_add, {.in = 0b10},  {.reuse = 0b1, .any_stride = 0b111, .autocast = AutocastPolicy::widest}};
 const OpDef op::triangle{k_triangle, "triangle", plan_triangle, vjp_triangle, {}, {.reuse = 0b1, .any_stride = 0b1}};
 
+// New axes come last: before axes go, there might be more than a tensor has.
 Tensor index(const Tensor& x, std::span<const Index> items) {
   using Kind = Index::Kind;
-  int named = 0, dots = 0;
+  int named = 0, dots = 0, fresh = 0, gone = 0;
   for (const Index& item : items) {
     named += item.kind == Kind::number || item.kind == Kind::slice;
     dots += item.kind == Kind::ellipsis;
+    fresh += item.kind == Kind::newaxis;
+    gone += item.kind == Kind::number;
   }
   check(dots <= 1, "index: {} ellipses in one list; one stands for all axes that are not named", dots);
   check(named <= x.rank(), "index: {} axes are indexed, {} has {}", named, x.shape(), x.rank());
+  check(x.rank() - gone + fresh <= kMaxRank,
+        "index: {} with {} new axes, and without {} that have a number, would have {}; a tensor has at most {} axes", x.shape(), fresh,
+        gone, x.rank() - gone + fresh, kMaxRank);
   Tensor y = x;
-  int axis = 0;  // of y, that the next item is about
+  int from = 0, axis = 0, place = 0;  // that the next item is about: of x, of y, of the result
+  std::vector<int> places;            // of new axes
   for (const Index& item : items) {
     switch (item.kind) {
-      case Kind::number:
+      case Kind::number: {
+        const int64_t extent = x.shape()[from];
+        check(item.number >= -extent && item.number < extent, "index: index {} is out of range for axis {} of {}", item.number, from,
+              x.shape());
         y = select(y, axis, item.number);
+        ++from;
         break;
+      }
       case Kind::slice: {
-        const SliceParams p = resolved(item.slice, axis, y.shape());
+        const SliceParams p = resolved(item.slice, axis, from, x.shape());
         if (p.start != 0 || p.stop != p.extent || p.step != 1) y = call(op::slice, tensors(y), p)[0];
-        ++axis;
+        ++from, ++axis, ++place;
         break;
       }
       case Kind::ellipsis:
-        axis += x.rank() - named;
+        from += x.rank() - named, axis += x.rank() - named, place += x.rank() - named;
         break;
       case Kind::newaxis:
-        y = unsqueeze(y, axis++);
+        places.push_back(place++);
         break;
     }
   }
+  for (const int at : places) y = unsqueeze(y, at);
   return y;
 }
 
