@@ -33,6 +33,9 @@ class Process(Case):
         self.explained("model.layers=3", "model.d_model=192", "model.heads=3", "model.norm=rms_norm", "model.mlp=swiglu", "model.position=rope",
                        "model.kv_heads=1", "train.grad_accum=5")
 
+    def test_of_groups_that_only_the_whole_model_has(self):
+        self.explained("model.layers=3", "optim.groups=blocks.2.* lr=2; *.bias weight_decay=0")  # the probe's has two layers
+
     def test_of_a_run_with_text_and_checkpoints_is_predicted(self):
         text = self.text(lines=20000)
         first = self.explained("model.preset=tiny", f"data.path={text}", "data.tokenizer=bpe:1000", "model.vocab=1000", "train.stop_after=2", "run.dir=a", command=("train",))

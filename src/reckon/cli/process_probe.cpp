@@ -47,6 +47,7 @@ Config narrow(Config config) {
   config.train.steps = 2;
   config.train.stop_after = 0;
   config.optim.warmup_steps = 0;
+  if (!config.optim.groups.empty()) config.optim.groups = "*.weight lr=1";  // what others match may not be there
   config.data = {.documents = config.data.documents, .separator = 0};
   config.memory = {};
   return config;
