@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "reckon/engine/cost.h"
 #include "reckon/engine/function.h"
 #include "reckon/engine/graph.h"
 #include "tests/engine/support.h"
@@ -33,6 +34,15 @@ class PrintGraph : public OnCpu {};
 TEST_F(PrintGraph, AsText) {
   const Example e = example(*device_);
   EXPECT_EQ(print_graph(e.loss, GraphFormat::text, {{"w", e.w}}), kText);
+}
+
+TEST_F(PrintGraph, OneFlopIsNotSeveral) {
+  const Tensor x = scalar_leaf(2);
+  EXPECT_EQ(print_graph(exp(x)),
+            "#0 exp  f64[] = 8 B  keeps 8 B  1 FLOP  <- leaf 0\n1 node, 1 leaf; kept for backward: 8 B; forward: 1 FLOP\n");
+  EXPECT_EQ(to_string(Cost{1, {0, 1, 0}, 16, 64}), "1 FLOP, moves 16 B, holds 64 B");
+  EXPECT_EQ(to_string(Cost{1, {2, 1, 0}, 16, 64}), "2 matmul and 1 other FLOPs, moves 16 B, holds 64 B");
+  EXPECT_EQ(to_string(Cost{1, {0, 0, 0}, 16, 64}), "0 FLOPs, moves 16 B, holds 64 B");
 }
 
 TEST_F(PrintGraph, OnMetaItIsTheSame) {

@@ -8,7 +8,8 @@ std::string to_string(const Cost& c) {
   std::string s;
   if (c.flops.matmul != 0) s = text("{} matmul", with_commas(c.flops.matmul));
   if (c.flops.vector != 0 || s.empty()) s += text("{}{}{}", s.empty() ? "" : " and ", with_commas(c.flops.vector), s.empty() ? "" : " other");
-  return text("{} FLOPs, moves {} B, holds {} B", s, with_commas(c.bytes_moved), with_commas(c.bytes_held));
+  const bool one = c.flops.matmul + c.flops.vector == 1;
+  return text("{} {}, moves {} B, holds {} B", s, one ? "FLOP" : "FLOPs", with_commas(c.bytes_moved), with_commas(c.bytes_held));
 }
 
 CostScope::CostScope(Device& device) : device_(device), meter_(context().meter), installed_(!meter_) {

@@ -134,14 +134,14 @@ class Graph {
     std::string outputs;
     for (const TensorSpec& spec : node.out_specs()) outputs += (outputs.empty() ? "" : " ") + to_string(spec);
     flops_ += std::max<int64_t>(c.flops, 0);
-    return text("{} = {}{}keeps {}{}{}{} FLOPs", outputs, human_bytes(c.output), between, human_bytes(c.kept), c.kept_how, between,
-                c.flops < 0 ? "-" : with_commas(c.flops));
+    return text("{} = {}{}keeps {}{}{}{}", outputs, human_bytes(c.output), between, human_bytes(c.kept), c.kept_how, between,
+                c.flops < 0 ? "- FLOPs" : counted(c.flops, "FLOP"));
   }
   std::string total() const {
     int64_t bytes = packed_;
     for (const Storage* s : storages_) bytes += s->block().requested;
-    return text("{}, {}; kept for backward: {}; forward: {} FLOPs", counted(int64_t(nodes_.size()), "node"),
-                leaves_.size() == 1 ? "1 leaf" : text("{} leaves", leaves_.size()), human_bytes(bytes), with_commas(flops_));
+    return text("{}, {}; kept for backward: {}; forward: {}", counted(int64_t(nodes_.size()), "node"),
+                leaves_.size() == 1 ? "1 leaf" : text("{} leaves", leaves_.size()), human_bytes(bytes), counted(flops_, "FLOP"));
   }
 
   const GraphNames& names_;

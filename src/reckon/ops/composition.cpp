@@ -69,7 +69,8 @@ std::string Composition::describe(const Step& step) const {
   if (step.in[1] >= 0) line += text(" {}", shape(step.in[1]));
   if (step.row == &op::contiguous) return line + text(": copies {} B", spec(step.out).bytes());
   line += text(" -> {}", shape(step.out));
-  return line + (step.is_view() ? ": view" : text(": {} FLOPs", step.flops.matmul + step.flops.vector));
+  const int64_t flops = step.flops.matmul + step.flops.vector;
+  return line + (step.is_view() ? ": view" : text(": {} {}", flops, flops == 1 ? "FLOP" : "FLOPs"));
 }
 
 Tensor Composition::run(Tensors inputs) const {
