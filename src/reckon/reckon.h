@@ -16,6 +16,7 @@
 #include "reckon/nn/decoder.h"
 #include "reckon/nn/layers.h"
 #include "reckon/nn/moe.h"
+#include "reckon/ops/assign.h"
 #include "reckon/ops/conv.h"
 #include "reckon/ops/dropout.h"
 #include "reckon/ops/dtypes.h"

@@ -133,6 +133,8 @@ void call_memory(Calls& c, int64_t s) {
   c.add(op::cast, {x}, CastParams{DType::bf16});
   c.add(op::empty, {}, FillParams({{4 + s, 3}, DType::f32}, 0));
   c.add(op::fill, {}, FillParams({{4 + s, 3}, DType::f32}, 1));
+  c.add(op::copy_, {slot, c.make({9}, DType::bf16)});
+  c.add(op::fill_, {x}, ValueParams{1});
   c.add(op::accumulate, {slot, x}, AccumulateParams{false}, {}, "overwriting");
   c.add(op::accumulate, {slot, x}, AccumulateParams{true}, {}, "adding");
   c.add(op::arange, {}, ArangeParams{11 + s, 0, 1, DType::i64});

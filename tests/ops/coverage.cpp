@@ -113,6 +113,8 @@ TEST(Coverage, EveryPublicOperationHasCases) {
                            "split_master",
                            "join_master",
                            "accumulate",
+                           "copy",
+                           "fill",
                            "concatenate",
                            "stack",
                            "split",

@@ -13,6 +13,7 @@
 #include "reckon/engine/context.h"
 #include "reckon/engine/meter.h"
 #include "reckon/io/json.h"
+#include "reckon/ops/assign.h"
 #include "reckon/ops/conv.h"
 #include "reckon/ops/dropout.h"
 #include "reckon/ops/indexing.h"
@@ -132,6 +133,9 @@ void add_places(std::vector<Bench>& list, const Operands& o) {
   list.push_back({"index_select", false, [=] { index_select(a, 0, ids); }});
   list.push_back({"index_add", false, [=] { index_add(a, 0, ids, b); }});
   list.push_back({"concatenate", false, [=] { concatenate({a, b}, 0); }});
+  const Tensor half = slice(b, 1, 0, Operands::kWidth / 2);
+  list.push_back({"copy_ into half the columns", false, [=] { copy_(half, slice(a, 1, Operands::kWidth / 2, Operands::kWidth)); }});
+  list.push_back({"fill_ of half the columns", false, [=] { fill_(half, 1); }});
   list.push_back({"tril", false, [=] { tril(a); }});
   list.push_back({"top_k of rows, 8", false, [=] { top_k(a, 8); }});
 }

@@ -3,9 +3,11 @@
 #include <numbers>
 
 #include "reckon/cli/op_cases.h"
+#include "reckon/ops/assign.h"
 
 namespace reckon {
 namespace {
+using Values = std::vector<double>;
 constexpr uint32_t kOnce = 1u << int(DType::f64);  // cases that choose their own types need one run
 
 void add_constant(CaseList& list, const char* name, double value, Tensor (*run)(Device&, const TensorSpec&)) {
@@ -60,6 +62,43 @@ void add_constants(CaseList& list) {
           return x[0];
         },
         [](const Arrays& x) { return map(x[0], x[1], [](const Real& a, const Real& b) { return a + b; }); });
+}
+
+// Into views of any layout but expanded ones, which are refused.
+void add_assignments(CaseList& list) {
+  const auto place_of = [](const Shape& shape, Lay lay) { return CaseInput(shape, lay == Lay::expanded ? Lay::turned : lay); };
+  const auto copied = [](const Tensors& x) {
+    copy_(x[0], x[1]);
+    return x[0];
+  };
+  const auto second = [](const Arrays& x) { return map(Array(x[0].shape), x[1], [](const Real&, const Real& b) { return b; }); };
+  list.op("copy", false);
+  for (const Arrangement& a : arrangements()) {
+    list.add({place_of(a.shape, a.lay), CaseInput(a.shape)}, copied, second);
+    list.add({CaseInput(a.shape), CaseInput(a.shape, a.lay)}, copied, second);
+  }
+  for (const ArrangedPair& p : arranged_pairs()) {
+    const Shape whole = broadcast(p.a.shape, p.b.shape);
+    list.add({place_of(whole, p.a.lay), CaseInput(p.b.shape, p.b.lay)}, copied, second);
+  }
+  for (int from = 0; from < kDTypes; ++from)
+    for (int to = 0; to < kDTypes; ++to) {
+      const bool yes_or_no = DType(from) == DType::boolean || DType(to) == DType::boolean;
+      const double most = yes_or_no ? 1 : 3;  // the narrowest type holds it
+      CaseInput place = CaseInput::of({2, 3}, DType(to), Values(6)), source = CaseInput::of({2, 3}, DType(from), {0, 1, most, 1, 0, most});
+      place.lay = from % 2 ? Lay::plain : Lay::transposed, source.lay = to % 2 ? Lay::transposed : Lay::plain;
+      list.add({place, source}, copied, second);
+    }
+  list.op("fill", false);
+  for (const Arrangement& a : arrangements())
+    for (const double value : {-1.5, 3.0})
+      list.add(
+          {place_of(a.shape, a.lay)},
+          [=](const Tensors& x) {
+            fill_(x[0], value);
+            return x[0];
+          },
+          [=](const Arrays& x) { return map(Array(x[0].shape), [=](const Real&) { return Real(value); }); });
 }
 
 void add_ranges(CaseList& list) {
@@ -164,6 +203,7 @@ void add_random_fills(CaseList& list) {
 
 void add_creation_cases(CaseList& list) {
   add_constants(list);
+  add_assignments(list);
   add_ranges(list);
   add_random_fills(list);
 }

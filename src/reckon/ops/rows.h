@@ -37,6 +37,9 @@ Tensor parameter_gradient(Vjp& v, const OpDef& row, int i, Tensors in);
 struct AffineParams {
   double alpha, beta;  // alpha * x + beta
 };
+struct ValueParams {
+  double value;
+};
 struct RandomParams {
   enum Kind : int32_t { uniform, normal, trunc_normal, integers, bernoulli } kind;
   uint64_t key;

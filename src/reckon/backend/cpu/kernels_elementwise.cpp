@@ -1,6 +1,7 @@
 // backend/cpu: element-wise operations, copies and creation, from tensors to the plain-pointer kernels.
 #include <cstring>
 
+#include "reckon/backend/cpu/assign.h"
 #include "reckon/backend/cpu/convert.h"
 #include "reckon/backend/cpu/kernels.h"
 #include "reckon/backend/cpu/rows.h"
@@ -75,6 +76,14 @@ void kernel::contiguous(const KernelArgs& k) {
   copy_strided(size_of(out.dtype()), out.shape(), Seen(k.in[0], out.shape()), out.raw(), out.layout().strides);
 }
 void kernel::cast(const KernelArgs& k) { convert(k.in[0].dtype(), k.in[0].raw(), k.out[0].dtype(), k.out[0].raw(), k.out[0].numel()); }
+void kernel::copy_(const KernelArgs& k) {  // in: place, source
+  const Tensor &place = k.in[0], &source = k.in[1];
+  assign(place.shape(), source.dtype(), Seen(source, place.shape()), place.dtype(), place.raw(), place.layout().strides);
+}
+void kernel::fill_(const KernelArgs& k) {  // in: place
+  const Tensor& place = k.in[0];
+  assign(place.shape(), k.as<ValueParams>().value, place.dtype(), place.raw(), place.layout().strides);
+}
 void kernel::empty(const KernelArgs&) {}
 void kernel::fill(const KernelArgs& k) { cpu::fill(k.out[0].dtype(), k.out[0].raw(), k.out[0].numel(), k.as<FillParams>().value); }
 void kernel::accumulate(const KernelArgs& k) {  // in: slot, g
