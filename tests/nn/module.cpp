@@ -121,6 +121,19 @@ TEST_F(Modules, AreTheOperationsTheyStandFor) {
   EXPECT_THAT(paths, ElementsAre("blocks.0.up", "blocks.0.down", "blocks.1.up", "blocks.1.down", "head"));
 }
 
+TEST_F(Modules, AStateIsLookedUpByName) {
+  net_.materialize(*device_, {}, 3);
+  const nn::StateDict state = net_.state_dict();
+  EXPECT_TRUE(state["blocks.1.up.bias"].same_storage(net_.blocks[1].up.bias->value));
+  EXPECT_EQ(state.at("norm.weight").shape(), Shape{6});
+  EXPECT_EQ(state[0].name, "table.weight");
+  EXPECT_EQ(state.at(1).name, "blocks.0.up.weight");
+  EXPECT_EQ(error_of([&] { state.at("block.0.up.weight"); }), "the state has no 'block.0.up.weight', did you mean 'blocks.0.up.weight'?");
+  EXPECT_THAT(error_of([&] { state["bias"]; }), HasSubstr("the state has no 'bias': it has table.weight, blocks.0.up.weight, "));
+  EXPECT_THAT(error_of([&] { state["bias"]; }), HasSubstr(" and 2 more"));
+  EXPECT_EQ(error_of([&] { nn::StateDict()["x"]; }), "the state has no 'x': it is empty");
+}
+
 TEST_F(Modules, OfEveryKindAreTheirOperations) {
   Parameters p;
   struct All : nn::Module {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "reckon/base/text.h"
 #include "reckon/engine/backward.h"
 #include "reckon/engine/hooks.h"
 #include "reckon/ops/dropout.h"
@@ -158,6 +159,18 @@ int64_t Module::parameter_count() const {
 }
 
 // ---- state
+const Tensor& StateDict::at(std::string_view name) const {
+  for (const NamedTensor& t : *this)
+    if (t.name == name) return t.tensor;
+  std::vector<std::string> names;
+  for (const NamedTensor& t : *this) names.push_back(t.name);
+  const std::string hint = did_you_mean(name, names);
+  fail("the state has no '{}'{}", printable_line(name),
+       !hint.empty()   ? hint
+       : names.empty() ? ": it is empty"
+                       : ": it has " + listed(names));
+}
+
 StateDict Module::state_dict() const {
   StateDict state;
   for (const NamedParameter& p : named_parameters()) {

@@ -16,7 +16,15 @@ struct NamedTensor {
   std::string name;
   Tensor tensor;
 };
-using StateDict = std::vector<NamedTensor>;
+class StateDict : public std::vector<NamedTensor> {
+ public:
+  using std::vector<NamedTensor>::vector;
+  using std::vector<NamedTensor>::at;
+  using std::vector<NamedTensor>::operator[];
+  /// state["blocks.0.up.weight"]. Throws Error, with the nearest name, if there is none of this name.
+  const Tensor& at(std::string_view name) const;
+  const Tensor& operator[](std::string_view name) const { return at(name); }
+};
 
 /// State that is not learned: a table, a running statistic.
 struct Buffer {
