@@ -65,6 +65,18 @@ TEST(Init, moments_of_the_rules) {
   for (size_t i = 0; i < 5; ++i) expect_moments(p.all()[i].value, stds[i], p.all()[i].name);
 }
 
+// Each tap of a kernel counts, as in PyTorch: 48 x 6 inputs of a filter, 80 x 6 outputs of a channel.
+TEST(Init, kernels_of_convolutions) {
+  const Ref<Device> device = open_cpu(Mode::real);
+  Parameters p;
+  p.declare("xavier", {80, 48, 3, 2}, {Init::xavier}, true);
+  p.declare("kaiming", {80, 48, 3, 2}, {Init::kaiming}, true);
+  p.declare("normal", {80, 48, 3, 2}, {Init::normal, 0.3, 1}, true);
+  p.materialize(*device, {}, 7);
+  const double stds[] = {std::sqrt(2.0 / (80 * 6 + 48 * 6)), std::sqrt(2.0 / (48 * 6)), 0.3};
+  for (size_t i = 0; i < 3; ++i) expect_moments(p.all()[i].value, stds[i], p.all()[i].name);
+}
+
 // Cut at three standard deviations: nothing beyond, and the variance of what is left is 1 - 6 phi(3) / (2 Phi(3) - 1) of the whole.
 TEST(Init, truncated_normal_is_cut_and_keeps_its_shape) {
   const Ref<Device> device = open_cpu(Mode::real);

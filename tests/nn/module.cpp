@@ -134,6 +134,61 @@ TEST_F(Modules, AStateIsLookedUpByName) {
   EXPECT_EQ(error_of([&] { nn::StateDict()["x"]; }), "the state has no 'x': it is empty");
 }
 
+TEST_F(Modules, AConvolutionIsItsOperation) {
+  Parameters p;
+  struct Filters : nn::Module {
+    using Module::Module;
+    nn::Conv2d first{*this, "first", 4, 6, {3, 2}, {.stride = {2, 1}, .padding = {1, 0}, .groups = 2}},
+        second{*this, "second", 6, 3, 1, {}, false};
+  };
+  Filters net(p);
+  EXPECT_THAT(names_of(net), ElementsAre("first.weight", "first.bias", "second.weight"));
+  EXPECT_EQ(net.first.weight.shape, (Shape{6, 2, 3, 2}));
+  EXPECT_TRUE(net.first.weight.decay);
+  EXPECT_FALSE(net.first.bias->decay);
+  EXPECT_EQ(net.second.bias, nullptr);
+  net.materialize(*device_, {}, 5);
+  fill_normal_(net.first.bias->value.detached(), 9);
+  const Tensor x = random({2, 4, 7, 6});
+  const Tensor y = net.second(net.first(x));
+  const Tensor h = conv2d(x, net.first.weight.value, net.first.bias->value, net.first.options);
+  EXPECT_EQ(h.shape(), (Shape{2, 6, 4, 5}));
+  EXPECT_EQ(y.to_vector(), conv2d(h, net.second.weight.value).to_vector());
+  backward(sum(square(y)));
+  for (const auto& named : net.named_parameters()) EXPECT_TRUE(named.parameter->value.grad().defined()) << named.name;
+
+  const nn::StateDict state = net.state_dict();
+  EXPECT_EQ(state["first.weight"].shape(), (Shape{6, 2, 3, 2}));
+  Parameters q;
+  Filters other(q);
+  other.materialize(*device_, {}, 6);
+  EXPECT_NE(other.first.weight.value.to_vector(), net.first.weight.value.to_vector());
+  other.load_state_dict(state);
+  EXPECT_EQ(other.second(other.first(x)).to_vector(), y.to_vector());
+  // On meta the same memory.
+  const Ref<Device> meta = open_cpu(Mode::meta), real = open_cpu(Mode::real);
+  for (const Ref<Device>& device : {meta, real}) {
+    Parameters r;
+    Filters fresh(r);
+    fresh.materialize(*device, {}, 5);
+    backward(sum(square(fresh.second(fresh.first(zeros(*device, {{2, 4, 7, 6}, DType::f32}))))));
+  }
+  EXPECT_EQ(meta->allocator().trace_hash(), real->allocator().trace_hash());
+}
+
+TEST_F(Modules, AConvolutionRefusesWhatHasNoWeights) {
+  const auto refusal = [](int64_t in, int64_t out, nn::KernelSize kernel, int64_t groups) {
+    Parameters p;
+    nn::Sequential root(p);
+    return error_of([&] { root.add<nn::Conv2d>(in, out, kernel, Conv2dOptions{.groups = groups}); });
+  };
+  EXPECT_EQ(refusal(4, 6, 3, 2), "");
+  EXPECT_EQ(refusal(4, 5, 3, 2), "0: 2 groups do not divide both 4 channels and 5 filters");
+  EXPECT_EQ(refusal(5, 4, 3, 2), "0: 2 groups do not divide both 5 channels and 4 filters");
+  EXPECT_EQ(refusal(4, 6, 3, 0), "0: 0 groups do not divide both 4 channels and 6 filters");
+  EXPECT_EQ(refusal(4, 6, {3, 0}, 1), "0: 6 filters of 3 x 0 over 4 channels have no weights");
+}
+
 TEST_F(Modules, OfEveryKindAreTheirOperations) {
   Parameters p;
   struct All : nn::Module {

@@ -13,6 +13,25 @@ Linear::Linear(Module& parent, std::string_view name, int64_t in, int64_t out, b
 }
 Tensor Linear::forward(Tensor x) const { return linear(x, weight.value, value_of(bias)); }
 
+namespace {
+Conv2dOptions checked(const Conv2dOptions& o, int64_t in, int64_t out, const KernelSize& kernel, const std::string& path) {
+  check(in >= 1 && out >= 1 && kernel.height >= 1 && kernel.width >= 1, "{}: {} filters of {} x {} over {} channels have no weights", path,
+        out, kernel.height, kernel.width, in);
+  check(o.groups >= 1 && in % o.groups == 0 && out % o.groups == 0, "{}: {} groups do not divide both {} channels and {} filters", path,
+        o.groups, in, out);
+  return o;
+}
+}  // namespace
+
+Conv2d::Conv2d(Module& parent, std::string_view name, int64_t in, int64_t out, KernelSize kernel, const Conv2dOptions& how, bool with_bias,
+               Init init)
+    : Layer(parent, name),
+      options(checked(how, in, out, kernel, path())),
+      weight(parameter("weight", {out, in / options.groups, kernel.height, kernel.width}, init, true)) {
+  if (with_bias) bias = &parameter("bias", {out}, {Init::zeros}, false);
+}
+Tensor Conv2d::forward(Tensor x) const { return conv2d(x, weight.value, value_of(bias), options); }
+
 Tensor TiedLinear::forward(Tensor x) const { return linear(x, weight.value); }
 
 Embedding::Embedding(Module& parent, std::string_view name, int64_t rows, int64_t width, Init init)

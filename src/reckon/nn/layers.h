@@ -1,6 +1,7 @@
 // nn/layers: modules that are ready to use: what one layer learns, and the operation that it is.
 #pragma once
 #include "reckon/nn/module.h"
+#include "reckon/ops/conv.h"
 
 namespace reckon::nn {
 
@@ -10,6 +11,26 @@ class Linear : public Layer {
   Linear(Module& parent, std::string_view name, int64_t in, int64_t out, bool with_bias = true,
          Init init = {Init::kaiming, 0, 0.70710678118654752});
   Parameter& weight;          // [out, in]; the default starts at std 1 / sqrt(in), which keeps the variance of its input
+  Parameter* bias = nullptr;  // [out]
+
+ protected:
+  Tensor forward(Tensor x) const override;
+};
+
+/// Height and width of a kernel; one number is both.
+struct KernelSize {
+  int64_t height, width;
+  KernelSize(int64_t side) : height(side), width(side) {}
+  KernelSize(int64_t h, int64_t w) : height(h), width(w) {}
+};
+/// conv2d() over x [B, in, H, W] as Conv2d(parent, "conv", 3, 16, {3, 5}, {.padding = {1, 2}}).
+/// Throws Error unless the groups divide in and out.
+class Conv2d : public Layer {
+ public:
+  Conv2d(Module& parent, std::string_view name, int64_t in, int64_t out, KernelSize kernel, const Conv2dOptions& how = {},
+         bool with_bias = true, Init init = {Init::kaiming, 0, 0.70710678118654752});
+  const Conv2dOptions options;
+  Parameter& weight;          // [out, in / groups, height, width]; the default starts at std 1 / sqrt(in / groups height width)
   Parameter* bias = nullptr;  // [out]
 
  protected:

@@ -35,6 +35,13 @@ Tensor range_of(const Tensor& flat, int64_t begin, int64_t end) {
   return flat.alias(layout);
 }
 
+// Of a convolution's kernel [out, in, h, w] each tap counts, as in PyTorch.
+double std_of(const Parameter& p) {
+  const Shape& s = p.shape;
+  if (s.rank() == 4) return init_std(p.init, checked_product({s[0], s[2], s[3]}), checked_product({s[1], s[2], s[3]}));
+  return s.rank() == 2 ? init_std(p.init, s[0], s[1]) : p.init.gain * p.init.std;
+}
+
 // Where a name is, or belongs, among sorted ones.
 std::vector<Parameter*>::iterator place_of(std::vector<Parameter*>& sorted, std::string_view name) {
   return std::lower_bound(sorted.begin(), sorted.end(), name, [](const Parameter* p, std::string_view wanted) { return p->name < wanted; });
@@ -238,7 +245,7 @@ void Parameters::fill(Parameter& p, uint64_t seed) {
   const Tensor target = split ? empty(p.value.device(), {p.shape, DType::f32}) : copied ? view_of(bucket.master, p) : p.value;
   uint64_t key = mix_key(seed, 0x696E6974);
   for (const char c : p.name) key = mix_key(key, uint8_t(c));
-  const double std = p.shape.rank() == 2 ? init_std(p.init, p.shape[0], p.shape[1]) : p.init.gain * p.init.std;
+  const double std = std_of(p);
   if (p.init.kind == Init::ones) {
     fill_uniform_(target, key, 1, 1);
   } else if (p.init.kind == Init::trunc_normal) {
