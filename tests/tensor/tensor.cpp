@@ -78,7 +78,24 @@ TEST_F(TensorTest, WritesWantTheRightSize) {
   EXPECT_THAT(error_of([&] { x.write(v.data(), 24); }), HasSubstr("wants 16 contiguous bytes"));
   x.write(v.data(), 16);
   EXPECT_THAT(x.to_vector(), ElementsAre(5, 6));
-  EXPECT_THAT(error_of([&] { from_values<double>(*device_, {4}, v); }), HasSubstr("wants 32 contiguous bytes"));
+  EXPECT_THAT(error_of([&] { from_values<double>(*device_, {4}, v); }), HasSubstr("from_values: shape [4] holds 4 elements, 3 are given"));
+}
+
+TEST_F(TensorTest, ListsStandInTheProgram) {
+  const Tensor whole = from_values(*device_, {1, 2, 3}), square = from_values(*device_, {2, 2}, {1.5f, 2.f, -3.f, 4.f});
+  EXPECT_EQ(whole.spec(), (TensorSpec{{3}, DType::i32}));
+  EXPECT_THAT(whole.to_vector(), ElementsAre(1, 2, 3));
+  EXPECT_EQ(square.spec(), (TensorSpec{{2, 2}, DType::f32}));
+  EXPECT_THAT(square.to_vector(), ElementsAre(1.5, 2, -3, 4));
+  EXPECT_EQ(from_values(*device_, {0.5, 1.0}).dtype(), DType::f64);
+  EXPECT_EQ(from_values(*device_, {true, false}).dtype(), DType::boolean);
+  EXPECT_EQ(from_values(*device_, {int64_t(1), int64_t(2)}).dtype(), DType::i64);
+  EXPECT_EQ(from_values<double>(*device_, {1, 2, 3}).dtype(), DType::f64);
+  EXPECT_EQ(from_values<float>(*device_, {3, 1}, {1, 2, 3}).spec(), (TensorSpec{{3, 1}, DType::f32}));
+  EXPECT_EQ(from_values(*device_, {}, {7}).item(), 7) << "a scalar";
+  EXPECT_EQ(error_of([&] { from_values(*device_, {2, 2}, {1, 2, 3}); }), "from_values: shape [2, 2] holds 4 elements, 3 are given");
+  const Ref<Device> meta = open_cpu(Mode::meta);
+  EXPECT_EQ(from_values(*meta, {1, 2, 3}).shape(), Shape{3});
 }
 
 TEST_F(TensorTest, UndefinedTensorsSayNothingAndAreRefused) {

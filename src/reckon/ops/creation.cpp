@@ -8,6 +8,10 @@
 namespace reckon {
 namespace {
 void plan_fill(Plan& p) { p.output(p.params.as<FillParams>().spec()); }
+void plan_empty(Plan& p) {
+  plan_fill(p);
+  p.bytes_moved = 0;  // nobody writes
+}
 void plan_arange(Plan& p) {
   const auto a = p.params.as<ArangeParams>();
   check(a.count >= 0, "a negative count, {}", a.count);
@@ -37,7 +41,7 @@ void plan_accumulate(Plan& p) {
 }
 }  // namespace
 
-const OpDef op::empty{k_empty, "empty", plan_fill};
+const OpDef op::empty{k_empty, "empty", plan_empty};
 const OpDef op::fill{k_fill, "fill", plan_fill};
 const OpDef op::arange{k_arange, "arange", plan_arange};
 const OpDef op::causal_mask{k_causal_mask, "causal_mask", plan_mask};

@@ -14,9 +14,15 @@ Tensor zeros(Device& device, const TensorSpec& spec);
 Tensor ones(Device& device, const TensorSpec& spec);
 /// start, start + step, ... : `count` values.
 Tensor arange(Device& device, int64_t count, DType dtype = DType::i64, double start = 0, double step = 1);
-/// Copies host values (row-major, of T's dtype) into a new tensor.
+/// Copies host values (row-major, of T's dtype) into a new tensor; they may be a list: from_values(device, {1, 2}, {7, 8}) is i32[1, 2].
+/// Throws Error if the shape does not hold as many.
 template <class T>
 Tensor from_values(Device& device, const Shape& shape, std::span<const T> values);
+template <class T>
+Tensor from_values(Device& device, const Shape& shape, std::initializer_list<T> values);
+/// A list with one axis: from_values(device, {1.5f, 2.f}) is f32[2].
+template <class T>
+Tensor from_values(Device& device, std::initializer_list<T> values);
 Tensor from_bytes(Device& device, const TensorSpec& spec, const void* host, int64_t bytes);
 /// bool [queries, keys]: true where a query may look: key <= query + (keys - queries).
 Tensor causal_mask(Device& device, int64_t queries, int64_t keys, int64_t window = 0);
@@ -174,6 +180,16 @@ Tensor mse_loss(const Tensor& a, const Tensor& b);
 
 template <class T>
 Tensor from_values(Device& device, const Shape& shape, std::span<const T> values) {
+  check(shape.numel() == int64_t(values.size()), "from_values: shape {} holds {} elements, {} are given", shape, shape.numel(),
+        values.size());
   return from_bytes(device, {shape, DTypeOf<T>::value}, values.data(), int64_t(values.size_bytes()));
+}
+template <class T>
+Tensor from_values(Device& device, const Shape& shape, std::initializer_list<T> values) {
+  return from_values(device, shape, std::span<const T>(values.begin(), values.size()));
+}
+template <class T>
+Tensor from_values(Device& device, std::initializer_list<T> values) {
+  return from_values(device, Shape{int64_t(values.size())}, values);
 }
 }  // namespace reckon
