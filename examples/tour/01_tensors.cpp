@@ -33,6 +33,9 @@ void writing(Device& cpu) {
   SHOW(cpu, row.write(values, sizeof values));
   say("{}", to_text(x));
   say("{}", to_text(turned));
+  SHOW(cpu, copy_(select(turned, 1, 0), slice(row, 0, 0, 1)));
+  SHOW(cpu, fill_(index(turned, {Slice{1}, 0}), 0.5));
+  say("{}", to_text(x));
 }
 
 void types(Device& cpu) {
