@@ -101,6 +101,28 @@ TEST(RowsNarrow, ExponentialsAndLogarithmsOfEveryBfloat16) {
   });
 }
 
+// One element, gaps between elements and dense runs take different ways to the same bits.
+TEST(RowsNarrow, ExponentialsHaveTheSameBitsAtEveryStride) {
+  const Buffer x = every_bfloat16();
+  Buffer spread(DType::bf16, 2 * kPatterns);
+  for (int64_t i = 0; i < kPatterns; ++i) spread.as<uint16_t>()[2 * i] = uint16_t(i);
+  on_every_target([&] {
+    for (const Unary op : {Unary::exp, Unary::log}) {
+      Buffer dense(DType::bf16, kPatterns), apart(DType::bf16, kPatterns), single(DType::bf16, kPatterns);
+      unary_run(op, DType::bf16, x.data(), dense.data(), kPatterns);
+      const int64_t two[] = {2};
+      unary(op, DType::bf16, {kPatterns}, {spread.data(), two}, apart.data(), kDense);
+      const auto* from = static_cast<const uint16_t*>(x.data());
+      for (int64_t i = 0; i < kPatterns; ++i) unary(op, DType::bf16, {1}, {from + i, kDense}, single.as<uint16_t>() + i, kDense);
+      const auto bits = [](Buffer& b, int64_t i) { return std::isnan(b[i]) ? 0x7FC0 : int(b.as<uint16_t>()[i]); };
+      for (int64_t i = 0; i < kPatterns; ++i) {
+        ASSERT_EQ(bits(dense, i), bits(apart, i)) << "operation " << int(op) << " of " << x[i];
+        ASSERT_EQ(bits(dense, i), bits(single, i)) << "operation " << int(op) << " of " << x[i];
+      }
+    }
+  });
+}
+
 // What is kept by a sign bit alone.
 TEST(RowsNarrow, OddFunctionsKeepTheSignOfZero) {
   on_every_target([] {

@@ -76,6 +76,11 @@ TEST_F(AutocastTest, WhatJoinsTensorsTakesTheWidestType) {
   EXPECT_EQ(concatenate({low, low}, 0).dtype(), DType::bf16);
   EXPECT_EQ(concatenate({low, half}, 0).dtype(), DType::f32) << "neither holds the other";
   EXPECT_EQ(concatenate({low, twice, wide}, 0).dtype(), DType::f64);
+  EXPECT_EQ(stack({low, wide}).dtype(), DType::f32);
+  EXPECT_EQ(concatenate(Tensors(40, low), 0).dtype(), DType::bf16);
+  Tensors many(40, low);
+  many.back() = wide;
+  EXPECT_EQ(concatenate(many, 0).dtype(), DType::f32) << "more parts than one call takes";
   EXPECT_EQ(add(low, wide).dtype(), DType::f32);
   EXPECT_EQ(add(low, low).dtype(), DType::bf16);
   // The row itself, which refuses two types otherwise.

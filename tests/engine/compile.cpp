@@ -311,5 +311,21 @@ TEST_F(Compile, EveryElementwiseRowKeepsItsBits) {
   }
   EXPECT_GT(cases, 120);
 }
+
+// Values whose exponential and logarithm depend on how accurate the function is before it is rounded.
+TEST_F(Compile, OneElementKeepsItsBits) {
+  for (const Shape& shape : {Shape{}, Shape{1}, Shape{1, 1}}) {
+    const auto of_exp = [](const Tensors& in) -> Tensors { return {neg(affine(exp(in[0]), 1, 0))}; };
+    const auto of_log = [](const Tensors& in) -> Tensors { return {neg(affine(log(in[0]), 1, 0))}; };
+    const auto of = [&](uint16_t bits) {
+      bfloat16 value;
+      value.bits = bits;
+      return full(*device_, {shape, DType::bf16}, double(float(value)));
+    };
+    CompiledStep exps = compile(*device_, of_exp), logs = compile(*device_, of_log);
+    EXPECT_EQ(bytes_of(exps({of(0x3CDD)})), bytes_of(of_exp({of(0x3CDD)}))) << "rank " << shape.rank();
+    EXPECT_EQ(bytes_of(logs({of(0x3F35)})), bytes_of(of_log({of(0x3F35)}))) << "rank " << shape.rank();
+  }
+}
 }  // namespace
 }  // namespace reckon

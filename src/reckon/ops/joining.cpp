@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "reckon/engine/autocast.h"
 #include "reckon/ops/axes.h"
 #include "reckon/ops/dtypes.h"
 #include "reckon/ops/indexing.h"
@@ -65,13 +66,19 @@ Tensor repeated(const Tensor& x, int axis, int64_t count) {
   for (int i = 0; i < x.rank(); ++i) (i < axis ? outer : inner) *= x.shape()[i];
   return reshape(expand(reshape(x, {outer, 1, inner}), {outer, count, inner}), result);
 }
+// The parts, defined and of the types that autocast gives to those that are joined.
+Tensors joined_parts(const char* name, Tensors parts) {
+  check(!parts.empty(), "{}: there are no tensors to join", name);
+  for (size_t i = 0; i < parts.size(); ++i) check(parts[i].defined(), "{}: part {} is undefined", name, i);
+  if (is_autocast_enabled()) detail::autocast_inputs(op::concatenate, parts);
+  return parts;
+}
 }  // namespace
 
 const OpDef op::concatenate{k_concatenate, "concatenate", plan_concatenate, vjp_concatenate, {}, {.any_stride = ~0u, .float8 = true, .autocast = AutocastPolicy::widest}};
 
-Tensor concatenate(const Tensors& parts, int axis) {
-  check(!parts.empty(), "concatenate: there are no tensors to join");
-  for (size_t i = 0; i < parts.size(); ++i) check(parts[i].defined(), "concatenate: part {} is undefined", i);
+Tensor concatenate(const Tensors& given, int axis) {
+  const Tensors parts = joined_parts("concatenate", given);
   check(parts[0].rank() >= 1, "concatenate: a scalar has no axis to join along; stack() makes one");
   axis = axis_of("concatenate", parts[0].shape(), axis);
   // Here, where parts still have their numbers: groups count anew.
@@ -82,9 +89,8 @@ Tensor concatenate(const Tensors& parts, int axis) {
   return concatenate_groups(parts, axis);
 }
 
-Tensor stack(const Tensors& parts, int axis) {
-  check(!parts.empty(), "stack: there are no tensors to join");
-  for (size_t i = 0; i < parts.size(); ++i) check(parts[i].defined(), "stack: part {} is undefined", i);
+Tensor stack(const Tensors& given, int axis) {
+  const Tensors parts = joined_parts("stack", given);
   const Shape& shape = parts[0].shape();
   const int rank = shape.rank();
   check(axis >= -rank - 1 && axis <= rank,

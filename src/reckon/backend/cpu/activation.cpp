@@ -186,7 +186,7 @@ void swiglu_back_row_f64(const double* dy, const double* x, double* dx, int64_t 
 
 void activation(Activation kind, DType dtype, const void* x, void* y, int64_t n) {
   RECKON_ASSERT(is_float(dtype));
-  const ElementTasks tasks = element_tasks(n, 2 * size_of(dtype));
+  const ElementTasks tasks = element_tasks(n, 2 * size_of(dtype), x == y);
   parallel_range(n, tasks.elements_each, [&](int64_t begin, int64_t end) {
     if (dtype != DType::f64) {
       HWY_DYNAMIC_DISPATCH(activation_part)(kind, dtype, x, y, {begin, end, tasks.streams});
@@ -202,7 +202,7 @@ void activation(Activation kind, DType dtype, const void* x, void* y, int64_t n)
 
 void activation_back(Activation kind, DType dtype, const void* dy, const void* kept, void* dx, int64_t n) {
   RECKON_ASSERT(is_float(dtype));
-  const ElementTasks tasks = element_tasks(n, 3 * size_of(dtype));
+  const ElementTasks tasks = element_tasks(n, 3 * size_of(dtype), dx == dy || dx == kept);
   parallel_range(n, tasks.elements_each, [&](int64_t begin, int64_t end) {
     if (dtype != DType::f64) {
       HWY_DYNAMIC_DISPATCH(activation_back_part)(kind, dtype, dy, kept, dx, {begin, end, tasks.streams});

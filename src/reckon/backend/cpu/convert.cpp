@@ -172,7 +172,7 @@ void convert_plain(DType from_dtype, const void* from, DType to_dtype, void* to,
 }  // namespace
 
 namespace {
-// put(from byte, to byte, streams) for the tasks of a result of `bytes` bytes, of which a task touches twice as many or as many.
+// put(first byte, end, streams) for the tasks of a result of `bytes` bytes. touched: bytes read and written.
 template <class Put>
 void for_bytes(int64_t bytes, int64_t touched, Put put) {
   const bool streams = touched > kCachedBytes;
@@ -194,7 +194,7 @@ void repeat_pattern(const char* pattern, int64_t length, void* data, int64_t byt
 void convert(DType from_dtype, const void* from, DType to_dtype, void* to, int64_t n) {
   if (from_dtype == to_dtype && from_dtype != DType::boolean) return copy_bytes(from, to, n * size_of(from_dtype));
   const bool vectors = is_vector_type(from_dtype) && is_vector_type(to_dtype);
-  const ElementTasks tasks = element_tasks(n, size_of(from_dtype) + size_of(to_dtype));
+  const ElementTasks tasks = element_tasks(n, size_of(from_dtype) + size_of(to_dtype), from == to);
   parallel_range(n, tasks.elements_each, [&](int64_t begin, int64_t end) {
     if (!vectors) return convert_plain(from_dtype, from, to_dtype, to, begin, end);
     HWY_DYNAMIC_DISPATCH(convert_floats)(from_dtype, from, to_dtype, to, {begin, end, tasks.streams});

@@ -1,6 +1,7 @@
 // backend/cpu/dynamic_map: the 256 values that an 8-bit optimizer state can have, as constants for the kernel and its test.
 #pragma once
 #include <cstdint>
+#include <initializer_list>
 
 namespace reckon::cpu {
 

@@ -33,36 +33,40 @@ HWY_INLINE void over_vectors(int64_t n, F body) {
     for_vectors(n, body);
   }
 }
-template <bool kQuick = false, class F>
-HWY_INLINE void each1(const BlockCall& c, int64_t at, int64_t n, F f) {
+template <bool kQuick, bool kRounds, class F>
+HWY_INLINE void apply1(const BlockCall& c, int64_t at, int64_t n, F f) {
   const float* x = c.in[0].at(at);
   float* y = c.out.at(at);
-  if (c.rounds) {
-    over_vectors<kQuick>(n, [&](int64_t i, auto part) RECKON_VEC { part.store(round_to_bf16(f(part.load(x + i))), y + i); });
-  } else {
-    over_vectors<kQuick>(n, [&](int64_t i, auto part) RECKON_VEC { part.store(f(part.load(x + i)), y + i); });
-  }
+  over_vectors<kQuick>(n, [&](int64_t i, auto part) RECKON_VEC {
+    const V value = f(part.load(x + i));
+    part.store(kRounds ? round_to_bf16(value) : value, y + i);
+  });
+}
+template <bool kQuick, bool kRounds, class F>
+HWY_INLINE void apply2(const BlockCall& c, int64_t at, int64_t n, F f) {
+  const float *a = c.in[0].at(at), *b = c.in[1].at(at);
+  float* y = c.out.at(at);
+  over_vectors<kQuick>(n, [&](int64_t i, auto part) RECKON_VEC {
+    const V value = f(part.load(a + i), part.load(b + i));
+    part.store(kRounds ? round_to_bf16(value) : value, y + i);
+  });
+}
+template <bool kQuick = false, class F>
+HWY_INLINE void each1(const BlockCall& c, int64_t at, int64_t n, F f) {
+  c.rounds ? apply1<kQuick, true>(c, at, n, f) : apply1<kQuick, false>(c, at, n, f);
+}
+template <bool kQuick = false, class F>
+HWY_INLINE void each2(const BlockCall& c, int64_t at, int64_t n, F f) {
+  c.rounds ? apply2<kQuick, true>(c, at, n, f) : apply2<kQuick, false>(c, at, n, f);
 }
 // A function whose rounded results are those of another.
 template <class F, class Narrow>
 HWY_INLINE void each1(const BlockCall& c, int64_t at, int64_t n, F f, Narrow narrow) {
-  c.rounds ? each1(c, at, n, narrow) : each1(c, at, n, f);
+  c.rounds ? apply1<false, true>(c, at, n, narrow) : apply1<false, false>(c, at, n, f);
 }
-template <bool kQuick = false, class F>
-HWY_INLINE void each2(const BlockCall& c, int64_t at, int64_t n, F f) {
-  const float *a = c.in[0].at(at), *b = c.in[1].at(at);
-  float* y = c.out.at(at);
-  if (c.rounds) {
-    over_vectors<kQuick>(n,
-                         [&](int64_t i, auto part) RECKON_VEC { part.store(round_to_bf16(f(part.load(a + i), part.load(b + i))), y + i); });
-  } else {
-    over_vectors<kQuick>(n, [&](int64_t i, auto part) RECKON_VEC { part.store(f(part.load(a + i), part.load(b + i)), y + i); });
-  }
-}
-
 template <class F, class Narrow>
 HWY_INLINE void each2(const BlockCall& c, int64_t at, int64_t n, F f, Narrow narrow) {
-  c.rounds ? each2(c, at, n, narrow) : each2(c, at, n, f);
+  c.rounds ? apply2<false, true>(c, at, n, narrow) : apply2<false, false>(c, at, n, f);
 }
 
 void load_block(const BlockCall& c, int64_t at, int64_t n) {

@@ -1,5 +1,6 @@
-// backend/cpu/norm: one task normalizes whole rows; a row is read from memory once and its further passes hit the cache, while the next
-// row is on its way. Backward cuts the rows into the fixed slices of rows.h and keeps one partial dw and db per slice.
+// backend/cpu/norm: one task normalizes whole rows; a row is read from memory once and its further passes hit the caches, while the next
+// row is on its way. Backward takes a few rows together and cuts the rows into the fixed slices of rows.h and keeps one partial dw and db
+// per slice.
 #include "reckon/backend/cpu/norm.h"
 
 #include "reckon/backend/cpu/vec_targets.h"
@@ -190,7 +191,10 @@ void norm_back_rows(const NormBackward& a, bool streams, int64_t begin, int64_t 
   BackReaders in{{a.dtype, a.dy}, {a.dtype, a.x}, {a.w_dtype, a.w}, {a.dtype, a.dsum}};
   RowWriter dx(a.dtype, a.dx, streams);
   if (a.w) in.w.row(0, a.cols);
-  const int64_t together = a.dtype == DType::f16 ? 1 : kTogether;  // a reader converts one row of float16
+  constexpr int64_t kNearBytes = 256 << 10;  // of the second cache: what the sums have read is read again
+  const int64_t row_bytes = a.cols * (a.dtype == DType::f32 ? 8 : 4) + 1, fitting = kNearBytes / row_bytes;
+  // A reader converts one row of float16.
+  const int64_t together = a.dtype == DType::f16 || fitting < 1 ? 1 : fitting < kTogether ? fitting : kTogether;
   for (int64_t first = begin; first < end; first += together) {
     const int64_t count = end - first < together ? end - first : together;
     BackRow rows[kTogether];

@@ -37,9 +37,9 @@ void scatter(DType dtype, void* data, int64_t at, int64_t stride, int64_t n, con
   for (int64_t i = 0; i < n; ++i) to[i * stride] = halves[i];
 }
 
-template <class T>
+// kNarrow: results are rounded to bfloat16, here or by the caller.
+template <class T, bool kNarrow = std::is_same_v<T, bfloat16>>
 void unary_as(Unary op, const T* x, T* y, int64_t n, bool streams = false) {
-  constexpr bool kNarrow = std::is_same_v<T, bfloat16>;
   switch (op) {
     case Unary::neg:
       return map1<1>(
@@ -147,7 +147,9 @@ void unary_part(Unary op, DType dtype, const Loop& loop, const void* x, void* y,
     if (sx == 1 && sy == 1) return unary_dense(op, dtype, element(dtype, x, at[1]), element(dtype, y, at[0]), n, part.streams);
     for (int64_t i = 0; i < n; i += kPart) {
       const int64_t count = n - i < kPart ? n - i : kPart, to = at[0] + i * sy;
-      unary_as<float>(op, gather(dtype, x, at[1] + i * sx, sx, count, xs), place(dtype, y, to, sy, ys), count);
+      const float* from = gather(dtype, x, at[1] + i * sx, sx, count, xs);
+      float* const results = place(dtype, y, to, sy, ys);
+      dtype == DType::bf16 ? unary_as<float, true>(op, from, results, count) : unary_as<float>(op, from, results, count);
       scatter(dtype, y, to, sy, count, ys);
     }
   });
@@ -215,7 +217,7 @@ bool is_vector_type(DType dtype) { return is_float(dtype) && dtype != DType::f64
 void unary(Unary op, DType dtype, const Shape& shape, Strided x, void* y, const int64_t* y_strides) {
   const int64_t* strides[] = {y_strides, x.strides};
   const Loop loop = make_loop(shape, 2, strides);
-  const ElementTasks tasks = element_tasks(loop.total, 2 * size_of(dtype));
+  const ElementTasks tasks = element_tasks(loop.total, 2 * size_of(dtype), x.data == y || loop.inner() * size_of(dtype) < kLeastRun);
   parallel_range(loop.total, tasks.elements_each, [&](int64_t begin, int64_t end) {
     if (!is_vector_type(dtype)) return unary_plain(op, dtype, loop, x.data, y, begin, end);
     HWY_DYNAMIC_DISPATCH(unary_part)(op, dtype, loop, x.data, y, {begin, end, tasks.streams});
@@ -226,7 +228,8 @@ void unary(Unary op, DType dtype, const Shape& shape, Strided x, void* y, const 
 void binary(Binary op, DType dtype, const Shape& shape, Strided a, Strided b, void* out, const int64_t* out_strides) {
   const int64_t* strides[] = {out_strides, a.strides, b.strides};
   const Loop loop = make_loop(shape, 3, strides);
-  const ElementTasks tasks = element_tasks(loop.total, 3 * size_of(dtype));
+  const bool near = a.data == out || b.data == out || loop.inner() * size_of(dtype) < kLeastRun;
+  const ElementTasks tasks = element_tasks(loop.total, 3 * size_of(dtype), near);
   parallel_range(loop.total, tasks.elements_each, [&](int64_t begin, int64_t end) {
     if (!is_vector_type(dtype)) return binary_plain(op, dtype, loop, a.data, b.data, out, begin, end);
     HWY_DYNAMIC_DISPATCH(binary_part)(op, dtype, loop, a.data, b.data, out, {begin, end, tasks.streams});
@@ -245,7 +248,7 @@ void binary_run(Binary op, DType dtype, const void* a, const void* b, void* out,
 }
 
 void affine(DType dtype, const void* x, double alpha, double beta, void* y, int64_t n) {
-  const ElementTasks tasks = element_tasks(n, 2 * size_of(dtype));
+  const ElementTasks tasks = element_tasks(n, 2 * size_of(dtype), x == y);
   parallel_range(n, tasks.elements_each, [&](int64_t begin, int64_t end) {
     if (is_vector_type(dtype)) {
       HWY_DYNAMIC_DISPATCH(affine_part)(dtype, float(alpha), float(beta), x, y, {begin, end, tasks.streams});

@@ -57,7 +57,9 @@ void softmax_rows(bool log, bool streams, DType dtype, const void* x, void* y, i
         out.write(at + c, n, [&](int64_t i, auto part) RECKON_VEC {
           RECKON_COUNT_VECTOR(part.count());  // divide, or subtract the logarithm: the exponential was counted with the sum
           const V off = hn::Sub(xs.load(part, i), most);
-          return log ? hn::Sub(off, rest) : hn::Mul(exp_of<Range::not_above>(off), rest);
+          if (log) return hn::Sub(off, rest);
+          constexpr bool kNarrow = std::is_same_v<decltype(xs), Halves>;
+          return hn::Mul(kNarrow ? exp_narrow(off) : exp_of<Range::not_above>(off), rest);
         });
       });
     });

@@ -1,5 +1,5 @@
-// backend/cpu/unary_more: on vectors, but for float64 and integers. Polynomials are Chebyshev fits on the ranges beside them; their
-// relative error is below 2^-25.
+// backend/cpu/unary_more: on vectors, but for float64 and integers. Polynomials are fits of least error on the ranges beside them; their
+// relative error is below 2^-25 unless they say otherwise.
 #include "reckon/backend/cpu/unary_more.h"
 
 #include "reckon/backend/cpu/row_tasks.h"
@@ -30,7 +30,7 @@ HWY_INLINE V turned_near(V a) {
   // pi in three parts; the first two have 11 bits, so that their products are exact.
   const V r = hn::NegMulAdd(n, set(0x1.4442dp-23f), hn::NegMulAdd(n, set(0x1.fb4p-11f), hn::NegMulAdd(n, set(0x1.92p+1f), a)));
 #else
-  // pi in two parts: the first difference has so few bits that an operation that rounds once does not round it.
+  // pi in two parts: beyond the first quarter turn the first difference has so few bits that one rounding loses none.
   const V r = hn::NegMulAdd(n, set(-0x1.777a5cp-24f), hn::NegMulAdd(n, set(0x1.921fb6p+1f), a));
 #endif
   const V z = hn::Mul(r, r);
@@ -61,16 +61,27 @@ HWY_INLINE V turned(V x) {
   return kQuarter == 0 ? hn::Xor(value, hn::And(x, set(-0.0f))) : value;  // odd, or even
 }
 
-// x P(x^2) / Q(x^2) of least relative error, 2^-25, on [-3.93, 3.93]; beyond, erf rounds to 1.
 HWY_INLINE V erf_vec(V x) {
-  const V a = within(x, 3.93f), z = hn::Mul(a, a);
-  V p = hn::MulAdd(set(2.0419734e-06f), z, set(0.00028480793f));
-  p = hn::MulAdd(hn::MulAdd(p, z, set(0.0037795838f)), z, set(0.052790206f));
-  p = hn::MulAdd(hn::MulAdd(p, z, set(0.19078325f)), z, set(1.1283791f));
-  V q = hn::MulAdd(set(3.8004066e-05f), z, set(0.0011652064f));
-  q = hn::MulAdd(hn::MulAdd(q, z, set(0.014997385f)), z, set(0.11425726f));
-  q = hn::MulAdd(hn::MulAdd(q, z, set(0.50240999f)), z, set(1.0f));
-  return within(hn::Div(hn::Mul(a, p), q), 1.0f);
+  const V a = hn::Abs(x), z = hn::Mul(x, x);
+  V p = hn::MulAdd(set(-9.66704647e-06f), z, set(0.0001126595963f));  // erf(x) / x - 1, |x| <= 1
+  p = hn::MulAdd(p, z, set(-0.0008484080477f));
+  p = hn::MulAdd(p, z, set(0.005221031811f));
+  p = hn::MulAdd(p, z, set(-0.02686543073f));
+  p = hn::MulAdd(p, z, set(0.112837825f));
+  p = hn::MulAdd(p, z, set(-0.3761263847f));
+  p = hn::MulAdd(p, z, set(0.128379167f));
+  const V near = hn::MulAdd(x, p, x), b = hn::Min(a, set(4.0f));       // beyond 4 it is 1
+  V q = hn::MulAdd(set(6.123974018e-08f), b, set(-2.980912441e-06f));  // -log(1 - erf), 0.95 to 4
+  q = hn::MulAdd(q, b, set(5.88302179e-05f));
+  q = hn::MulAdd(q, b, set(-0.0006656846968f));
+  q = hn::MulAdd(q, b, set(0.004991385583f));
+  q = hn::MulAdd(q, b, set(-0.0269248654f));
+  q = hn::MulAdd(q, b, set(0.1107857177f));
+  q = hn::MulAdd(q, b, set(0.6312126437f));
+  q = hn::MulAdd(q, b, set(1.130533349f));
+  q = hn::MulAdd(q, b, set(-0.0003829373517f));
+  const V far = hn::CopySign(hn::Sub(set(1.0f), exp_vec(hn::Neg(q))), x);
+  return hn::IfThenElse(is_number(x), hn::IfThenElse(hn::Lt(a, set(1.0f)), near, far), x);
 }
 
 // Where 1 + x is rounded the quotient makes up for it (Kahan's way).
@@ -215,7 +226,7 @@ void clamp_as(const void* x, T low, T high, void* y, int64_t begin, int64_t end)
 
 void apply_function(Function f, DType dtype, const void* x, void* y, int64_t n) {
   RECKON_ASSERT(is_float(dtype));
-  const ElementTasks tasks = element_tasks(n, 2 * size_of(dtype));
+  const ElementTasks tasks = element_tasks(n, 2 * size_of(dtype), x == y);
   parallel_range(n, tasks.elements_each, [&](int64_t begin, int64_t end) {
     if (dtype != DType::f64) {
       HWY_DYNAMIC_DISPATCH(function_part)(f, dtype, x, y, {begin, end, tasks.streams});
@@ -230,7 +241,7 @@ void apply_function(Function f, DType dtype, const void* x, void* y, int64_t n) 
 }
 
 void clamp(DType dtype, const void* x, double low, double high, void* y, int64_t n) {
-  const ElementTasks tasks = element_tasks(n, 2 * size_of(dtype));
+  const ElementTasks tasks = element_tasks(n, 2 * size_of(dtype), x == y);
   parallel_range(n, tasks.elements_each, [&](int64_t begin, int64_t end) {
     switch (dtype) {
       case DType::f64:

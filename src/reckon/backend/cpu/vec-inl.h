@@ -90,16 +90,16 @@ HWY_INLINE void add_sums(int64_t n, double* sums, Body body) {
 
 HWY_INLINE V load_bf16(const uint16_t* p) { return hn::BitCast(D(), hn::ShiftLeft<16>(hn::PromoteTo(DU(), hn::LoadU(D16(), p)))); }
 
-/// Rounds to nearest even; NaN stays NaN.
-HWY_INLINE void store_bf16(V v, uint16_t* p) {
+/// Rounded to nearest even in the upper 16 bits; NaN stays NaN. The lower bits are left over.
+HWY_INLINE hn::Vec<DU> rounded_bits(V v) {
   const DU du;
   const auto bits = hn::BitCast(du, v);
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
   const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7FFFu)));
   const auto quiet = hn::Or(bits, hn::Set(du, 0x400000u));
-  const auto chosen = hn::IfThenElse(hn::RebindMask(du, is_number(v)), rounded, quiet);
-  hn::StoreU(hn::TruncateTo(D16(), hn::ShiftRight<16>(chosen)), D16(), p);
+  return hn::IfThenElse(hn::RebindMask(du, is_number(v)), rounded, quiet);
 }
+HWY_INLINE void store_bf16(V v, uint16_t* p) { hn::StoreU(hn::TruncateTo(D16(), hn::ShiftRight<16>(rounded_bits(v))), D16(), p); }
 
 #if HWY_TARGET != HWY_SCALAR
 /// Two vectors rounded as by store_bf16, side by side: the upper 16 bits go up by 1 if the lower ones are above one half, or are one half
@@ -137,15 +137,7 @@ HWY_INLINE void store_f16(V v, uint16_t* p) {
 #endif
 
 /// What storing and loading make of a value.
-HWY_INLINE V round_to_bf16(V v) {
-  const DU du;
-  const auto bits = hn::BitCast(du, v);
-  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
-  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7FFFu)));
-  const auto quiet = hn::Or(bits, hn::Set(du, 0x400000u));
-  const auto chosen = hn::IfThenElse(hn::RebindMask(du, is_number(v)), rounded, quiet);
-  return hn::BitCast(D(), hn::And(chosen, hn::Set(du, 0xFFFF0000u)));
-}
+HWY_INLINE V round_to_bf16(V v) { return hn::BitCast(D(), hn::And(rounded_bits(v), hn::Set(DU(), 0xFFFF0000u))); }
 HWY_INLINE V round_to_f16(V v) {
   HWY_ALIGN uint16_t half[hn::MaxLanes(D())];
   store_f16(v, half);

@@ -1,5 +1,5 @@
-// backend/cpu/vec_held-inl: rows that several passes go over: held as floats between the passes, the next one fetched meanwhile, results
-// stored past the caches. Knows contiguous runs of any float type but float64, and no operation.
+// backend/cpu/vec_held-inl: rows that several passes go over: of bfloat16 where they are, of float16 held as floats between the passes; the
+// next one fetched meanwhile, results stored past the caches. Knows contiguous runs of any float type but float64, and no operation.
 #if defined(RECKON_BACKEND_CPU_VEC_HELD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef RECKON_BACKEND_CPU_VEC_HELD_INL_H_
 #undef RECKON_BACKEND_CPU_VEC_HELD_INL_H_
@@ -131,7 +131,7 @@ HWY_INLINE void narrow_chunk(DType dtype, const float* from, int64_t n, uint16_t
   }
 }
 
-/// A Writer of at most kStored elements at a time, whose results may go past the caches; its user ends a task with stream_fence().
+/// A Writer whose results may go past the caches; its user ends a task with stream_fence(). at() and done() take at most kStored elements.
 struct RowWriter {
   DType dtype;
   void* data;
@@ -156,13 +156,14 @@ struct RowWriter {
   HWY_INLINE void write(int64_t i, int64_t n, Value value) {
     if (dtype == DType::f32) {
       float* const to = static_cast<float*>(data) + i;
-      const bool past = streams && reinterpret_cast<uintptr_t>(to) % 64 == 0;
-      for_vectors(n, [&](int64_t j, auto part) RECKON_VEC {
-        const V v = value(j, part);
+      const int64_t head = streams ? to_line(to, n) : 0;
+      for_vectors(head, [&](int64_t j, auto part) RECKON_VEC { part.store(value(j, part), to + j); });
+      for_vectors(n - head, [&](int64_t j, auto part) RECKON_VEC {
+        const V v = value(head + j, part);
         if constexpr (std::is_same_v<decltype(part), Whole>) {
-          if (past) return hn::Stream(v, D(), to + j);
+          if (streams) return hn::Stream(v, D(), to + head + j);
         }
-        part.store(v, to + j);
+        part.store(v, to + head + j);
       });
     } else if (dtype == DType::bf16) {
       write_bf16(static_cast<uint16_t*>(data) + i, n, value);
@@ -189,24 +190,34 @@ struct RowWriter {
   }
 
  private:
+  // Elements before the first cache line that starts among n.
+  template <class T>
+  HWY_INLINE static int64_t to_line(const T* to, int64_t n) {
+    const int64_t before = int64_t(-reinterpret_cast<uintptr_t>(to) % 64) / int64_t(sizeof(T));
+    return before < n ? before : n;
+  }
   template <class Value>
   HWY_INLINE void write_bf16(uint16_t* to, int64_t n, Value value) {
     const int64_t N = lanes();
     int64_t j = 0;
+    const auto write_rest = [&](int64_t end) RECKON_VEC {  // vector by vector
+      for (; j + N <= end; j += N) store_bf16(value(j, Whole()), to + j);
+      if (j == end) return;
+      HWY_ALIGN uint16_t rest[hn::MaxLanes(D())];
+      store_bf16(value(j, Tail{hn::FirstN(D(), size_t(end - j))}), rest);
+      std::memcpy(to + j, rest, size_t(end - j) * 2);
+      j = end;
+    };
 #if HWY_TARGET != HWY_SCALAR
     const hn::Repartition<uint16_t, D> d16;
-    const bool past = streams && reinterpret_cast<uintptr_t>(to) % 64 == 0;
+    if (streams) write_rest(to_line(to, n));
     for (; j + 2 * N <= n; j += 2 * N) {
       const V low = value(j, Whole()), high = value(j + N, Whole());
       const auto rounded = round_pair(low, high);
-      past ? hn::Stream(rounded, d16, to + j) : hn::StoreU(rounded, d16, to + j);
+      streams ? hn::Stream(rounded, d16, to + j) : hn::StoreU(rounded, d16, to + j);
     }
 #endif
-    for (; j + N <= n; j += N) store_bf16(value(j, Whole()), to + j);
-    if (j == n) return;
-    HWY_ALIGN uint16_t rest[hn::MaxLanes(D())];
-    store_bf16(value(j, Tail{hn::FirstN(D(), size_t(n - j))}), rest);
-    std::memcpy(to + j, rest, size_t(n - j) * 2);
+    write_rest(n);
   }
   HWY_INLINE void put_bf16(uint16_t* to, int64_t n, float* from) {
     int64_t i = 0;

@@ -1,6 +1,6 @@
-// backend/cpu/vec_narrow-inl: functions whose results are rounded to bfloat16, for which float32 of full accuracy would be wasted: their
-// relative error is below 2^-16, so that a result is within 0.51 units of the last place of bfloat16; slopes, which cross zero, within
-// that or 2^-16. They take every float32. Constants are fits of least relative error on the ranges beside them.
+// backend/cpu/vec_narrow-inl: functions whose results are rounded to bfloat16, for which float32 of full accuracy would be wasted. A result
+// is within 0.51 units of the last place of bfloat16, or within 1e-36 where e^-x, of which it is a quotient, is beyond float32; slopes,
+// which cross zero, within that or 2^-16. They take every float32. Constants are fits of least relative error, at most 2^-17.
 #if defined(RECKON_BACKEND_CPU_VEC_NARROW_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef RECKON_BACKEND_CPU_VEC_NARROW_INL_H_
 #undef RECKON_BACKEND_CPU_VEC_NARROW_INL_H_
