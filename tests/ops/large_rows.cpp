@@ -77,6 +77,7 @@ TEST_F(LargeRows, ElementWiseHaveTheBitsOfFewOfThem) {
       const Tensor shared = random({width}, dtype, 4);
       expect("add to all", [&](const Tensor& x, const Tensor&) { return add(x, shared); });
       expect("maximum", [](const Tensor& x, const Tensor& o) { return maximum(x, o); });
+      expect("where", [](const Tensor& x, const Tensor& o) { return where(less(o, x), x, o); });
       expect("affine", [](const Tensor& x, const Tensor&) { return affine(x, 3, -1); });
       expect("exp", [](const Tensor& x, const Tensor&) { return exp(x); });
       expect("sin", [](const Tensor& x, const Tensor&) { return sin(x); });

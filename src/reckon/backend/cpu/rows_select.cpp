@@ -1,7 +1,9 @@
 // backend/cpu/rows_select: comparisons and selection on vectors, where every operand is dense or one repeated element; other strides and
 // types take the plain loops of rows_plain.
+#include "reckon/backend/cpu/row_tasks.h"
 #include "reckon/backend/cpu/rows_elementwise.h"
 #include "reckon/backend/cpu/rows_plain.h"
+#include "reckon/backend/cpu/stream.h"
 #include "reckon/backend/cpu/vec_targets.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "reckon/backend/cpu/rows_select.cpp"
@@ -46,7 +48,8 @@ HWY_INLINE auto mask_of(Tag d, const uint8_t* c) {
   }
 }
 template <class T>
-void where_run(const Side<uint8_t>& c, const Side<T>& a, const Side<T>& b, T* to, int64_t n) {
+void where_run(const Side<uint8_t>& c, const Side<T>& a, const Side<T>& b, T* to, int64_t n, bool streams) {
+  const bool past = goes_past(to, streams);
   const hn::ScalableTag<T> d;
   const int64_t N = int64_t(hn::Lanes(d));
   int64_t i = 0;
@@ -56,6 +59,11 @@ void where_run(const Side<uint8_t>& c, const Side<T>& a, const Side<T>& b, T* to
     fetch_ahead(b.at(i), 2 * N);
     const auto low = hn::IfThenElse(mask_of(d, c.at(i)), hn::LoadU(d, a.at(i)), hn::LoadU(d, b.at(i)));
     const auto high = hn::IfThenElse(mask_of(d, c.at(i + N)), hn::LoadU(d, a.at(i + N)), hn::LoadU(d, b.at(i + N)));
+    if (past) {
+      hn::Stream(low, d, to + i);
+      hn::Stream(high, d, to + i + N);
+      continue;
+    }
     hn::StoreU(low, d, to + i);
     hn::StoreU(high, d, to + i + N);
   }
@@ -63,23 +71,23 @@ void where_run(const Side<uint8_t>& c, const Side<T>& a, const Side<T>& b, T* to
   where_rest(c, a, b, to, i, n);
 }
 template <class T>
-void where_of(const Loop& l, const void* condition, const void* a, const void* b, void* out, int64_t begin, int64_t end) {
-  walk(l, begin, end, [&](int64_t n, const int64_t* at) {
+void where_of(const Loop& l, const void* condition, const void* a, const void* b, void* out, const ElementPart& part) {
+  walk(l, part.begin, part.end, [&](int64_t n, const int64_t* at) {
     const Side<uint8_t> c(condition, at[1], l.inner_stride(1));
-    where_run<T>(c, Side<T>(a, at[2], l.inner_stride(2)), Side<T>(b, at[3], l.inner_stride(3)), static_cast<T*>(out) + at[0], n);
+    where_run<T>(c, Side<T>(a, at[2], l.inner_stride(2)), Side<T>(b, at[3], l.inner_stride(3)), static_cast<T*>(out) + at[0], n, part.streams);
   });
 }
-void where_part(int64_t element_bytes, const Loop& l, const void* condition, const void* a, const void* b, void* out, int64_t begin,
-                int64_t end) {
+void where_part(int64_t element_bytes, const Loop& l, const void* condition, const void* a, const void* b, void* out,
+                const ElementPart& part) {
   switch (element_bytes) {
     case 1:
-      return where_of<uint8_t>(l, condition, a, b, out, begin, end);
+      return where_of<uint8_t>(l, condition, a, b, out, part);
     case 2:
-      return where_of<uint16_t>(l, condition, a, b, out, begin, end);
+      return where_of<uint16_t>(l, condition, a, b, out, part);
     case 4:
-      return where_of<uint32_t>(l, condition, a, b, out, begin, end);
+      return where_of<uint32_t>(l, condition, a, b, out, part);
     default:
-      return where_of<uint64_t>(l, condition, a, b, out, begin, end);
+      return where_of<uint64_t>(l, condition, a, b, out, part);
   }
 }
 
@@ -171,9 +179,12 @@ void where(int64_t element_bytes, const Shape& shape, Strided condition, Strided
   const int64_t* strides[] = {out_strides, condition.strides, a.strides, b.strides};
   const Loop loop = make_loop(shape, 4, strides);
   const bool on_vectors = fits_vectors(loop);
-  parallel_range(loop.total, kTaskElements, [&](int64_t begin, int64_t end) {
+  const bool near = a.data == out || b.data == out || loop.inner() * element_bytes < kLeastRun;
+  const ElementTasks tasks = element_tasks(loop.total, 3 * element_bytes + 1, near);
+  parallel_range(loop.total, tasks.elements_each, [&](int64_t begin, int64_t end) {
     if (!on_vectors) return where_plain(element_bytes, loop, condition.data, a.data, b.data, out, begin, end);
-    HWY_DYNAMIC_DISPATCH(where_part)(element_bytes, loop, condition.data, a.data, b.data, out, begin, end);
+    HWY_DYNAMIC_DISPATCH(where_part)(element_bytes, loop, condition.data, a.data, b.data, out, {begin, end, tasks.streams});
+    if (tasks.streams) stream_fence();
   });
 }
 }  // namespace reckon::cpu
