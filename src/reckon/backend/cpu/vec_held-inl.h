@@ -31,7 +31,7 @@ HWY_INLINE void for_stores(int64_t count, Body body) {
 struct Ahead {
   const char* first;
   int64_t bytes;  // of an element
-  HWY_INLINE void operator()(int64_t i) const { __builtin_prefetch(first + i * bytes, 0, 2); }
+  HWY_INLINE void operator()(int64_t i) const { __builtin_prefetch(first + i * bytes); }
   HWY_INLINE Ahead from(int64_t i) const { return {first + i * bytes, bytes}; }
 };
 HWY_INLINE Ahead ahead_of(DType dtype, const void* data, int64_t i) {
