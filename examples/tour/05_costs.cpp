@@ -58,7 +58,7 @@ void cruncher(Device& meta) {
   const auto forward = [&] {
     Tensor h = x;
     for (int64_t i = 0; i < L; ++i, activations += h.numel()) h = linear(h, parameters.find(text("layers.{}", i))->value);
-    return sum(linear(h, parameters.find("last")->value));
+    return sum(linear(h, parameters.at("last").value));
   };
   SHOW(meta, Tensor loss = forward());
   SHOW(meta, backward(loss));

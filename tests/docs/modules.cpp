@@ -12,7 +12,7 @@
 
 namespace reckon::docs {
 namespace {
-struct Block : nn::Module {
+struct MoEBlock : nn::Module {
   using Module::Module;
   nn::RmsNorm norm1{*this, "norm1", 32}, norm2{*this, "norm2", 32};
   nn::SelfAttention attn{*this, "attn", 32, {.heads = 4, .rope_theta = 1e4}};
@@ -31,7 +31,7 @@ struct Block : nn::Module {
 struct Model : nn::Module {
   using Module::Module;
   nn::Embedding embed{*this, "embed", 64, 32};
-  nn::ModuleList<Block> blocks{*this, "blocks"};
+  nn::ModuleList<MoEBlock> blocks{*this, "blocks"};
   nn::RmsNorm norm{*this, "norm", 32};
   nn::TiedLinear head{*this, "head", embed.weight};
 

@@ -214,7 +214,9 @@ TEST_F(Autograd, GradLeavesSlotsAlone) {
 
 TEST_F(Autograd, GradOfSomethingElseIsAnErrorUnlessItIsAllowed) {
   const Tensor x = scalar_leaf(3), other = scalar_leaf(1), plain = scalar(2), y = square(x);
-  EXPECT_THAT(error_of([&] { grad(y, {x, other}, {}, {.retain_graph = true}); }),
+  EXPECT_THAT(error_of([&] {
+                grad(y, {x, other}, {}, {.retain_graph = true});
+              }),
               AllOf(HasSubstr("grad: input 1, f64[], is not reached from f64[]"), HasSubstr("allow_unused")));
   EXPECT_THAT(error_of([&] { grad(y, {plain}); }), HasSubstr("grad: input 0, f64[], does not require a gradient"));
   const Tensors g = grad(y, {other, x, plain}, {}, {.allow_unused = true});
@@ -265,6 +267,13 @@ TEST_F(Autograd, GradStopsAtResultsThatNothingIsAskedBehind) {
 }
 
 // ---- a graph is used once
+TEST_F(Autograd, GradThroughAReleasedGraphSaysThatItWasReleased) {
+  const Tensor x = leaf({2}, {1, 2}), y = sum(mul(x, x));
+  grad(y, {x});
+  EXPECT_THAT(error_of([&] { grad(y, {x}); }), HasSubstr("through a released graph; pass retain_graph"));
+  EXPECT_THAT(error_of([&] { grad(y, {x}, {}, {.allow_unused = true}); }), HasSubstr("through a released graph; pass retain_graph"));
+}
+
 TEST_F(Autograd, ASecondBackwardThroughAReleasedGraphIsAnError) {
   const Tensor x = leaf({2}, {1, 2});
   const Tensor kept = sum(mul(x, x));

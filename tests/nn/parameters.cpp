@@ -33,6 +33,13 @@ TEST(Parameters, lie_in_two_aligned_buckets_in_module_order) {
   EXPECT_EQ(p.find("b.bias")->offset, 32);
   EXPECT_EQ(p.find("b.bias")->bucket, 1);
   EXPECT_EQ(p.find("d"), nullptr);
+  EXPECT_EQ(&p.at("c.weight"), p.find("c.weight"));
+  try {
+    p.at("c.weihgt");
+    ADD_FAILURE() << "found what is not there";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("'c.weight'"), std::string::npos) << e.what();
+  }
   for (const Parameter& x : p.all()) {
     EXPECT_EQ(x.value.shape(), x.shape);
     EXPECT_TRUE(x.value.is_contiguous());
@@ -53,7 +60,8 @@ TEST(Parameters, that_are_large_lie_in_quantized_buckets) {
   p.declare("b.bias", {4095}, {}, false);
   p.materialize(*device, {.quantized_from = 4096}, 1);
   ASSERT_EQ(p.buckets().size(), 4u);
-  const std::vector<std::array<int64_t, 3>> expected = {{true, true, 4096 + 4352}, {true, false, 64}, {false, true, 4096}, {false, false, 4096}};
+  const std::vector<std::array<int64_t, 3>> expected = {
+      {true, true, 4096 + 4352}, {true, false, 64}, {false, true, 4096}, {false, false, 4096}};
   for (size_t i = 0; i < 4; ++i) {
     EXPECT_EQ(p.buckets()[i].decay, bool(expected[i][0])) << i;
     EXPECT_EQ(p.buckets()[i].quantized, bool(expected[i][1])) << i;
@@ -71,9 +79,9 @@ TEST(Parameters, take_the_memory_of_their_storage) {
     int64_t parameter, gradient, master;  // bytes an element
     bool keeps_master = true;
   };
-  for (const Row& row : {Row{DType::f32, true, 4, 4, 0}, Row{DType::f64, true, 8, 8, 0}, Row{DType::bf16, true, 2, 4, 2}, Row{DType::bf16, false, 2, 0, 0},
-                         Row{DType::f16, true, 2, 4, 4}, Row{DType::f16, false, 2, 0, 0}, Row{DType::f32, false, 4, 0, 0},
-                         Row{DType::bf16, true, 2, 4, 0, false}}) {
+  for (const Row& row : {Row{DType::f32, true, 4, 4, 0}, Row{DType::f64, true, 8, 8, 0}, Row{DType::bf16, true, 2, 4, 2},
+                         Row{DType::bf16, false, 2, 0, 0}, Row{DType::f16, true, 2, 4, 4}, Row{DType::f16, false, 2, 0, 0},
+                         Row{DType::f32, false, 4, 0, 0}, Row{DType::bf16, true, 2, 4, 0, false}}) {
     const Ref<Device> device = open_cpu(Mode::meta);
     Parameters p;
     p.declare("w", {64, 64}, {Init::normal}, true);

@@ -89,6 +89,30 @@ TEST_F(ErrorNames, OfAnAxisThatIsNotThere) {
   EXPECT_EQ(live(), 0);
 }
 
+TEST_F(ErrorNames, OfAnAxisThatIsNamedTwice) {
+  const Tensor x = f({2, 3});
+  const Named operations[] = {{"sum",
+                               [](const Tensor& t, int a) {
+                                 sum(t, {0, a});
+                               }},
+                              {"mean",
+                               [](const Tensor& t, int a) {
+                                 mean(t, {0, a});
+                               }},
+                              {"max",
+                               [](const Tensor& t, int a) {
+                                 max(t, {0, a});
+                               }},
+                              {"variance", [](const Tensor& t, int a) {
+                                 variance(t, {0, a});
+                               }}};
+  for (const auto& [name, run] : operations)
+    for (const int again : {0, -2}) {
+      const std::string error = error_of([&] { run(x, again); });
+      EXPECT_EQ(error, text("{}: axis {} of shape [2, 3] is named twice", name, again));
+    }
+}
+
 TEST_F(ErrorNames, OfShapesThatDoNotBroadcast) {
   const Tensor x = f({2, 3});
   EXPECT_EQ(error_of([&] { masked_fill(x, f({4}, DType::boolean), 0); }), "masked_fill: mask [4] does not broadcast to x [2, 3]");

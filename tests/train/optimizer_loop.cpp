@@ -310,6 +310,48 @@ TEST(Groups, that_match_nothing_are_refused) {
   }
 }
 
+TEST(Groups, with_factors_out_of_range_are_refused) {
+  Net net(plain(OptimizerKind::sgd));
+  for (const double factor : {-2.0, 1001.0, double(NAN)}) {
+    EXPECT_THROW(net.optimizer->set_groups({{"first.*", factor}}), Error) << factor;
+    EXPECT_THROW(net.optimizer->set_groups({{"first.*", 1, factor}}), Error) << factor;
+  }
+}
+
+TEST(LoopConfig, numbers_out_of_range_are_refused) {
+  const auto refuses = [](const char* key, double OptimConfig::*field, double value) {
+    OptimConfig c = plain(OptimizerKind::adamw);
+    c.*field = value;
+    try {
+      Net net(c);
+      ADD_FAILURE() << key << " = " << value << " was taken";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.exit_code(), 2);
+      EXPECT_NE(std::string(e.what()).find(key), std::string::npos) << e.what();
+    }
+  };
+  for (const double value : {-1.0, double(NAN)}) {
+    refuses("optim.lr", &OptimConfig::lr, value);
+    refuses("optim.weight_decay", &OptimConfig::weight_decay, value);
+    refuses("optim.clip_norm", &OptimConfig::clip_norm, value);
+  }
+  refuses("optim.beta1", &OptimConfig::beta1, 1);
+  refuses("optim.beta2", &OptimConfig::beta2, 2);
+  refuses("optim.eps", &OptimConfig::eps, 0);
+}
+
+TEST(LoopConfig, parameters_without_values_are_refused) {
+  const Ref<Device> device = open_cpu(Mode::real);
+  Parameters parameters;
+  parameters.declare("w", {2}, {}, true);
+  try {
+    const Optimizer optimizer(*device, parameters, plain(OptimizerKind::sgd));
+    FAIL() << "an optimizer of nothing";
+  } catch (const Error& e) {
+    EXPECT_STREQ(e.what(), "w has no value yet: call materialize() before an Optimizer is made");
+  }
+}
+
 TEST(Groups, that_could_never_count_are_refused) {
   OptimConfig c = plain(OptimizerKind::sgd);
   c.groups = "*.weight lr=2; first.* lr=3; first.weight lr=4";

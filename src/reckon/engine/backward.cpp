@@ -338,6 +338,10 @@ Tensors grad(const Tensors& roots, const Tensors& inputs, const Tensors& seeds, 
     check(options.allow_unused || inputs[i].requires_grad(),
           "grad: input {}, {}, does not require a gradient; set_requires_grad(), or pass allow_unused", i, inputs[i]);
   }
+  // A graph that was let go leads nowhere: that is the fault to name then.
+  for (const Tensor& root : roots)
+    if (root.defined() && root.requires_grad())
+      if (const Ref<Node> node = gradient_edge(root).node) node->check_usable();
   Tensors gradients = run_pass(roots, seeds, options, &inputs);
   for (size_t i = 0; i < inputs.size(); ++i)
     check(options.allow_unused || gradients[i].defined(),

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "reckon/base/error.h"
 #include "reckon/base/philox.h"
+#include "reckon/base/text.h"
 #include "reckon/engine/context.h"
 #include "reckon/ops/state_blocks.h"
 #include "reckon/ops/training.h"
@@ -68,7 +70,8 @@ struct detail::GradientPiece final : SlotSource {
   /// [end - begin]; undefined while there is none.
   Tensor memory() const {
     for (const Parameter* p : members)
-      if (const TensorState& leaf = p->value.state(); leaf.grad && leaf.slot_source.get() == this) return Tensor(leaf.grad).alias(Layout(Shape{end - begin}));
+      if (const TensorState& leaf = p->value.state(); leaf.grad && leaf.slot_source.get() == this)
+        return Tensor(leaf.grad).alias(Layout(Shape{end - begin}));
     return {};
   }
   void provide() override {
@@ -110,6 +113,14 @@ Parameter& Parameters::declare(std::string name, const Shape& shape, const Init&
 Parameter* Parameters::find(std::string_view name) {
   const auto place = place_of(by_name_, name);
   return place != by_name_.end() && (*place)->name == name ? *place : nullptr;
+}
+
+Parameter& Parameters::at(std::string_view name) {
+  Parameter* const found = find(name);
+  if (found) return *found;
+  std::vector<std::string> names;
+  for (const Parameter& p : parameters_) names.push_back(p.name);
+  fail("no parameter is called '{}'{}", printable_line(name), did_you_mean(name, names));
 }
 
 int64_t Parameters::count() const {
@@ -195,7 +206,8 @@ void Parameters::materialize(Device& device, const StorageOptions& options, uint
   RECKON_ASSERT(buckets_.empty());
   const NoGrad guard;
   lay_out(options.quantized_from);
-  const bool lasting = options.lasting_gradients && std::none_of(parameters_.begin(), parameters_.end(), [](const Parameter& p) { return p.frozen; });
+  const bool lasting =
+      options.lasting_gradients && std::none_of(parameters_.begin(), parameters_.end(), [](const Parameter& p) { return p.frozen; });
   check(options.master || options.dtype != DType::f16, "f16 parameters need float32 master weights");
   const bool split = options.dtype == DType::bf16 && options.training && options.master,
              copied = options.dtype == DType::f16 && options.training;
@@ -208,8 +220,7 @@ void Parameters::materialize(Device& device, const StorageOptions& options, uint
     bucket.values = flat(Category::parameter, options.dtype);
     if (split) bucket.residual = flat(Category::master, DType::bf16);
     if (copied) bucket.master = flat(Category::master, DType::f32);
-    if (options.training && lasting)
-      bucket.gradients = flat(Category::gradient, options.dtype == DType::f64 ? DType::f64 : DType::f32);
+    if (options.training && lasting) bucket.gradients = flat(Category::gradient, options.dtype == DType::f64 ? DType::f64 : DType::f32);
   }
   for (Parameter& p : parameters_) {
     p.value = view_of(buckets_[size_t(p.bucket)].values, p);

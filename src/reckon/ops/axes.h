@@ -28,7 +28,7 @@ bool reshape_layout(const Layout& in, const Shape& shape, Layout& out);
 
 /// `axis` counted from the front; negative ones count from the end. Throws Error, which names the operation, if the shape has no such axis.
 int axis_of(const char* operation, const Shape& shape, int axis);
-/// The bits of these axes, of all if none is named. Throws Error likewise.
+/// The bits of these axes, of all if none is named. Throws Error likewise, and if one is named twice.
 uint32_t axes_of(const char* operation, const Shape& shape, std::initializer_list<int> axes);
 
 /// True if `from` is `to` where axes of 1 and missing leading ones are repeated.

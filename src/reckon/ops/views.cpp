@@ -40,7 +40,11 @@ int axis_of(const char* operation, const Shape& shape, int axis) {
 }
 uint32_t axes_of(const char* operation, const Shape& shape, std::initializer_list<int> axes) {
   uint32_t bits = axes.size() == 0 ? (1u << shape.rank()) - 1 : 0;
-  for (const int axis : axes) bits |= 1u << axis_of(operation, shape, axis);
+  for (const int axis : axes) {
+    const uint32_t bit = 1u << axis_of(operation, shape, axis);
+    check(!(bits & bit), "{}: axis {} of shape {} is named twice", operation, axis, shape);
+    bits |= bit;
+  }
   return bits;
 }
 bool broadcasts_to(const Shape& from, const Shape& to) {

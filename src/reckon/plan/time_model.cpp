@@ -227,6 +227,6 @@ std::string predict_time(RunPlan& plan, const std::optional<MachineProfile>& pro
 std::string compare_times(const RunReport& predicted, const RunReport& measured) {
   if (!predicted.step_seconds || !measured.step_seconds) return "";
   return text("step predicted {:.4g} s, measured {:.4g} s ({:+.1f} %)", *predicted.step_seconds, *measured.step_seconds,
-              100 * (*predicted.step_seconds / *measured.step_seconds - 1));
+              100 * (*measured.step_seconds / *predicted.step_seconds - 1));
 }
 }  // namespace reckon

@@ -140,6 +140,10 @@ void check_chunks(const Config& c) {
 }  // namespace
 
 void validate(const OptimConfig& c) {
+  Config whole;
+  whole.optim = c;
+  for (const ConfigKey& key : config_table())
+    if (std::string_view(key.name).starts_with("optim.")) check_value(whole, key, "");
   const bool is_adamw = c.name == OptimizerKind::adamw || c.name == OptimizerKind::adamw8bit;
   check_as(Failure::usage, c.name != OptimizerKind::adam || c.weight_decay_kind != DecayKind::decoupled,
            "optim.weight_decay_kind = decoupled and optim.name = adam exclude each other: that is optim.name=adamw");

@@ -144,7 +144,7 @@ Config load_config(const std::string& toml_path, std::span<const std::string> ov
 Config parse_config(std::string_view toml, std::string_view source, std::span<const std::string> overrides);
 /// Throws Error (usage) if a value is out of its range or the combination is impossible. load_config has done this.
 void validate(const Config& config);
-/// The same of the optimizer alone: its weight decay is one that it has, bounds are in order, groups are written as groups are.
+/// The same of the optimizer alone: its numbers are in range, its weight decay is one that it has, groups are written as groups are.
 void validate(const OptimConfig& config);
 /// The whole configuration as TOML, every key resolved; load_config of it gives the same configuration.
 std::string to_toml(const Config& config);

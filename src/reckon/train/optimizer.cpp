@@ -103,6 +103,8 @@ LossScaling loss_scaling(const TrainConfig& config) {
 Optimizer::Optimizer(Device& device, Parameters& parameters, const OptimConfig& config, const LossScaling& scaling, uint64_t seed)
     : parameters_(parameters), config_(config), scaling_(scaling), seed_(seed), on_meta_(device.is_meta()), lr_(config.lr) {
   validate(config);
+  for (const Parameter& p : parameters.all())
+    check(p.value.defined(), "{} has no value yet: call materialize() before an Optimizer is made", p.name);
   const CategoryScope scope(Category::optimizer);
   scalars_ = zeros(device, {{kStepScalars}, DType::f64});
   const double scale[kScaleScalars] = {scaling.start};
@@ -127,6 +129,9 @@ void Optimizer::set_groups(std::vector<ParameterGroup> groups) {
   for (const Parameter& p : parameters_.all())
     places[size_t(p.bucket)].push_back({p.offset, p.offset + p.padded, group_of(groups, p.name)});
   for (const ParameterGroup& group : groups) {
+    for (const double factor : {group.lr, group.weight_decay})
+      check_as(Failure::usage, factor >= 0 && factor <= kMaxGroupFactor, "optim.groups: \"{}\" has a factor of {}, not one from 0 to {}",
+               printable_line(group.pattern, 60), factor, kMaxGroupFactor);
     const bool found =
         std::any_of(parameters_.all().begin(), parameters_.all().end(), [&](const Parameter& p) { return matches(group, p.name); });
     check_as(Failure::usage, found, "optim.groups: \"{}\" matches no parameter; they have names like {}, and * stands for any characters",
@@ -272,7 +277,7 @@ void Optimizer::step(const Tensor& loss) const {
 
 void Optimizer::step() {
   write(lr_, steps_);
-  step(loss_scale());  // a loss that is finite
+  step(loss_scale());                                                       // a loss that is finite
   if (on_meta_ || !scalars_.device().allocator().in_rehearsal()) ++steps_;  // what a plan rehearses has not happened
 }
 

@@ -9,8 +9,6 @@
 
 namespace reckon {
 namespace {
-constexpr double kMaxFactor = 1000;
-
 // What lies between any of the separators, without blanks around it; empty parts are left out.
 std::vector<std::string_view> parts_of(std::string_view text, std::string_view separators) {
   std::vector<std::string_view> parts;
@@ -46,8 +44,8 @@ bool matches_pattern(std::string_view pattern, std::string_view name) {
 double factor_of(std::string_view digits, std::string_view word) {
   double value = -1;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-  check_as(Failure::usage, error == std::errc() && end == digits.data() + digits.size() && value >= 0 && value <= kMaxFactor,
-           "optim.groups: {} is no factor from 0 to {}", printable_line(word, 60), kMaxFactor);
+  check_as(Failure::usage, error == std::errc() && end == digits.data() + digits.size() && value >= 0 && value <= kMaxGroupFactor,
+           "optim.groups: {} is no factor from 0 to {}", printable_line(word, 60), kMaxGroupFactor);
   return value;
 }
 }  // namespace

@@ -6,6 +6,9 @@
 
 namespace reckon {
 
+/// Factors are from 0 to this.
+inline constexpr double kMaxGroupFactor = 1000;
+
 /// Parameters whose names match. In a pattern * stands for any characters, as in "blocks.*.weight".
 struct ParameterGroup {
   std::string pattern;
