@@ -185,7 +185,8 @@ TEST(Nonfinite, a_healthy_step_has_nothing_to_find) {
   expect_same(before, state_of(step));
 }
 
-// The whole run: the largest learning rate throws the weights so far that the loss is beyond float32. It ends with exit code 1, and the state before the step is on disk.
+// The whole run: the largest learning rate throws the weights so far that the loss is beyond float32. It ends with exit code 1, and the
+// state before the step is on disk.
 TEST(Nonfinite, a_diverging_run_saves_the_state_before) {
   const Folder folder;
   Config c = config("cruncher", {"model.layers=6", "optim.name=sgd", "optim.clip_norm=0", "optim.schedule=constant", "optim.warmup_steps=0",
