@@ -77,6 +77,18 @@ TEST_F(PrintGraph, SharedKeepsCountOnceInTheTotal) {
   EXPECT_THAT(lines, HasSubstr("4 nodes, 1 leaf; kept for backward: 512 B"));
 }
 
+TEST_F(PrintGraph, FrozenParametersAreNotKeptForBackward) {
+  const Tensor x = leaf({32}, Values(32, 1));
+  Tensor frozen;
+  {
+    const CategoryScope scope(Category::parameter);
+    frozen = ones(*device_, {{32}, DType::f64});
+  }
+  const std::string lines = print_graph(sum(mul(square(x), frozen)));  // mul keeps the square too
+  EXPECT_THAT(lines, HasSubstr("mul  f64[32] = 256 B  keeps 256 B"));
+  EXPECT_THAT(lines, HasSubstr("kept for backward: 256 B"));
+}
+
 struct Same {
   static constexpr const char* name = "same";
   Tensor forward(FunctionContext&, const Tensor& x) { return x; }

@@ -126,7 +126,9 @@ class Graph {
     if (packed) c.kept_how += text(", {} packed", packed);
     return c;
   }
+  // Trained or frozen: it lives on without the graph.
   static bool is_parameter(const Node& node, const Node::KeptTensor& kept) {
+    if (kept.tensor.storage().block().category == Category::parameter) return true;
     return !kept.is_output && !kept.is_other && node.next_functions()[kept.index].leaf.defined();
   }
   std::string facts(const Node& node, const char* between) {

@@ -86,7 +86,13 @@ void largest_micro_batch(NapkinRun& run) {
             text("the largest whose dry run of {} fits: {} tokens", m.preset, with_commas(fits * config.train.seq_len)));
   if (fits > 0) run.exact("arena", arena_bytes(run, config, fits), "B", "what it needs, to the byte");
   run.exact("arena_next", arena_bytes(run, config, fits + 1), "B", "what one sequence more would need");
-  run.why("the napkin has no logits, which are V elements a token, and too few elements a layer; see activations");
+  const int64_t some = std::max<int64_t>(fits, 1);
+  const double base = arena_bytes(run, config, some), one = arena_bytes(run, config, some + 1) - base, rest = base - one * double(some);
+  const auto bytes = [](double b) { return human_bytes(std::max(int64_t(0), int64_t(b))); };
+  run.why(
+      text("a sequence takes {} more, in the napkin {}, which knows neither train.recompute nor train.fused_loss; what does not grow is "
+           "{}, in the napkin {}; see activations",
+           bytes(one), bytes(sequence), bytes(rest), bytes(state)));
   if (fits == 0) run.note("not one sequence fits: shorten train.seq_len, or set train.recompute=auto or full");
 }
 
